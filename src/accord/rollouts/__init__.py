@@ -1,0 +1,62 @@
+"""Sampling responses: what a sampler is asked for, what it returns, and the native implementation in `native`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+__all__ = ["Rollout", "Sampler", "Sampling"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How to sample. Temperature 0 is greedy.
+
+    Attributes:
+        samples: K, responses per prompt.
+        max_new_tokens: tokens of a response at most, the end token included.
+        min_new_tokens: end tokens are forbidden before this many tokens.
+        temperature: divides the logits; 0 takes the largest.
+        top_p: smallest set of tokens whose probability reaches this (1: all).
+        top_k: the k most probable tokens (0: all).
+        stop: strings that end a response; the tokens up to the one that completes the string are kept.
+        seed: same seed, prompts and settings give the same responses, whatever the batch they run in.
+    """
+
+    samples: int = 1
+    max_new_tokens: int = 64
+    min_new_tokens: int = 0
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollout:
+    """One sampled response to one prompt.
+
+    Example: the prompt "2+2=" answered "4" and stopped: tokens [24, 2], logprob [-0.1, -0.02], finish "stop".
+
+    Attributes:
+        tokens: vocabulary ids, the end token included when it was sampled.
+        logprob: nats, of each token under the distribution at temperature 1, nothing cut off.
+        sampling_logprob: nats, of each token under the distribution it was drawn from (temperature, top-p, top-k);
+            0 for greedy.
+        finish: "stop" if an end token or stop string ended it, "length" if it was cut off.
+    """
+
+    tokens: tuple[int, ...]
+    logprob: tuple[float, ...]
+    sampling_logprob: tuple[float, ...]
+    finish: Literal["stop", "length"]
+
+
+class Sampler(Protocol):
+    """Samples responses to tokenised prompts."""
+
+    def sample(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Rollout]]:
+        """Return `sampling.samples` rollouts for each prompt, in the order of the prompts."""
+        ...
