@@ -1,0 +1,1 @@
+"""Figures that can be trusted, and the report that shows them: pure numpy, no torch."""
