@@ -1,0 +1,1 @@
+"""Models: loading, tree attention, scoring of prompt trees, heads and adapters."""
