@@ -1,0 +1,259 @@
+"""The native sampler: any transformers causal language model, its own attention, a key-value cache.
+
+A prompt is computed once and its cache repeated for its K samples. Rows that finish leave the batch. Of each step only
+the last position's logits exist, and only the drawn token's log-probability is kept, so memory does not grow with
+response length x vocabulary. P prompts of a batch, R rows (a prompt's samples are rows), T columns, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+from accord.rollouts import Rollout, Sampling
+from accord.rollouts.draw import draw, row_uniforms
+
+__all__ = ["NativeSampler"]
+
+
+@dataclass(kw_only=True, eq=False)
+class _Row:
+    """A response being sampled; `prompt` and `sample` are its place in the answer, `length` counts prompt tokens."""
+
+    prompt: int
+    sample: int
+    length: int
+    uniforms: list[float]
+    tokens: list[int] = field(default_factory=list)
+    logprob: list[float] = field(default_factory=list)
+    sampling_logprob: list[float] = field(default_factory=list)
+    finish: Literal["stop", "length"] | None = None
+
+    def rollout(self) -> Rollout:
+        assert self.finish is not None
+        return Rollout(
+            tokens=tuple(self.tokens),
+            logprob=tuple(self.logprob),
+            sampling_logprob=tuple(self.sampling_logprob),
+            finish=self.finish,
+        )
+
+
+@dataclass(kw_only=True)
+class _Batch:
+    """Rows being decoded side by side: the logits of their next token and the cache behind them."""
+
+    rows: list[_Row]
+    logit_RV: Tensor
+    mask_RT: Tensor
+    cache: Any
+
+    def select(self, index: list[int]) -> _Batch:
+        """Return these rows as a batch of their own; an index may repeat. The cache of `self` stays whole."""
+        cache = copy.copy(self.cache)
+        cache.layers = [copy.copy(layer) for layer in self.cache.layers]
+        index_R = torch.tensor(index, device=self.mask_RT.device)
+        cache.batch_select_indices(index_R)
+        rows = [self.rows[i] for i in index]
+        return _Batch(rows=rows, logit_RV=self.logit_RV[index_R], mask_RT=self.mask_RT[index_R], cache=cache)
+
+
+class NativeSampler:
+    """Samples from a causal language model in this process."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        end_ids: Sequence[int],
+        tokenizer: Any = None,
+        max_rows: int = 64,
+        autocast: Callable[[], AbstractContextManager[Any]] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Keep the model; its weights are read anew at each call.
+
+        Args:
+            model: a transformers causal language model, PEFT-wrapped or not.
+            end_ids: tokens that end a response; none means every response has `max_new_tokens`.
+            tokenizer: needed for stop strings only.
+            max_rows: rows decoded at once at most. More is faster until memory or the matrix units are full.
+            autocast: entered around all forward passes, for example `lambda: torch.autocast("cpu", torch.bfloat16)`.
+            progress: called with (finished rows, all rows) whenever rows finish.
+        """
+        if max_rows < 1:
+            raise ValueError(f"sampler: `max_rows` is {max_rows}; write 1 or more")
+        self.model: Any = model
+        self.end_ids = frozenset(end_ids)
+        self.tokenizer = tokenizer
+        self.max_rows = max_rows
+        self.autocast = autocast or nullcontext
+        self.progress = progress or (lambda done, total: None)
+        self._accepted = _forward_parameters(model)
+
+    def sample(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Rollout]]:
+        """Return `sampling.samples` rollouts for each prompt, in the order of the prompts."""
+        self._check(prompts, sampling)
+        rows_BK = [
+            [_new_row(b, k, len(prompt), sampling) for k in range(sampling.samples)] for b, prompt in enumerate(prompts)
+        ]
+        # Longest first: prompts of one batch are padded little, and memory that is too small shows at once.
+        order = sorted(range(len(prompts)), key=lambda b: -len(prompts[b]))
+        at_once = max(1, self.max_rows // sampling.samples)
+        with self._sampling_mode():
+            for start in range(0, len(order), at_once):
+                chosen = order[start : start + at_once]
+                self._sample_batch([prompts[b] for b in chosen], [rows_BK[b] for b in chosen], sampling)
+                done = min(start + at_once, len(order)) * sampling.samples
+                self.progress(done, len(order) * sampling.samples)
+        return [[row.rollout() for row in rows_K] for rows_K in rows_BK]
+
+    def stream(self, prompt: Sequence[int], sampling: Sampling) -> Iterator[int]:
+        """Yield the tokens of one response as they are sampled, the end token included; `samples` is not read.
+
+        The tokens are those that `sample([prompt], sampling)` gives as its first rollout.
+        """
+        self._check([prompt], sampling)
+        with self._sampling_mode():
+            batch = self._prefill([prompt], [_new_row(0, 0, len(prompt), sampling)])
+        # The mode is left before each yield: whoever reads may train or sample in between.
+        while True:
+            with self._sampling_mode():
+                self._draw(batch, sampling)
+            yield batch.rows[0].tokens[-1]
+            if batch.rows[0].finish is not None:
+                return
+            with self._sampling_mode():
+                self._forward(batch)
+
+    def _sample_batch(self, prompts: list[Sequence[int]], rows_PK: list[list[_Row]], sampling: Sampling) -> None:
+        prompt_batch = self._prefill(prompts, [rows_K[0] for rows_K in rows_PK])
+        rows = [(p, row) for p, rows_K in enumerate(rows_PK) for row in rows_K]
+        for start in range(0, len(rows), self.max_rows):
+            part = rows[start : start + self.max_rows]
+            batch = prompt_batch.select([p for p, _ in part])
+            batch.rows = [row for _, row in part]
+            self._decode(batch, sampling)
+
+    def _decode(self, batch: _Batch, sampling: Sampling) -> None:
+        while True:
+            self._draw(batch, sampling)
+            alive = [i for i, row in enumerate(batch.rows) if row.finish is None]
+            if not alive:
+                return
+            if len(alive) < len(batch.rows):
+                batch = batch.select(alive)
+            self._forward(batch)
+
+    def _prefill(self, prompts: Sequence[Sequence[int]], rows: list[_Row]) -> _Batch:
+        """Compute the prompts side by side, padded on the left so that all end in the same column."""
+        width = max(map(len, prompts))
+        device = next(self.model.parameters()).device
+        token_PT = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device)
+        mask_PT = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+        position_PT = (mask_PT.cumsum(-1) - 1).clamp(min=0)
+        # A cache without the configuration keeps every column in every layer; the attention mask cuts the window.
+        cache = DynamicCache()
+        return _Batch(
+            rows=rows, logit_RV=self._logits(token_PT, position_PT, mask_PT, cache), mask_RT=mask_PT, cache=cache
+        )
+
+    def _forward(self, batch: _Batch) -> None:
+        """Compute the logits behind the last drawn tokens."""
+        device = batch.mask_RT.device
+        token_R1 = torch.tensor([[row.tokens[-1]] for row in batch.rows], device=device)
+        position_R1 = torch.tensor([[row.length + len(row.tokens) - 1] for row in batch.rows], device=device)
+        batch.mask_RT = torch.nn.functional.pad(batch.mask_RT, (0, 1), value=1)
+        batch.logit_RV = self._logits(token_R1, position_R1, batch.mask_RT, batch.cache)
+
+    def _logits(self, token_RT: Tensor, position_RT: Tensor, mask_RT: Tensor, cache: Any) -> Tensor:
+        inputs = {
+            "input_ids": token_RT,
+            "attention_mask": mask_RT,
+            "position_ids": position_RT,
+            "past_key_values": cache,
+            "use_cache": True,
+            "logits_to_keep": 1,
+        }
+        return self.model(**{name: value for name, value in inputs.items() if name in self._accepted}).logits[:, -1]
+
+    def _draw(self, batch: _Batch, sampling: Sampling) -> None:
+        """Append a token to each row and note whether that finishes it. All rows of a batch are at the same step."""
+        step = len(batch.rows[0].tokens)
+        uniform_R = torch.tensor([row.uniforms[step] for row in batch.rows], dtype=torch.float64)
+        forbidden = sorted(self.end_ids) if step < sampling.min_new_tokens else ()
+        drawn = draw(batch.logit_RV, uniform_R.to(batch.logit_RV.device), sampling, forbidden)
+        columns = zip(*(tensor.tolist() for tensor in drawn), strict=True)
+        for row, (token, logprob, sampling_logprob) in zip(batch.rows, columns, strict=True):
+            row.tokens.append(token)
+            row.logprob.append(logprob)
+            row.sampling_logprob.append(sampling_logprob)
+            if token in self.end_ids or self._stopped(row, sampling.stop):
+                row.finish = "stop"
+            elif len(row.tokens) == sampling.max_new_tokens:
+                row.finish = "length"
+
+    def _stopped(self, row: _Row, stop: tuple[str, ...]) -> bool:
+        if not stop:
+            return False
+        # Every token holds a byte at least, so a string that the last token completed lies within this tail.
+        tail = max(len(text.encode()) for text in stop) + 4
+        text = self.tokenizer.decode(row.tokens[-tail:])
+        return any(string in text for string in stop)
+
+    def _check(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> None:
+        if sampling.stop and self.tokenizer is None:
+            raise ValueError(f"sampling: `stop` is {sampling.stop}, and the sampler has no tokenizer; give it one")
+        config = self.model.config.get_text_config()
+        limit = getattr(config, "max_position_embeddings", None)
+        for b, prompt in enumerate(prompts):
+            if len(prompt) == 0:
+                raise ValueError(f"sampling: prompt {b} is empty; give it one token at least, such as the start token")
+            unknown = [token for token in prompt if not 0 <= token < config.vocab_size]
+            if unknown:
+                raise ValueError(
+                    f"sampling: prompt {b} has token {unknown[0]}, and the model knows 0 to {config.vocab_size - 1}; "
+                    "tokenise it with the model's own tokenizer"
+                )
+            if limit is not None and len(prompt) + sampling.max_new_tokens > limit:
+                raise ValueError(
+                    f"sampling: prompt {b} has {len(prompt)} tokens and `max_new_tokens` is {sampling.max_new_tokens}, "
+                    f"more than the model's {limit} positions; shorten the prompt or lower `max_new_tokens`"
+                )
+
+    @contextmanager
+    def _sampling_mode(self) -> Iterator[None]:
+        """Evaluation mode without gradients, under autocast; each module gets its own training flag back."""
+        training = [module for module in self.model.modules() if module.training]
+        self.model.eval()
+        with ExitStack() as stack:
+            stack.callback(_set_training, training)
+            # Weights that autocast cast without gradients must not be found by a training pass in an outer autocast.
+            stack.callback(torch.clear_autocast_cache)
+            stack.enter_context(torch.no_grad())
+            stack.enter_context(self.autocast())
+            yield
+
+
+def _new_row(prompt: int, sample: int, length: int, sampling: Sampling) -> _Row:
+    uniforms = row_uniforms(sampling.seed, prompt, sample, sampling.max_new_tokens)
+    return _Row(prompt=prompt, sample=sample, length=length, uniforms=uniforms)
+
+
+def _set_training(modules: list[nn.Module]) -> None:
+    for module in modules:
+        module.training = True
+
+
+def _forward_parameters(model: Any) -> frozenset[str]:
+    """Return the names that the forward pass of the model inside any PEFT wrapper takes."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return frozenset(inspect.signature(base.forward).parameters)
