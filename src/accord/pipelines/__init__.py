@@ -1,0 +1,1 @@
+"""Stages wired together: settings, training jobs by name, recipes and the quickstart."""

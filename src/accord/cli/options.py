@@ -1,0 +1,176 @@
+"""Command-line flags generated from a configuration class, and their union with a YAML file.
+
+The flag of a field is its name with dashes, its help the description, the limits and the default. Values reach
+pydantic as written, from a flag and from YAML alike (see `accord.pipelines.settings`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from rich.text import Text
+
+from accord.cli.console import output_console
+from accord.pipelines.settings import (
+    MissingSettings,
+    Setting,
+    SettingsError,
+    Shape,
+    build,
+    did_you_mean,
+    read_yaml,
+    settings_of,
+    shapes_of,
+    show,
+)
+
+__all__ = ["Parser", "add_config_arguments", "config_from", "flag_of"]
+
+Config = TypeVar("Config", bound=BaseModel)
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """argparse's own, with a wide column of flags and at most 100 columns in all."""
+
+    def __init__(self, prog: str) -> None:
+        width = min(shutil.get_terminal_size().columns, 100)
+        super().__init__(prog, max_help_position=32, width=width)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one-line exceptions and name the nearest right flag."""
+
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__(**{"formatter_class": HelpFormatter, "allow_abbrev": False, **keywords, "add_help": False})
+        self.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage and leaving."""
+        missing = message.removeprefix("the following arguments are required: ")
+        if missing != message:
+            message = f"missing {missing}; `{self.prog} --help` shows what is needed"
+        raise SettingsError(message.removeprefix("argument "))
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Refuse what is not known here, where the flags of a subcommand can still be named."""
+        known, extra = super().parse_known_args(args, namespace)
+        if not extra:
+            return known, extra
+        flags = [word.split("=")[0] for word in extra if word.startswith("-")]
+        if flags:
+            self.error(f'unknown flag "{flags[0]}"{did_you_mean(flags[0], self._option_string_actions)}')
+        return self.error(f'unexpected argument "{extra[0]}"; `{self.prog} --help` shows what is understood')
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Name the nearest subcommand, where argparse would print all of them in Python's notation."""
+        if action.choices is not None and value not in action.choices:
+            known = [str(choice) for choice in action.choices]
+            name = action.metavar or action.dest
+            self.error(f'{name} is "{value}"; expected one of {", ".join(known)}{did_you_mean(str(value), known)}')
+
+    def print_help(self, file: Any = None) -> None:
+        """Print the help, with colours on a terminal."""
+        text = Text(self.format_help().rstrip())
+        text.highlight_regex(r"(?m)^[A-Za-z][^\n]*:$", "bold")
+        text.highlight_regex(r"(?<![\w-])--?[a-z][\w-]*", "cyan")
+        text.highlight_regex(r"\(default [^)]*\)|\(required\)", "dim")
+        output_console().print(text, soft_wrap=True)
+
+
+def flag_of(name: str) -> str:
+    """The flag of a field: `learning_rate` is `--learning-rate`."""
+    return "--" + name.replace("_", "-")
+
+
+def add_config_arguments(parser: argparse.ArgumentParser, config: type[BaseModel]) -> None:
+    """Add an optional YAML file and one flag per field of a configuration class.
+
+    Required fields come first, then the fields of the class itself, then those it shares with its relatives.
+    """
+    parser.add_argument_group("a file of settings").add_argument(
+        "recipe", nargs="?", type=Path, metavar="FILE.yaml", help="one `name: value` a line; flags win over it"
+    )
+    shapes, fields = shapes_of(config), config.model_fields
+    inherited = {name for base in config.__bases__ if issubclass(base, BaseModel) for name in base.model_fields}
+    required = [name for name in fields if fields[name].is_required()]
+    optional = [name for name in fields if name not in required]
+    own = [name for name in optional if name not in inherited]
+    shared = [name for name in optional if name in inherited]
+    groups = {"needed, here or in the file": required, "settings of this job": own, "settings of every job": shared}
+    for title, names in groups.items():
+        group = parser.add_argument_group(title) if names else None
+        for name in names:
+            assert group is not None
+            _add_flag(group, name, fields[name], shapes[name])
+    needed = " ".join(_usage(name, shapes[name]) for name in required)
+    parser.usage = f"%(prog)s [FILE.yaml] {needed} [--setting VALUE ...]"
+
+
+def _usage(name: str, shape: Shape) -> str:
+    return f"{flag_of(name)} {_metavar(name, shape)}" + (" ..." if shape.many else "")
+
+
+def _metavar(name: str, shape: Shape) -> str:
+    if shape.kind == "choice":
+        return "{" + ",".join(map(str, shape.choices)) + "}"
+    path = "FILE" if shape.many else "FOLDER"
+    return {"int": "N", "float": "X", "text": name.upper(), "path": path, "bool": ""}[shape.kind]
+
+
+def _add_flag(group: Any, name: str, info: FieldInfo, shape: Shape) -> None:
+    common = {"dest": name, "default": argparse.SUPPRESS, "help": _help(info, shape)}
+    if shape.kind == "bool" and not shape.optional and not shape.many:
+        group.add_argument(flag_of(name), action=argparse.BooleanOptionalAction, **common)
+    elif shape.many:
+        group.add_argument(flag_of(name), nargs="+", action="extend", metavar=_metavar(name, shape), **common)
+    else:
+        group.add_argument(flag_of(name), metavar=_metavar(name, shape), **common)
+
+
+def _help(info: FieldInfo, shape: Shape) -> str:
+    description = (info.description or "").replace("%", "%%")
+    if info.is_required():
+        return description
+    default = info.get_default(call_default_factory=True, validated_data={})
+    if shape.kind == "bool":
+        return f"{description} (default {'yes' if default else 'no'})"
+    words = str(default) if shape.kind in ("choice", "text", "path") and default else show(default)
+    return f"{description} (default {words})"
+
+
+def config_from(config: type[Config], arguments: argparse.Namespace) -> Config:
+    """The configuration of parsed arguments: the YAML file first, flags over it.
+
+    Raises:
+        SettingsError: one line; see `accord.pipelines.settings.build`.
+    """
+    given: dict[str, Setting] = {}
+    if arguments.recipe is not None:
+        given |= settings_of(read_yaml(_yaml_path(arguments.recipe)), arguments.recipe)
+    given |= _settings_of_flags(config, vars(arguments))
+    try:
+        return build(config, given)
+    except MissingSettings as missing:
+        plural = "s" if len(missing.names) > 1 else ""
+        flags = ", ".join(map(flag_of, missing.names))
+        where = f" (or in {arguments.recipe})" if arguments.recipe else ""
+        raise SettingsError(f"missing required setting{plural} {flags}{where}") from None
+
+
+def _settings_of_flags(config: type[BaseModel], arguments: Mapping[str, Any]) -> dict[str, Setting]:
+    names = [name for name in config.model_fields if name in arguments]
+    return {name: Setting(arguments[name], flag_of(name), flag_of(name)) for name in names}
+
+
+def _yaml_path(path: Path) -> Path:
+    if path.suffix not in (".yaml", ".yml"):
+        raise SettingsError(f"{path}: expected a .yaml file of settings here; data goes to --data")
+    return path

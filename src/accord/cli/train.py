@@ -1,0 +1,105 @@
+"""Train one model: supervised fine-tuning, a reward model, direct preference optimisation, or PPO.
+
+Killing a run at any moment and giving the same command again continues it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from accord.cli.console import output_console
+from accord.cli.options import add_config_arguments, config_from
+from accord.pipelines.jobs import JOBS, Job
+from accord.pipelines.settings import show
+from accord.train.configs import DpoConfig, PpoConfig, TrainConfig
+
+__all__ = ["add_arguments", "plan_panel", "print_next_steps", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add one subcommand per job, with flags for each of its settings."""
+    jobs = parser.add_subparsers(dest="job", metavar="JOB", required=True, title="jobs")
+    for job in JOBS.values():
+        own = jobs.add_parser(job.name, help=job.title, description=job.config.__doc__)
+        add_config_arguments(own, job.config)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the plan, train, write the report, print what to do next."""
+    job = JOBS[arguments.job]
+    config = config_from(job.config, arguments)
+    console = output_console()
+    console.print(plan_panel(job, config))
+    folder = job.run(config)
+    print_next_steps(console, job, folder)
+    return 0
+
+
+def plan_panel(job: Job, config: TrainConfig) -> Panel:
+    """What a run is going to do: read before the first model is loaded."""
+    table = Table.grid(padding=(0, 0, 0, 2))
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, words in _plan(job, config):
+        table.add_row(name, Text(words))
+    return Panel(table, title=f"[bold]accord train {job.name}[/bold]", title_align="left", border_style="green")
+
+
+def _plan(job: Job, config: TrainConfig) -> Iterator[tuple[str, str]]:
+    yield "job", job.title
+    yield "model", f"{config.model}, {_weights(config)}"
+    yield "data", ", ".join(map(_file, config.data))
+    if config.eval_data:
+        yield "held out", f"{', '.join(map(_file, config.eval_data))}; evaluated every {config.eval_every} steps"
+    if isinstance(config, PpoConfig):
+        yield "reward", config.reward
+        yield "rollouts", f"{config.samples} responses a prompt, at most {config.max_new_tokens} tokens each"
+        yield "objective", f"{config.algorithm}, KL penalty {show(config.kl_beta)} per nat"
+    if isinstance(config, DpoConfig):
+        yield "objective", f"{config.loss}, beta {show(config.beta)}"
+    yield "steps", _steps(config)
+    yield "learning rate", f"{show(config.learning_rate)}, {config.schedule}"
+    yield (
+        "precision",
+        "bf16 or fp32, whichever the device is fast at" if config.precision == "auto" else config.precision,
+    )
+    yield "results", f"{config.out} {_state(config.out)}".rstrip()
+
+
+def _weights(config: TrainConfig) -> str:
+    return f"LoRA of rank {config.lora_rank}" if config.lora_rank else "all weights trained"
+
+
+def _file(path: Path) -> str:
+    if not path.is_file():
+        return str(path)
+    size = path.stat().st_size
+    return f"{path} ({size / 1e6:.1f} MB)" if size >= 100_000 else f"{path} ({size / 1e3:.1f} kB)"
+
+
+def _steps(config: TrainConfig) -> str:
+    passes = f"{config.epochs} epoch{'s' if config.epochs > 1 else ''} in steps of {config.batch_size} prompts"
+    return passes + (f", at most {config.max_steps} steps" if config.max_steps is not None else "")
+
+
+def _state(folder: Path) -> str:
+    if (folder / "done.json").exists():
+        return "(finished before)"
+    return "(continues the run that is there)" if (folder / "checkpoints").exists() else ""
+
+
+def print_next_steps(console: Console, job: Job, folder: Path) -> None:
+    """Say where the model is, and the commands to try with it."""
+    console.print(Text.assemble("\nmodel   ", (str(folder / "model"), "bold")))
+    console.print(Text.assemble("report  ", (f"accord report {folder}", "cyan")))
+    if job.name != "reward":
+        console.print(Text.assemble("try it  ", (f"accord chat {folder}", "cyan")))
+    else:
+        console.print(Text.assemble("use it  ", (f"accord train ppo --reward {folder} ...", "cyan")))

@@ -1,0 +1,44 @@
+"""The training jobs by name: which configuration each takes, and which module runs it, imported only then."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from accord.train.configs import DpoConfig, PpoConfig, RewardConfig, SftConfig, TrainConfig
+
+__all__ = ["JOBS", "Job"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training job.
+
+    Attributes:
+        name: as in `accord train NAME` and in a recipe.
+        config: the settings it takes.
+        module: of `accord.train`, with `run(config) -> run folder`.
+        title: what it does, in a few words.
+    """
+
+    name: str
+    config: type[TrainConfig]
+    module: str
+    title: str
+
+    def run(self, config: TrainConfig) -> Path:
+        """Import the trainer and run it; returns the run folder."""
+        folder: Path = importlib.import_module(f"accord.train.{self.module}").run(config)
+        return folder
+
+
+JOBS = {
+    job.name: job
+    for job in (
+        Job("sft", SftConfig, "sft", "supervised fine-tuning"),
+        Job("reward", RewardConfig, "reward", "reward model"),
+        Job("dpo", DpoConfig, "preference", "direct preference optimisation"),
+        Job("ppo", PpoConfig, "policy", "reinforcement learning with PPO"),
+    )
+}
