@@ -28,6 +28,8 @@ __all__ = [
     "Response",
     "ResponseSet",
     "Role",
+    "check_prompt",
+    "check_text",
     "describe",
     "to_row",
 ]
@@ -69,7 +71,8 @@ Number = Annotated[float, BeforeValidator(_as_number)]
 Probability = Annotated[float, BeforeValidator(_as_number), Field(ge=0, le=1)]
 
 
-def _check_prompt(prompt: Conversation) -> None:
+def check_prompt(prompt: Conversation) -> None:
+    """Raise ValueError unless a response can follow: a last message that has text and is not the assistant's."""
     if not prompt:
         raise ValueError(
             "`prompt` is empty; expected a text or at least one message; write the question that was asked"
@@ -86,7 +89,8 @@ def _check_prompt(prompt: Conversation) -> None:
         )
 
 
-def _check_text(field: str, text: str) -> None:
+def check_text(field: str, text: str) -> None:
+    """Raise ValueError if the text of a field is empty or blank."""
     if not text.strip():
         raise ValueError(f"`{field}` is empty (found {text!r}); expected a text; write the response or remove the row")
 
@@ -98,9 +102,11 @@ class Demonstration(BaseModel, frozen=True, extra="forbid"):
     Example: `Demonstration(prompt="2+2=", response="4")`.
     """
 
-    prompt: PromptField | None = Field(None, description="messages, or a text: one user message")
-    response: str | None = Field(None, description="the assistant turn that follows the prompt and is trained on")
-    messages: Conversation | None = Field(None, description="a conversation instead of prompt and response")
+    prompt: PromptField | None = Field(default=None, description="messages, or a text: one user message")
+    response: str | None = Field(
+        default=None, description="the assistant turn that follows the prompt and is trained on"
+    )
+    messages: Conversation | None = Field(default=None, description="a conversation instead of prompt and response")
 
     @model_validator(mode="after")
     def _check(self) -> Demonstration:
@@ -114,8 +120,8 @@ class Demonstration(BaseModel, frozen=True, extra="forbid"):
                 f"`{missing}` is missing; expected `prompt` and `response`, or `messages`; add `{missing}`"
             )
         else:
-            _check_prompt(self.prompt)
-            _check_text("response", self.response)
+            check_prompt(self.prompt)
+            check_text("response", self.response)
         return self
 
     @staticmethod
@@ -130,7 +136,7 @@ class Demonstration(BaseModel, frozen=True, extra="forbid"):
             )
         for number, message in enumerate(messages):
             if message.role == "assistant":
-                _check_text(f"messages[{number}].content", message.content)
+                check_text(f"messages[{number}].content", message.content)
 
     @property
     def conversation(self) -> Conversation:
@@ -153,10 +159,10 @@ class Response(BaseModel, frozen=True, extra="forbid"):
     id: str = Field(min_length=1, description="unique in its set")
     text: str = Field(description="what was said")
     model: str | None = Field(
-        None, description="name and revision of the model that said it; none: a person, or unknown"
+        default=None, description="name and revision of the model that said it; none: a person, or unknown"
     )
     sampling: Annotated[dict[str, Any], BeforeValidator(_as_object)] | None = Field(
-        None, description="settings of the sampler, e.g. temperature"
+        default=None, description="settings of the sampler, e.g. temperature"
     )
 
 
@@ -169,7 +175,7 @@ class ResponseSet(BaseModel, frozen=True, extra="forbid"):
 
     @model_validator(mode="after")
     def _check(self) -> ResponseSet:
-        _check_prompt(self.prompt)
+        check_prompt(self.prompt)
         _check_distinct("responses", [response.id for response in self.responses])
         return self
 
@@ -183,14 +189,14 @@ class Comparison(BaseModel, frozen=True, extra="forbid"):
     prompt: PromptField = Field(description="messages, or a text: one user message")
     chosen: str = Field(description="the better response")
     rejected: str = Field(description="the worse response")
-    probability: Probability | None = Field(None, description="P(chosen is better), 0 to 1; none: certain")
-    margin: Number | None = Field(None, description="how much better, in reward units; none: not said")
+    probability: Probability | None = Field(default=None, description="P(chosen is better), 0 to 1; none: certain")
+    margin: Number | None = Field(default=None, description="how much better, in reward units; none: not said")
 
     @model_validator(mode="after")
     def _check(self) -> Comparison:
-        _check_prompt(self.prompt)
-        _check_text("chosen", self.chosen)
-        _check_text("rejected", self.rejected)
+        check_prompt(self.prompt)
+        check_text("chosen", self.chosen)
+        check_text("rejected", self.rejected)
         if self.chosen == self.rejected:
             raise ValueError(
                 f"`chosen` and `rejected` are the same text, {_short(self.chosen)}; expected two; remove the row"
@@ -211,7 +217,7 @@ class Ranking(BaseModel, frozen=True, extra="forbid"):
 
     @model_validator(mode="after")
     def _check(self) -> Ranking:
-        _check_prompt(self.prompt)
+        check_prompt(self.prompt)
         if len(self.responses) < 2:
             raise ValueError(f"`responses` has {len(self.responses)} entries; expected at least 2; remove the row")
         if len(self.ranks) != len(self.responses):
@@ -222,7 +228,7 @@ class Ranking(BaseModel, frozen=True, extra="forbid"):
         seen: dict[str, int | None] = {}
         for number, (response, rank) in enumerate(zip(self.responses, self.ranks, strict=True)):
             if rank is not None:
-                _check_text(f"responses[{number}]", response)
+                check_text(f"responses[{number}]", response)
             if seen.setdefault(response, rank) != rank:
                 raise ValueError(
                     f"`responses` holds {_short(response)} twice, with ranks {seen[response]} and {rank}; "
@@ -255,7 +261,7 @@ class Judgment(BaseModel, frozen=True, extra="forbid"):
     """What one annotator said of one ResponseSet. Evidence: never edited; a changed mind is a new judgment.
 
     Example: `Judgment(annotator=Person(id="p7"), response_set="q1", display_order=("b", "a"),
-    ranks={"a": 1, "b": None}, submitted_at=datetime.now(UTC), guideline="v3")`: b was shown before a, a is best, b failed.
+    ranks={"a": 1, "b": None}, submitted_at=datetime.now(UTC), guideline="v3")`: b was shown first, a is best, b failed.
     """
 
     annotator: Annotated[Person | Model, Field(discriminator="kind")] = Field(description="who judged")
@@ -264,8 +270,8 @@ class Judgment(BaseModel, frozen=True, extra="forbid"):
         min_length=1, description="response ids as shown: position bias is measurable"
     )
     ranks: RankMap = Field(description="response id to place: 1 is best, equal numbers tie, null failed; {} if skipped")
-    skipped: str | None = Field(None, min_length=1, description="why the annotator did not judge; none: judged")
-    shown_at: AwareDatetime | None = Field(None, description="when the responses were shown, with time zone")
+    skipped: str | None = Field(default=None, min_length=1, description="why the annotator did not judge; none: judged")
+    shown_at: AwareDatetime | None = Field(default=None, description="when the responses were shown, with time zone")
     submitted_at: AwareDatetime = Field(description="when the verdict was given, with time zone")
     guideline: str = Field(min_length=1, description="version of the guideline the annotator followed")
 
