@@ -42,7 +42,9 @@ class TrainConfig(BaseModel):
     batch_size: int = Field(16, ge=1, description="prompts per optimiser step")
     micro_tokens: int = Field(4096, ge=16, description="token budget of one forward pass; memory, never the result")
     max_length: int = Field(1024, ge=8, description="tokens of a prompt with its longest response")
-    lora_rank: int = Field(0, ge=0, description="rank of LoRA adapters on every linear layer (alpha = 2 x rank); 0: full")
+    lora_rank: int = Field(
+        0, ge=0, description="rank of LoRA adapters on every linear layer, alpha twice that; 0: full"
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="arithmetic of the forward pass; auto: bf16 where the device is fast at it"
     )
@@ -50,7 +52,7 @@ class TrainConfig(BaseModel):
     seed: int = Field(0, ge=0, description="every random choice of the run is a function of it")
     save_every: int = Field(100, ge=1, description="optimiser steps between checkpoints")
     eval_every: int = Field(50, ge=1, description="optimiser steps between evaluations on the held-out data")
-    skip_bad_rows: bool = Field(False, description="set bad rows aside in the run folder instead of stopping at the first")
+    skip_bad_rows: bool = Field(False, description="set bad rows aside instead of stopping at the first")
 
 
 class SftConfig(TrainConfig):
@@ -89,8 +91,11 @@ class PpoConfig(TrainConfig):
         None, gt=0, description="nats per response; given, kl_beta adapts to hold the KL there (Ziegler et al.)"
     )
     clip: float = Field(0.2, gt=0, description="half-width of the interval the importance ratio is clipped to")
-    value_clip: float | None = Field(None, gt=0, description="bound on the change of a value in reward units; none: off")
+    value_clip: float | None = Field(None, gt=0, description="bound on a value's change, in reward units; none: off")
     value_coefficient: float = Field(0.1, ge=0, description="weight of the value loss beside the policy loss")
+    value_learning_rate: float | None = Field(
+        None, gt=0, description="of the value head or critic; none: 50 x learning_rate for a head, 1 x for a critic"
+    )
     entropy_coefficient: float = Field(0.0, ge=0, description="weight of the entropy bonus, per nat")
     gamma: float = Field(1.0, ge=0, le=1, description="discount per token")
     lam: float = Field(0.95, ge=0, le=1, description="lambda of generalised advantage estimation")

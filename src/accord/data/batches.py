@@ -1,0 +1,194 @@
+"""Records -> prompt trees that fit the model, and the order in which a run sees them.
+
+Nothing is cut or left out silently: `Fit` counts it, the run prints it and writes it into its manifest.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
+
+import torch
+
+from accord.records import Comparison, Conversation, Demonstration, Ranking
+from accord.text import Template
+from accord.trees import Branch, PromptTree
+
+__all__ = ["Fit", "Preference", "demonstration_trees", "fit", "preferences", "prompt_ids", "step_batches"]
+
+FEWEST_PROMPT_TOKENS = 16
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preference:
+    """A tree with its verdict. A comparison is a ranking of two: ranks (1, 2).
+
+    Attributes:
+        tree: K >= 2 responses.
+        ranks: K integers: 1 is best, equal numbers tie, 0 failed (`accord.losses.listwise`).
+        probability: P(the first is better), for comparisons with soft targets, else None.
+        margin: how much better, in reward units, or None.
+    """
+
+    tree: PromptTree
+    ranks: tuple[int, ...]
+    probability: float | None = None
+    margin: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """What became of the rows at a length limit.
+
+    Attributes:
+        rows: rows read.
+        kept: rows that are used.
+        cut_prompts: rows whose prompt lost its oldest tokens; responses and their end tokens are never cut.
+        cut_tokens: prompt tokens lost in them.
+        left_out: row numbers (from 1) whose responses leave no room for a prompt at this limit.
+        duplicates: rows that repeat an earlier row, token by token; they are kept.
+        tokens: tokens of all kept trees, prompts counted once.
+        trained_tokens: those of them that are scored.
+        longest: tokens of the longest prompt with its longest response, after cutting.
+    """
+
+    rows: int
+    kept: int
+    cut_prompts: int
+    cut_tokens: int
+    left_out: tuple[int, ...]
+    duplicates: int
+    tokens: int
+    trained_tokens: int
+    longest: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the manifest."""
+        return asdict(self)
+
+    def sentence(self) -> str:
+        """One line for people."""
+        parts = [f"{self.kept} of {self.rows} rows", f"{self.tokens:,} tokens ({self.trained_tokens:,} trained on)"]
+        parts.append(f"longest {self.longest}")
+        if self.cut_prompts:
+            parts.append(f"{self.cut_prompts} prompts cut on the left by {self.cut_tokens:,} tokens in all")
+        if self.left_out:
+            parts.append(f"{len(self.left_out)} rows left out: response too long for --max-length")
+        if self.duplicates:
+            parts.append(f"{self.duplicates} duplicates")
+        return ", ".join(parts)
+
+
+def fit(tree: PromptTree, max_length: int) -> PromptTree | None:
+    """Cut the oldest prompt tokens so that prompt + longest response <= max_length; None if too little would be left.
+
+    The end of every response stays, because a response without its end teaches a model not to stop; a prompt keeps at
+    least 16 tokens (or all it has).
+    """
+    room = max_length - (tree.longest - len(tree.prompt))
+    if room >= len(tree.prompt):
+        return tree
+    if room < FEWEST_PROMPT_TOKENS:
+        return None
+    return PromptTree(tree.prompt[-room:], tree.branches)
+
+
+def demonstration_trees(
+    records: Iterable[Demonstration], template: Template, max_length: int
+) -> tuple[list[PromptTree], Fit]:
+    """Demonstrations as trees of one branch."""
+
+    def encode(record: Demonstration) -> PromptTree:
+        if record.trained == "last":
+            return template.tree(record.conversation[:-1], [record.conversation[-1].content])
+        return template.conversation(record.conversation)
+
+    return _fitted(records, encode, lambda tree: tree, lambda _, tree: tree, max_length)
+
+
+def preferences(
+    records: Iterable[Comparison | Ranking], template: Template, max_length: int
+) -> tuple[list[Preference], Fit]:
+    """Comparisons and rankings as trees of K branches with ranks."""
+
+    def encode(record: Comparison | Ranking) -> Preference:
+        if isinstance(record, Comparison):
+            tree = template.tree(record.prompt, [record.chosen, record.rejected])
+            return Preference(tree=tree, ranks=(1, 2), probability=record.probability, margin=record.margin)
+        return Preference(tree=template.tree(record.prompt, record.responses), ranks=tuple(record.ranks_as_ids()))
+
+    def cut(item: Preference, tree: PromptTree) -> Preference:
+        return Preference(tree=tree, ranks=item.ranks, probability=item.probability, margin=item.margin)
+
+    return _fitted(records, encode, lambda item: item.tree, cut, max_length)
+
+
+def prompt_ids(
+    prompts: Iterable[Conversation], template: Template, max_length: int, max_new_tokens: int
+) -> tuple[list[tuple[int, ...]], Fit]:
+    """Prompts with room for a response of `max_new_tokens`; `fit` counts the response as if it had that length."""
+    dummy = Branch.response((template.end_id,) * max_new_tokens)
+    trees, report = _fitted(
+        prompts,
+        lambda prompt: PromptTree(template.prompt(prompt), (dummy,)),
+        lambda tree: tree,
+        lambda _, tree: tree,
+        max_length,
+    )
+    return [tree.prompt for tree in trees], report
+
+
+def step_batches(count: int, batch_size: int, epochs: int, seed: int) -> list[list[int]]:
+    """The rows of every optimiser step of a run: each epoch a permutation of its own, the last batch as short as it is.
+
+    A function of its arguments alone, so a resumed run continues at a step, not at a guess about the data.
+    """
+    steps: list[list[int]] = []
+    for epoch in range(epochs):
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        order = torch.randperm(count, generator=generator).tolist()
+        steps += [order[start : start + batch_size] for start in range(0, count, batch_size)]
+    return steps
+
+
+def _fitted(
+    records: Iterable[Any],
+    encode: Callable[[Any], Item],
+    tree_of: Callable[[Item], PromptTree],
+    with_tree: Callable[[Item, PromptTree], Item],
+    max_length: int,
+) -> tuple[list[Item], Fit]:
+    kept: list[Item] = []
+    trees: list[PromptTree] = []
+    left_out: list[int] = []
+    cuts: list[int] = []
+    rows = 0
+    for rows, record in enumerate(records, start=1):
+        item = encode(record)
+        tree = fit(tree_of(item), max_length)
+        if tree is None:
+            left_out.append(rows)
+            continue
+        cuts.append(len(tree_of(item).prompt) - len(tree.prompt))
+        trees.append(tree)
+        kept.append(with_tree(item, tree))
+    report = Fit(
+        rows=rows,
+        kept=len(kept),
+        cut_prompts=sum(cut > 0 for cut in cuts),
+        cut_tokens=sum(cuts),
+        left_out=tuple(left_out),
+        duplicates=sum(times - 1 for times in Counter(map(_key, trees)).values()),
+        tokens=sum(tree.length for tree in trees),
+        trained_tokens=sum(sum(branch.scored) for tree in trees for branch in tree.branches),
+        longest=max((tree.longest for tree in trees), default=0),
+    )
+    return kept, report
+
+
+def _key(tree: PromptTree) -> int:
+    return hash((tree.prompt, tuple(branch.tokens for branch in tree.branches)))

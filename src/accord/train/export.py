@@ -1,0 +1,44 @@
+"""Writing finished models so that transformers and PEFT load them as they stand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from accord.models.score import base_of
+from accord.text import Template
+
+__all__ = ["save_policy", "save_reward_model"]
+
+
+def save_policy(model: Any, template: Template, folder: Path, *, value_head: torch.nn.Module | None = None) -> None:
+    """A causal model (or its adapter), the tokenizer with the chat template it was trained with, and where to stop."""
+    base = base_of(model)
+    base.generation_config.eos_token_id = list(template.end_ids)  # type: ignore[union-attr]
+    _save(model, template, folder)
+    base.generation_config.save_pretrained(folder)  # type: ignore[operator, union-attr]
+    if value_head is not None:
+        save_file(
+            {name: value.contiguous() for name, value in value_head.state_dict().items()},
+            folder / "value_head.safetensors",
+        )
+
+
+def save_reward_model(model: Any, template: Template, folder: Path, *, mean: float, std: float) -> None:
+    """A one-label sequence classifier (or its adapter), and the moments of its scores on the training responses.
+
+    PPO subtracts the mean and divides by the deviation; the model's own score stays raw in every library.
+    """
+    _save(model, template, folder)
+    scale = {"mean": mean, "std": std, "meaning": "moments of the score over the responses it was trained on"}
+    (folder / "accord_reward.json").write_text(json.dumps(scale, indent=2), encoding="utf8")
+
+
+def _save(model: Any, template: Template, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    model.save_pretrained(folder)
+    template.tokenizer.save_pretrained(folder)

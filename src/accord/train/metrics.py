@@ -1,0 +1,69 @@
+"""Every figure a run logs: its name, unit and meaning. `docs/metrics.md` is generated from here; a test compares."""
+
+from __future__ import annotations
+
+__all__ = ["METRICS", "markdown"]
+
+METRICS: dict[str, tuple[str, str]] = {
+    "step": ("optimiser steps", "steps taken when the line was written"),
+    "epoch": ("passes", "share of the data seen, 1 = once"),
+    "seconds": ("s", "time since the job started, summed over resumed parts"),
+    "tokens_per_second": ("tokens/s", "tokens of the step's trees, prompts counted once, over the step's time"),
+    "learning_rate": ("", "of this step"),
+    "grad_norm": ("", "L2 norm of the gradient before it is scaled down"),
+    "loss": ("nats", "of the step; mean over its tokens (sft), prompts (reward, dpo) or the PPO objective"),
+    "accuracy_tie_half": ("share", "pairs in which the preferred response scores higher; a tie counts half"),
+    "accuracy_strict": ("share", "the same, a tie counts as wrong"),
+    "longer_wins_accuracy": ("share", "pairs in which the preferred response is the longer one; ties count half"),
+    "margin": ("reward units", "mean score (reward) or implicit reward (dpo) of preferred minus other"),
+    "reward/chosen": ("reward units", "mean (implicit) reward of the preferred response of each pair"),
+    "reward/rejected": ("reward units", "mean (implicit) reward of the other response of each pair"),
+    "logprob/chosen": ("nats", "mean log-probability of the preferred response, summed over tokens"),
+    "logprob/rejected": ("nats", "mean log-probability of the other response, summed over tokens"),
+    "length/chosen": ("tokens", "mean length of the preferred response, end token included"),
+    "length/rejected": ("tokens", "mean length of the other response, end token included"),
+    "reward/mean": ("reward units", "mean score of the sampled responses as the reward gave it"),
+    "reward/std": ("reward units", "their standard deviation"),
+    "reward/normalised": ("deviations", "mean score after normalisation and clipping, before the KL penalty"),
+    "kl/reference": ("nats", "KL(policy || reference) of the samples, k1, summed over tokens, mean over responses"),
+    "kl/coefficient": ("reward units/nat", "weight of the KL penalty"),
+    "kl/old": ("nats", "KL(old || new) per token after the rollout's updates, k3"),
+    "entropy": ("nats", "mean entropy of the policy per sampled token"),
+    "clip_fraction": ("share", "tokens whose ratio is clipped"),
+    "loss/policy": ("", "clipped surrogate, mean over tokens"),
+    "loss/value": ("reward units^2", "half the squared error of the value function, mean over tokens"),
+    "value/explained": ("share", "variance of the returns the value function explains; 1 is all, below 0 is harm"),
+    "advantage/mean": ("reward units", "mean advantage before whitening"),
+    "length/mean": ("tokens", "mean length of the sampled responses, end token included"),
+    "length/cut": ("share", "sampled responses cut off by max_new_tokens"),
+    "sampler/gap": (
+        "nats",
+        "mean size of the difference between sampler's and trainer's log-probability of a token",
+    ),
+    "updates": ("optimiser steps", "updates made on this rollout; fewer than planned after an early stop"),
+    "seconds/sample": ("s", "time spent sampling"),
+    "seconds/score": ("s", "time spent on reward, reference, old log-probabilities and values"),
+    "seconds/update": ("s", "time spent on updates"),
+    "eval/loss": ("nats", "loss on the held-out data"),
+    "eval/accuracy_tie_half": ("share", "as accuracy_tie_half, on the held-out data"),
+    "eval/accuracy_strict": ("share", "as accuracy_strict, on the held-out data"),
+    "eval/longer_wins_accuracy": ("share", "as longer_wins_accuracy, on the held-out data"),
+    "eval/margin": ("reward units", "as margin, on the held-out data"),
+    "eval/reward/mean": ("reward units", "mean score of responses sampled for the held-out prompts"),
+    "eval/kl/reference": ("nats", "as kl/reference, on the held-out prompts"),
+    "eval/length/mean": ("tokens", "mean length of responses sampled for the held-out prompts"),
+}
+
+
+def markdown() -> str:
+    """`docs/metrics.md`."""
+    rows = [f"| `{name}` | {unit or '-'} | {meaning} |" for name, (unit, meaning) in METRICS.items()]
+    head = [
+        "# Metrics",
+        "",
+        "Each line of a run's `metrics.jsonl` is one object; these are its keys. Made from `accord.train.metrics`.",
+        "",
+        "| name | unit | meaning |",
+        "|---|---|---|",
+    ]
+    return "\n".join([*head, *rows]) + "\n"

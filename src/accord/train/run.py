@@ -1,0 +1,247 @@
+"""A run is a folder: what was asked, from what, every figure, and a checkpoint from which it goes on.
+
+    config.yaml       the resolved configuration
+    manifest.json     versions, seed, command, hashes of data and starting model, precision, trainable share, rows cut
+    metrics.jsonl     one object a line (docs/metrics.md)
+    samples.jsonl     sampled responses, where a job samples
+    bad_rows.jsonl    rows set aside with --skip-bad-rows, and why
+    checkpoints/      the newest state of training: enough to continue exactly
+    model/            the finished model, loads in transformers or PEFT as it stands
+    done.json         written last
+
+Every file that matters is written aside, flushed to disk and renamed: a kill at any moment leaves the old or the new.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+import yaml
+
+from accord import __version__
+from accord.train.configs import TrainConfig
+from accord.train.metrics import METRICS
+
+__all__ = ["Run", "write_atomically"]
+
+# Settings that say how long or where to look, not what is computed: a finished part stays valid when they change.
+FREE_TO_CHANGE = {"out", "save_every"}
+VERSIONED = ("torch", "transformers", "peft", "tokenizers", "safetensors", "numpy", "accord-align")
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Write a file or folder aside with `write(aside)`, flush it, and rename it into place."""
+    aside = path.with_name(f".{path.name}.part")
+    _remove(aside)
+    write(aside)
+    for part in [aside, *aside.rglob("*")] if aside.is_dir() else [aside]:
+        _flush(part)
+    if path.is_dir():
+        _remove(path)
+    os.replace(aside, path)
+    _flush(path.parent)
+
+
+class Run:
+    """An open run folder: used by one process at a time, closed by `finish`.
+
+    Attributes:
+        folder: the run folder.
+        finished: an earlier call already finished it; there is nothing to do.
+        manifest: facts for manifest.json; jobs add to it before `begin`.
+    """
+
+    def __init__(self, job: str, config: TrainConfig, *, notify: Callable[[str], None] = lambda text: None) -> None:
+        self.job, self.config, self.notify = job, config, notify
+        self.folder = Path(config.out)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = self._take()
+        self.finished = (self.folder / "done.json").exists()
+        self._check_config()
+        self.manifest: dict[str, Any] = {}
+        self._seconds_before = 0.0
+        self._started = time.monotonic()
+        self._metrics: IO[str] | None = None
+
+    # -- beginning -----------------------------------------------------------------------------------------------------
+
+    def _take(self) -> IO[str]:
+        handle = (self.folder / ".lock").open("w")
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            handle.close()
+            raise ValueError(f"{self.folder} is in use by another process; give this run another --out") from None
+        return handle
+
+    def _resolved(self) -> dict[str, Any]:
+        return {"job": self.job, **self.config.model_dump(mode="json")}
+
+    def _check_config(self) -> None:
+        path = self.folder / "config.yaml"
+        wanted = self._resolved()
+        if path.exists():
+            found = yaml.safe_load(path.read_text(encoding="utf8"))
+            for key in sorted((wanted.keys() | found.keys()) - FREE_TO_CHANGE):
+                if wanted.get(key) != found.get(key):
+                    raise ValueError(
+                        f"{self.folder} holds a run with {key} = {found.get(key)!r}, asked for is {wanted.get(key)!r}; "
+                        "give the same settings to continue it, another --out for a new run, or delete the folder"
+                    )
+        text = yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True)
+        write_atomically(path, lambda aside: _write_text(aside, text))
+
+    def begin(self, **facts: Any) -> None:
+        """Write the manifest. On a resumed run everything that decides the numbers must be as it was."""
+        path = self.folder / "manifest.json"
+        facts = json.loads(json.dumps({**self.manifest, **facts}))
+        if path.exists():
+            found = json.loads(path.read_text(encoding="utf8"))
+            for key in ("data", "model_fingerprint", "precision"):
+                if key in found and found[key] != facts.get(key):
+                    raise ValueError(
+                        f"{self.folder}: {key} was {found[key]!r} when the run began and is {facts.get(key)!r} now; "
+                        "restore it to continue, or give another --out for a new run"
+                    )
+        manifest = {"job": self.job, "seed": self.config.seed, "command": " ".join(sys.argv), **_environment(), **facts}
+        self.manifest = manifest
+        text = json.dumps(manifest, indent=2, ensure_ascii=False)
+        write_atomically(path, lambda aside: _write_text(aside, text))
+
+    def known(self, key: str) -> Any:
+        """A fact of the manifest of an earlier part of this run, or None."""
+        path = self.folder / "manifest.json"
+        return json.loads(path.read_text(encoding="utf8")).get(key) if path.exists() else None
+
+    # -- figures -------------------------------------------------------------------------------------------------------
+
+    def log(self, step: int, **figures: float) -> dict[str, float]:
+        """Append one line to metrics.jsonl. Names use `__` for `/`; every name is in `train.metrics`."""
+        row = {"step": step, "seconds": round(self.seconds, 3)}
+        row |= {name.replace("__", "/"): value for name, value in figures.items()}
+        unknown = row.keys() - METRICS.keys()
+        assert not unknown, f"metrics without a meaning in train/metrics.py: {unknown}"
+        self._append("metrics.jsonl", row)
+        return row
+
+    def sample(self, step: int, **fields: Any) -> None:
+        """Append one line to samples.jsonl."""
+        self._append("samples.jsonl", {"step": step, **fields})
+
+    def _append(self, name: str, row: Mapping[str, Any]) -> None:
+        with (self.folder / name).open("a", encoding="utf8") as file:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+    def set_aside(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Keep rows that could not be read, with the reason, in bad_rows.jsonl."""
+        path = self.folder / "bad_rows.jsonl"
+        lines = [json.dumps({"setting": name, **row}, ensure_ascii=False, default=str) + "\n" for row in rows]
+        write_atomically(path, lambda aside: _write_text(aside, "".join(lines)))
+        self.notify(f"{len(rows)} bad rows of --{name.replace('_', '-')} set aside in {path}")
+
+    @property
+    def seconds(self) -> float:
+        """Time spent on this run, in all its parts."""
+        return self._seconds_before + time.monotonic() - self._started
+
+    # -- checkpoints ---------------------------------------------------------------------------------------------------
+
+    def save(self, step: int, state: Mapping[str, Any]) -> None:
+        """Keep the state after `step` optimiser steps; the one before it is deleted once this one is safe."""
+        folder = self.folder / "checkpoints"
+        folder.mkdir(exist_ok=True)
+        whole = {"step": step, "seconds": self.seconds, **state}
+        path = folder / f"step-{step:08d}.pt"
+        write_atomically(path, lambda aside: torch.save(whole, aside))
+        for old in folder.iterdir():
+            if old != path:
+                _remove(old)
+
+    def restore(self) -> dict[str, Any] | None:
+        """The newest checkpoint, or None; figures logged after it are taken back, they will be made again."""
+        found = sorted((self.folder / "checkpoints").glob("step-*.pt"))
+        state: dict[str, Any] | None = None
+        if found:
+            state = torch.load(found[-1], map_location="cpu", weights_only=True, mmap=True)
+            self._seconds_before = float(state["seconds"])
+            self.notify(f"continuing {self.folder} after step {state['step']}")
+        for name in ("metrics.jsonl", "samples.jsonl"):
+            self._take_back(name, 0 if state is None else int(state["step"]))
+        return state
+
+    def _take_back(self, name: str, step: int) -> None:
+        path = self.folder / name
+        if path.exists():
+            rows = [line for line in path.read_text(encoding="utf8").splitlines() if _step_of(line) <= step]
+            text = "".join(f"{line}\n" for line in rows)
+            write_atomically(path, lambda aside: _write_text(aside, text))
+
+    # -- end -----------------------------------------------------------------------------------------------------------
+
+    def finish(self, export: Callable[[Path], None], **facts: Any) -> Path:
+        """Write model/ with `export(folder)`, then done.json, then drop the checkpoints. Returns the run folder."""
+        write_atomically(self.folder / "model", export)
+        done = {"job": self.job, "config": self._resolved(), "seconds": self.seconds, **facts}
+        text = json.dumps(done, indent=2)
+        write_atomically(self.folder / "done.json", lambda aside: _write_text(aside, text))
+        _remove(self.folder / "checkpoints")
+        self.close()
+        return self.folder
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        self._lock.close()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _environment() -> dict[str, Any]:
+    versions = {}
+    for name in VERSIONED:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = __version__ if name == "accord-align" else "not installed"
+    machine = {"python": platform.python_version(), "machine": platform.machine(), "threads": torch.get_num_threads()}
+    return {"versions": versions, "environment": machine, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+
+
+def _step_of(line: str) -> int:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError):
+        return sys.maxsize  # a line cut off by a kill
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf8")
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
