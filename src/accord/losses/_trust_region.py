@@ -26,7 +26,7 @@ def fisher_vector_product(
 
     Args:
         mean_kl: scalar, nats, mean of `kl.exact(old_logits, logits)` over response tokens, with its graph, which is
-            retained for the next call.
+            retained for the next call (a gradient of the loss taken before must retain what they share).
         parameters: tensors the graph leads to; their order is the order of D. Unused ones give 0.
         vector_D: (D,).
         damping: >= 0, keeps the system solvable where the KL is flat.

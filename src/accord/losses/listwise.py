@@ -146,12 +146,11 @@ def pro(
     Raises:
         ValueError: shapes differ, or an unknown word for `failed`.
     """
-    score_BK = raised(score_BK)
-    better_BKK = better_than(rank_BK, failed)
+    score_BK, better_BKK = raised(score_BK), better_than(rank_BK, failed)
     gap_BKK = _gap(score_BK, rank_BK)
     if reward_BK is not None:
-        _, constant_BK = aligned(score_BK, reward_BK.detach())
-        sharpness_BKK = _gap(constant_BK, rank_BK).neg().masked_fill(~better_BKK, 0).clamp(min=0)
+        constant_BK = aligned(score_BK, reward_BK.detach())[1]
+        sharpness_BKK = (-_gap(constant_BK, rank_BK)).masked_fill(~better_BKK, 0).clamp(min=0)
         own_BK1 = sharpness_BKK.amax(-1, keepdim=True)
         gap_BKK = sharpness_BKK * score_BK[:, None, :] - own_BK1 * score_BK[:, :, None]
     loss_B = _first_of(gap_BKK, better_BKK).sum(-1)
