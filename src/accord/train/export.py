@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from accord.models.quiet import quiet
 from accord.models.score import base_of
 from accord.text import Template
 
@@ -40,5 +41,6 @@ def save_reward_model(model: Any, template: Template, folder: Path, *, mean: flo
 
 def _save(model: Any, template: Template, folder: Path) -> None:
     folder.mkdir(parents=True)
-    model.save_pretrained(folder)
-    template.tokenizer.save_pretrained(folder)
+    with quiet():
+        model.save_pretrained(folder)
+        template.tokenizer.save_pretrained(folder)

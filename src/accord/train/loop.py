@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from accord.data.batches import step_batches
 from accord.data.readers import ReadResult, read
+from accord.models.quiet import quiet
 from accord.models.score import base_of, prepare
 from accord.train.configs import TrainConfig
 from accord.train.progress import Display
@@ -111,7 +112,8 @@ def add_lora(model: Any, rank: int, seed: int, *, keep: Sequence[str] = ()) -> A
     config = LoraConfig(
         r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type=kind, modules_to_save=list(keep) or None
     )
-    return get_peft_model(model, config)
+    with quiet():
+        return get_peft_model(model, config)
 
 
 def set_up(model: Any, config: TrainConfig, run: Run, display: Display, *, keep: Sequence[str] = ()) -> Any:

@@ -154,9 +154,7 @@ def load_reward(name: str, template: Template, precision: str, micro_tokens: int
     try:
         function = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise ValueError(
-            f"reward {name!r}: {error}; looked for in this folder and among packages"
-        ) from error
+        raise ValueError(f"reward {name!r}: {error}; looked for in this folder and among packages") from error
     if not callable(function):
         raise ValueError(f"reward {name!r} is a {type(function).__name__}; it must be a function of conversations")
     return FunctionReward(name, function)

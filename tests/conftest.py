@@ -1,0 +1,19 @@
+"""Fixtures every test may use."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest  # noqa: E402
+from fakes import tiny_llama, tiny_tokenizer  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory):
+    """A random two-layer Llama with a byte tokenizer, saved as transformers saves models."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    model = tiny_llama(hidden=64)
+    model.generation_config.eos_token_id = 2
+    model.save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
