@@ -14,7 +14,7 @@ import math
 from collections import Counter
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 __all__ = [
     "Comparison",
@@ -37,11 +37,24 @@ __all__ = [
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 
 
+def _encodable(text: str) -> str:
+    """JSON can hold half a character (a lone surrogate), which no file and no tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        found = text[error.start : error.end]
+        raise ValueError(f"found {found!r} at position {error.start + 1}, half a character; remove it") from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(_encodable)]
+
+
 class Message(BaseModel, frozen=True, extra="forbid"):
     """One turn of a conversation. Example: `Message(role="user", content="2+2=")`."""
 
     role: Role = Field(description="who speaks")
-    content: str = Field(description="what is said, as it stands")
+    content: Text = Field(description="what is said, as it stands")
 
 
 Conversation: TypeAlias = tuple[Message, ...]
@@ -103,7 +116,7 @@ class Demonstration(BaseModel, frozen=True, extra="forbid"):
     """
 
     prompt: PromptField | None = Field(default=None, description="messages, or a text: one user message")
-    response: str | None = Field(
+    response: Text | None = Field(
         default=None, description="the assistant turn that follows the prompt and is trained on"
     )
     messages: Conversation | None = Field(default=None, description="a conversation instead of prompt and response")
@@ -157,7 +170,7 @@ class Response(BaseModel, frozen=True, extra="forbid"):
     """One response of a ResponseSet, not yet judged; an empty text is what a model that stopped at once has said."""
 
     id: str = Field(min_length=1, description="unique in its set")
-    text: str = Field(description="what was said")
+    text: Text = Field(description="what was said")
     model: str | None = Field(
         default=None, description="name and revision of the model that said it; none: a person, or unknown"
     )
@@ -187,8 +200,8 @@ class Comparison(BaseModel, frozen=True, extra="forbid"):
     """
 
     prompt: PromptField = Field(description="messages, or a text: one user message")
-    chosen: str = Field(description="the better response")
-    rejected: str = Field(description="the worse response")
+    chosen: Text = Field(description="the better response")
+    rejected: Text = Field(description="the worse response")
     probability: Probability | None = Field(default=None, description="P(chosen is better), 0 to 1; none: certain")
     margin: Number | None = Field(default=None, description="how much better, in reward units; none: not said")
 
@@ -212,7 +225,7 @@ class Ranking(BaseModel, frozen=True, extra="forbid"):
     """
 
     prompt: PromptField = Field(description="messages, or a text: one user message")
-    responses: tuple[str, ...] = Field(description="K >= 2 responses; one without text can only have failed")
+    responses: tuple[Text, ...] = Field(description="K >= 2 responses; one without text can only have failed")
     ranks: tuple[Rank | None, ...] = Field(description="1 is best, equal numbers tie, null failed; one per response")
 
     @model_validator(mode="after")

@@ -78,21 +78,28 @@ def rows(path: Path) -> Iterator[tuple[int, Any]]:
 
 def _lines(file: Iterable[bytes]) -> Iterator[tuple[int, Any]]:
     for number, line in enumerate(file, 1):
-        if line.strip():
-            yield number, _parsed(line)
+        if not line.strip():
+            continue
+        try:
+            yield number, _json(line)
+        except ValueError as error:
+            text = line.decode("utf-8-sig", errors="replace").strip()
+            advice = "name a file that holds one list .json" if text.startswith("[") else "correct the line"
+            yield number, Broken(text, f"{error}, found {text[:40]!r}; expected one JSON object a line; {advice}")
 
 
-def _parsed(line: bytes) -> Any:
-    text = line.decode("utf-8-sig", errors="replace").strip()
+def _json(data: bytes) -> Any:
+    """Parse JSON, or raise ValueError saying where it ends to be any."""
     try:
-        return json.loads(line.decode("utf-8-sig"))
+        return json.loads(data.decode("utf-8-sig").strip())
     except UnicodeDecodeError as error:
-        byte = f"byte 0x{line[error.start]:02x} at position {error.start + 1} of the line"
-        return Broken(text, f"{byte} is not UTF-8; expected UTF-8 text; convert the file, e.g. with iconv")
-    except (ValueError, RecursionError) as error:
-        place = f"column {error.colno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else str(error)
-        advice = "name a file that holds one list .json" if text.startswith("[") else "correct the line"
-        return Broken(text, f"the line is no JSON ({place}), found {text[:40]!r}; expected one object a line; {advice}")
+        place = f"byte 0x{error.object[error.start]:02x} at position {error.start + 1}"
+        raise ValueError(f"not UTF-8 ({place}; iconv converts such files)") from None
+    except json.JSONDecodeError as error:
+        place = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}, column {error.colno}"
+        raise ValueError(f"no JSON ({place}: {error.msg})") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets without end
+        raise ValueError(f"no JSON ({error})") from None
 
 
 def _gzip_rows(path: Path) -> Iterator[tuple[int, Any]]:
@@ -112,11 +119,10 @@ def _list_rows(path: Path) -> Iterator[tuple[int, Any]]:
     if data.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):  # many .json files hold one object a line
         yield from _lines(io.BytesIO(data))
         return
-    value = _parsed(data)
-    if isinstance(value, Broken):
-        raise DataError(
-            f"{path}: no JSON ({value.message.partition('; ')[0]}); expected a list of objects; mend the file"
-        )
+    try:
+        value = _json(data)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}; expected a list of objects; mend the file") from None
     if not isinstance(value, list):
         raise DataError(f"{path}: found one {type(value).__name__}; expected a list of objects; wrap it in [ ]")
     yield from enumerate(value, 1)
