@@ -21,6 +21,7 @@ from accord.text import Template
 from accord.train.configs import PpoConfig
 from accord.train.loop import Precision, device_of
 from accord.train.rewards import Responses, Reward
+from accord.train.scoring import firsts, rows_of
 from accord.trees import Branch, PromptTree, budget_packs, pack
 
 __all__ = ["Actor", "Experience", "collect", "from_packs", "to_pack"]
@@ -141,7 +142,7 @@ def collect(  # noqa: PLR0913 - one rollout needs every part of the run
     }
     return Experience(
         responses=responses,
-        first_B=_firsts(responses.trees),
+        first_B=firsts(responses.trees),
         mask_NT=mask_NT,
         logprob_NT=logprob_NT,
         reference_NT=reference_NT,
@@ -186,17 +187,12 @@ def from_packs(parts: Sequence[tuple[list[int], Tensor]], mask_NT: Tensor) -> Te
     return table_NT
 
 
-def rows_of(group: Sequence[int], trees: Sequence[PromptTree], first_B: Sequence[int]) -> list[int]:
-    """Responses of some trees, in the order a pack of them has."""
-    return [first_B[b] + k for b in group for k in range(len(trees[b].branches))]
-
-
 @torch.no_grad()
 def _score(
     trees: Sequence[PromptTree], actor: Actor, mask_NT: Tensor, config: PpoConfig, precision: Precision
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Log-probabilities under policy and reference, and values, for every sampled token."""
-    first_B = _firsts(trees)
+    first_B = firsts(trees)
     parts: tuple[list[Any], list[Any], list[Any]] = ([], [], [])
     actor.policy.eval()
     for group in budget_packs([tree.length for tree in trees], config.micro_tokens):
@@ -215,11 +211,6 @@ def _score(
 def _mask(rows: Sequence[Rollout]) -> Tensor:
     length_N = torch.tensor([len(rollout.tokens) for rollout in rows])
     return torch.arange(int(length_N.max())) < length_N.unsqueeze(-1)
-
-
-def _firsts(trees: Sequence[PromptTree]) -> tuple[int, ...]:
-    counts = [len(tree.branches) for tree in trees]
-    return tuple(sum(counts[:b]) for b in range(len(trees)))
 
 
 def _explained(return_T: Tensor, value_T: Tensor) -> float:

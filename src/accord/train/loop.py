@@ -24,6 +24,7 @@ from accord.train.run import Run
 __all__ = [
     "Diverged",
     "Precision",
+    "Watch",
     "add_lora",
     "device_of",
     "learning_rate",
@@ -35,6 +36,8 @@ __all__ = [
     "trainable",
 ]
 
+Watch = Callable[[Any, Any, Any], dict[str, float]]
+"""(live model, its Template, Precision) -> figures to log, as `eval__name`."""
 FLOOR = 0.1  # share of the peak learning rate that cosine and linear schedules end at
 
 

@@ -50,6 +50,7 @@ METRICS: dict[str, tuple[str, str]] = {
     "eval/longer_wins_accuracy": ("share", "as longer_wins_accuracy, on the held-out data"),
     "eval/margin": ("reward units", "as margin, on the held-out data"),
     "eval/reward/mean": ("reward units", "mean score of responses sampled for the held-out prompts"),
+    "eval/gold_reward": ("gold units", "mean of a reward nothing is trained on, where the job was given one to watch"),
     "eval/kl/reference": ("nats", "as kl/reference, on the held-out prompts"),
     "eval/length/mean": ("tokens", "mean length of responses sampled for the held-out prompts"),
 }

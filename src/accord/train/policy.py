@@ -32,23 +32,30 @@ from accord.rollouts.native import NativeSampler
 from accord.text import Template
 from accord.train import loop
 from accord.train.configs import PpoConfig
-from accord.train.experience import Actor, Experience, collect, rows_of, to_pack
+from accord.train.experience import Actor, Experience, collect, to_pack
 from accord.train.export import save_policy
 from accord.train.progress import Bar, Display
 from accord.train.rewards import Reward, load_reward
 from accord.train.run import Run
+from accord.train.scoring import rows_of
 from accord.trees import budget_packs, pack
 
 __all__ = ["run"]
 
 
-def run(config: PpoConfig, display: Display | None = None, reward: Reward | None = None) -> Path:
+def run(
+    config: PpoConfig,
+    display: Display | None = None,
+    reward: Reward | None = None,
+    watch: loop.Watch | None = None,
+) -> Path:
     """Train, or continue, or find finished; returns the run folder.
 
     Args:
         config: the job.
         display: where to show progress.
         reward: a reward object to use in place of the one `config.reward` names.
+        watch: further figures of the live model, asked for every `eval_every` steps.
     """
     display = display or Bar()
     with loop.showing(display), Run("ppo", config, notify=display.note) as run:
@@ -89,8 +96,11 @@ def run(config: PpoConfig, display: Display | None = None, reward: Reward | None
             )
             coefficient.adapt(figures["kl__reference"])
             figures["epoch"] = sum(map(len, rollouts[: number + 1])) / len(prompts)
-            if held_out and (step // config.eval_every > (step - updates) // config.eval_every):
+            due = step // config.eval_every > (step - updates) // config.eval_every
+            if held_out and due:
                 figures |= evaluate(held_out, gather, config)
+            if watch and due:
+                figures |= watch(model, template, precision)
             display.update(step, run.log(step, **figures))
             if step // config.save_every > (step - updates) // config.save_every or number + 1 == len(rollouts):
                 run.save(step, loop.states(**parts))

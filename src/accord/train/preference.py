@@ -21,9 +21,7 @@ from torch import Tensor, nn
 
 from accord.data.batches import Preference, preferences
 from accord.losses import preference as losses
-from accord.losses.likelihood import segment_sum
 from accord.models.load import load_policy, resolve
-from accord.models.score import response_scores
 from accord.text import Template
 from accord.train import loop
 from accord.train.configs import DpoConfig
@@ -31,7 +29,8 @@ from accord.train.export import save_policy
 from accord.train.pairs import PairTotals, pairs_of
 from accord.train.progress import Bar, Display
 from accord.train.run import Run, write_atomically
-from accord.trees import TreeBatch, budget_packs, pack
+from accord.train.scoring import all_sequence_logprobs, firsts, sequence_logprob
+from accord.trees import budget_packs, pack
 
 __all__ = ["LOSSES", "run"]
 
@@ -42,8 +41,14 @@ LOSSES: dict[str, Callable[..., Tensor]] = {"dpo": losses.dpo, "ipo": losses.ipo
 SOFT = {"dpo"}
 
 
-def run(config: DpoConfig, display: Display | None = None) -> Path:
-    """Train, or continue, or find finished; returns the run folder."""
+def run(config: DpoConfig, display: Display | None = None, watch: loop.Watch | None = None) -> Path:
+    """Train, or continue, or find finished; returns the run folder.
+
+    Args:
+        config: the job.
+        display: where to show progress.
+        watch: further figures of the live model, asked for every `eval_every` steps.
+    """
     display = display or Bar()
     with loop.showing(display), Run("dpo", config, notify=display.note) as run:
         if run.finished:
@@ -88,6 +93,8 @@ def run(config: DpoConfig, display: Display | None = None) -> Path:
             }
             if held_out and loop.due(step, config.eval_every, len(plan)):
                 figures |= evaluate(model, held_out, config, precision)
+            if watch and loop.due(step, config.eval_every, len(plan)):
+                figures |= watch(model, template, precision)
             display.update(step + 1, run.log(step + 1, **figures))
             if loop.due(step, config.save_every, len(plan)):
                 run.save(step + 1, loop.states(model=model, optimiser=optimiser))
@@ -102,7 +109,6 @@ def check_targets(items: Sequence[Preference], loss: str) -> None:
         raise ValueError(f"the data has `probability`, which --loss {loss} does not read; use --loss dpo")
 
 
-@torch.no_grad()
 def with_reference(
     model: nn.Module,
     items: Sequence[Preference],
@@ -113,26 +119,16 @@ def with_reference(
 ) -> list[Item]:
     """Attach the starting model's log-probabilities, from the run folder if an earlier part of this run made them."""
     path = run.folder / "reference.pt"
+    trees = [item.tree for item in items]
     if not path.exists():
-        rows: dict[int, tuple[float, ...]] = {}
-        model.eval()
         display.begin("reference log-probabilities", len(items))
-        for group in budget_packs([item.tree.length for item in items], config.micro_tokens):
-            batch = pack([items[i].tree for i in group]).to(loop.device_of(model))
-            with precision.forward():
-                logprob_N = sequence_logprob(model, batch).tolist()
-            for b, i in enumerate(group):
-                rows[i] = tuple(logprob_N[n] for n in (batch.tree_N == b).nonzero().squeeze(-1).tolist())
-            display.update(len(rows), {})
-        ordered = [rows[i] for i in range(len(items))]
-        write_atomically(path, lambda aside: torch.save(ordered, aside))
-    return list(zip(items, torch.load(path, weights_only=True), strict=True))
-
-
-def sequence_logprob(model: nn.Module, batch: TreeBatch) -> Tensor:
-    """(N,) log pi(y | x), summed over the tokens of each response."""
-    scores = response_scores(model, batch)
-    return segment_sum(scores.logprob_T, scores.response_T, batch.count)
+        logprob_N = all_sequence_logprobs(
+            model, trees, precision, config.micro_tokens, lambda done: display.update(done, {})
+        )
+        write_atomically(path, lambda aside: torch.save(logprob_N, aside))
+    logprob_N = torch.load(path, weights_only=True)
+    rows = (logprob_N[first : first + len(tree.branches)] for first, tree in zip(firsts(trees), trees, strict=True))
+    return [(item, tuple(row.tolist())) for item, row in zip(items, rows, strict=True)]
 
 
 def accumulate(model: nn.Module, items: Sequence[Item], config: DpoConfig) -> tuple[float, PairTotals]:

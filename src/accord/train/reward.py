@@ -28,6 +28,7 @@ from accord.train.export import save_reward_model
 from accord.train.pairs import PairTotals, pairs_of
 from accord.train.progress import Bar, Display
 from accord.train.run import Run
+from accord.train.scoring import all_rewards
 from accord.trees import TreeBatch, budget_packs, pack
 
 __all__ = ["run"]
@@ -81,7 +82,8 @@ def run(config: RewardConfig, display: Display | None = None) -> Path:
             display.update(step + 1, run.log(step + 1, **figures))
             if loop.due(step, config.save_every, len(plan)):
                 run.save(step + 1, loop.states(model=model, optimiser=optimiser))
-        mean, std = moments(model, items, config.micro_tokens, precision)
+        score_N = all_rewards(model, [item.tree for item in items], precision, config.micro_tokens).double()
+        mean, std = float(score_N.mean()), float(score_N.std(correction=0))
         return run.finish(lambda folder: save_reward_model(model, template, folder, mean=mean, std=std))
 
 
@@ -129,17 +131,3 @@ def evaluate(
             total += loss.item()
     kept = ("accuracy_tie_half", "accuracy_strict", "longer_wins_accuracy", "margin")
     return {"eval__loss": total / len(items), **{f"eval__{k}": v for k, v in totals.means().items() if k in kept}}
-
-
-@torch.no_grad()
-def moments(
-    model: nn.Module, items: Sequence[Preference], micro_tokens: int, precision: loop.Precision
-) -> tuple[float, float]:
-    """Mean and deviation of the scores of all training responses: the scale PPO normalises by."""
-    model.eval()
-    scores: list[Tensor] = []
-    with precision.forward():
-        for group in budget_packs([item.tree.length for item in items], micro_tokens):
-            scores.append(rewards(model, pack([items[i].tree for i in group]).to(loop.device_of(model))).cpu())
-    score_N = torch.cat(scores).double()
-    return float(score_N.mean()), float(score_N.std(correction=0))

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from accord.models.load import load_reward_model, resolve
-from accord.models.score import prepare, rewards
+from accord.models.score import prepare
 from accord.records import Conversation, Message
 from accord.text import Template
 from accord.train.loop import Precision, device_of
-from accord.trees import Branch, PromptTree, budget_packs, pack
+from accord.train.scoring import all_rewards
+from accord.trees import Branch, PromptTree
 
 __all__ = ["FunctionReward", "ModelReward", "Responses", "Reward", "load_reward"]
 
@@ -77,18 +78,10 @@ class ModelReward:
         facts: dict[str, Any] = json.loads(moments.read_text(encoding="utf8")) if moments.exists() else {}
         self.mean, self.std = float(facts.get("mean", 0.0)), float(facts.get("std", 1.0))
 
-    @torch.no_grad()
     def __call__(self, responses: Responses) -> Tensor:
         """(N,) scores as the model gives them."""
         trees = list(responses.trees) if self.template is None else self._retokenised(self.template, responses)
-        score_N = torch.empty(sum(len(tree.branches) for tree in trees))
-        first = [sum(len(tree.branches) for tree in trees[:b]) for b in range(len(trees))]
-        for group in budget_packs([tree.length for tree in trees], self.micro_tokens):
-            with self.precision.forward():
-                score = rewards(self.model, pack([trees[b] for b in group]).to(device_of(self.model))).float().cpu()
-            rows = [first[b] + k for b in group for k in range(len(trees[b].branches))]
-            score_N[rows] = score
-        return score_N
+        return all_rewards(self.model, trees, self.precision, self.micro_tokens)
 
     @staticmethod
     def _retokenised(template: Template, responses: Responses) -> list[PromptTree]:

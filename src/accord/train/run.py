@@ -33,7 +33,7 @@ from accord import __version__
 from accord.train.configs import TrainConfig
 from accord.train.metrics import METRICS
 
-__all__ = ["Run", "write_atomically"]
+__all__ = ["Run", "environment", "settle_config", "write_atomically", "write_text"]
 
 # Settings that say how long or where to look, not what is computed: a finished part stays valid when they change.
 FREE_TO_CHANGE = {"out", "save_every"}
@@ -89,18 +89,7 @@ class Run:
         return {"job": self.job, **self.config.model_dump(mode="json")}
 
     def _check_config(self) -> None:
-        path = self.folder / "config.yaml"
-        wanted = self._resolved()
-        if path.exists():
-            found = yaml.safe_load(path.read_text(encoding="utf8"))
-            for key in sorted((wanted.keys() | found.keys()) - FREE_TO_CHANGE):
-                if wanted.get(key) != found.get(key):
-                    raise ValueError(
-                        f"{self.folder} holds a run with {key} = {found.get(key)!r}, asked for is {wanted.get(key)!r}; "
-                        "give the same settings to continue it, another --out for a new run, or delete the folder"
-                    )
-        text = yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True)
-        write_atomically(path, lambda aside: _write_text(aside, text))
+        settle_config(self.folder, self._resolved())
 
     def begin(self, **facts: Any) -> None:
         """Write the manifest. On a resumed run everything that decides the numbers must be as it was."""
@@ -114,10 +103,10 @@ class Run:
                         f"{self.folder}: {key} was {found[key]!r} when the run began and is {facts.get(key)!r} now; "
                         "restore it to continue, or give another --out for a new run"
                     )
-        manifest = {"job": self.job, "seed": self.config.seed, "command": " ".join(sys.argv), **_environment(), **facts}
+        manifest = {"job": self.job, "seed": self.config.seed, "command": " ".join(sys.argv), **environment(), **facts}
         self.manifest = manifest
         text = json.dumps(manifest, indent=2, ensure_ascii=False)
-        write_atomically(path, lambda aside: _write_text(aside, text))
+        write_text(path, text)
 
     def known(self, key: str) -> Any:
         """A fact of the manifest of an earlier part of this run, or None."""
@@ -147,7 +136,7 @@ class Run:
         """Keep rows that could not be read, with the reason, in bad_rows.jsonl."""
         path = self.folder / "bad_rows.jsonl"
         lines = [json.dumps({"setting": name, **row}, ensure_ascii=False, default=str) + "\n" for row in rows]
-        write_atomically(path, lambda aside: _write_text(aside, "".join(lines)))
+        write_text(path, "".join(lines))
         self.notify(f"{len(rows)} bad rows of --{name.replace('_', '-')} set aside in {path}")
 
     @property
@@ -185,7 +174,7 @@ class Run:
         if path.exists():
             rows = [line for line in path.read_text(encoding="utf8").splitlines() if _step_of(line) <= step]
             text = "".join(f"{line}\n" for line in rows)
-            write_atomically(path, lambda aside: _write_text(aside, text))
+            write_text(path, text)
 
     # -- end -----------------------------------------------------------------------------------------------------------
 
@@ -194,7 +183,7 @@ class Run:
         write_atomically(self.folder / "model", export)
         done = {"job": self.job, "config": self._resolved(), "seconds": self.seconds, **facts}
         text = json.dumps(done, indent=2)
-        write_atomically(self.folder / "done.json", lambda aside: _write_text(aside, text))
+        write_text(self.folder / "done.json", text)
         _remove(self.folder / "checkpoints")
         self.close()
         return self.folder
@@ -210,7 +199,30 @@ class Run:
         self.close()
 
 
-def _environment() -> dict[str, Any]:
+def settle_config(folder: Path, wanted: Mapping[str, Any]) -> None:
+    """Write config.yaml, or check that the run which is there was asked for with the same settings.
+
+    Raises: ValueError: a setting that decides the result differs.
+    """
+    path = folder / "config.yaml"
+    if path.exists():
+        found = yaml.safe_load(path.read_text(encoding="utf8"))
+        for key in sorted((wanted.keys() | found.keys()) - FREE_TO_CHANGE):
+            if wanted.get(key) != found.get(key):
+                raise ValueError(
+                    f"{folder} holds a run with {key} = {found.get(key)!r}, asked for is {wanted.get(key)!r}; "
+                    "give the same settings to continue it, another --out for a new run, or delete the folder"
+                )
+    write_text(path, yaml.safe_dump(dict(wanted), sort_keys=False, allow_unicode=True))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    write_atomically(path, lambda aside: _write_text(aside, text))
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine and time, for a manifest."""
     versions = {}
     for name in VERSIONED:
         try:
