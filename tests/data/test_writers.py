@@ -102,6 +102,7 @@ def test_the_same_records_give_the_same_bytes(tmp_path):
     for name in ("a.jsonl.gz", "b.jsonl.gz"):
         write(RECORDS["comparison"], tmp_path / name)
     assert (tmp_path / "a.jsonl.gz").read_bytes() == (tmp_path / "b.jsonl.gz").read_bytes()
+    assert (tmp_path / "a.jsonl.gz").read_bytes()[4:8] == bytes(4)  # no time of writing in the header
 
 
 def test_bad_rows_are_kept_with_their_reason(tmp_path):
