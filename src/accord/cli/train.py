@@ -16,7 +16,7 @@ from rich.text import Text
 
 from accord.cli.console import output_console
 from accord.cli.options import add_config_arguments, config_from
-from accord.pipelines.jobs import JOBS, Job
+from accord.pipelines.jobs import JOBS, Job, check_data
 from accord.pipelines.settings import show
 from accord.train.configs import DpoConfig, PpoConfig, TrainConfig
 
@@ -35,6 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the plan, train, write the report, print what to do next."""
     job = JOBS[arguments.job]
     config = config_from(job.config, arguments)
+    check_data(config)
     console = output_console()
     console.print(plan_panel(job, config))
     folder = job.run(config)

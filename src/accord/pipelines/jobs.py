@@ -8,7 +8,7 @@ from pathlib import Path
 
 from accord.train.configs import DpoConfig, PpoConfig, RewardConfig, SftConfig, TrainConfig
 
-__all__ = ["JOBS", "Job"]
+__all__ = ["JOBS", "Job", "check_data"]
 
 
 @dataclass(frozen=True)
@@ -42,3 +42,16 @@ JOBS = {
         Job("ppo", PpoConfig, "policy", "reinforcement learning with PPO"),
     )
 }
+
+
+def check_data(config: TrainConfig, made: tuple[Path, ...] = ()) -> None:
+    """Data files must be there before a model is loaded, but for those in folders that are still to be made.
+
+    Raises:
+        DataError: a file is missing, empty or of no known format.
+    """
+    from accord.data.files import check_path  # takes longer to import than the help of a command may
+
+    for path in (*config.data, *config.eval_data):
+        if not any(path.is_relative_to(folder) for folder in made):
+            check_path(path)
