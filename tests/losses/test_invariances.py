@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_vectors import VECTORS, function_of, value_of
 from torch import tensor
 from torch.testing import assert_close
 
 from accord.losses import advantages, kl, likelihood, listwise, policy, preference, reward
+from losses.test_vectors import VECTORS, function_of, value_of
 
 GARBAGE = (math.nan, math.inf, -math.inf)
 RANKED = {

@@ -158,6 +158,14 @@ def test_orpo_is_finite_where_a_response_is_certain():
     assert_close(chosen_B.grad, tensor([-1.0]))  # likelihood only: the odds are held
 
 
+def test_orpo_holds_the_odds_of_a_certain_response_at_one_to_1e_7():
+    # rejected certain: log odds log(1e7); chosen at mean -1: -1 - log(1 - 1/e)
+    pair = tensor([-1.0], dtype=torch.float64), tensor([0.0], dtype=torch.float64)
+    ratio = -1 - math.log(1 - math.exp(-1)) - math.log(1e7)
+    found = preference.orpo(*pair, tensor([1]), tensor([1]), coefficient=1.0)
+    assert found.item() == pytest.approx(1 + math.log1p(math.exp(-ratio)), abs=1e-6)
+
+
 def test_kto_by_hand():
     # r = 2 and z0 = 1, beta log 3: sigma(log 3) = 3/4
     arguments = tensor([-1.0, -1.0]), tensor([-3.0, -3.0]), tensor([True, False])
