@@ -8,9 +8,9 @@ bfloat16 the log-probability of a token moves by up to 0.03 nat on SmolLM2-135M,
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import importlib.metadata
-import io
 import json
 import logging
 import os
@@ -90,7 +90,9 @@ def find_in_wheel(distribution: str) -> Gguf:
     try:
         found = importlib.metadata.distribution(distribution)
     except importlib.metadata.PackageNotFoundError:
-        raise ValueError(f"{origin}: not installed; run `{install_hint(distribution)}`") from None
+        if _plain(distribution) in _INSTALL:
+            raise ValueError(f"{origin}: not installed; run `{install_hint(distribution)}`") from None
+        raise ValueError(f"{origin}: no distribution of this name is installed; `accord models list` shows two") from None
     files = [Path(str(file.locate())) for file in found.files or () if file.name.endswith(".gguf")]
     if len(files) > 1:
         names = ", ".join(file.name for file in files)
@@ -144,10 +146,10 @@ def converted_folder(gguf: Gguf) -> Path:
     return folder
 
 
-def forget(gguf: Gguf) -> None:
-    """Delete the converted folder, so that the next use converts again."""
-    with locked(gguf.folder.name):
-        shutil.rmtree(gguf.folder, ignore_errors=True)
+def forget(folder: Path) -> None:
+    """Delete a converted folder, so that the next use converts again."""
+    with locked(folder.name):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def damaged_files(folder: Path) -> list[str]:
@@ -213,8 +215,7 @@ def _load(path: Path, origin: str) -> tuple[Any, Any]:
     if hasattr(transformers, "GgufConfig"):  # newer releases would keep the weights packed where they have kernels
         how["quantization_config"] = transformers.GgufConfig(dequantize=True)
     try:
-        # The loader's own progress bar has no switch; it looks up sys.stderr when it starts.
-        with quiet(), contextlib.redirect_stderr(io.StringIO()):
+        with quiet(), _without_bar():
             tokenizer = transformers.AutoTokenizer.from_pretrained(**where)
             model, report = transformers.AutoModelForCausalLM.from_pretrained(**where, **how)
     except Exception as error:  # the loader raises whatever its parsers raise
@@ -223,6 +224,21 @@ def _load(path: Path, origin: str) -> tuple[Any, Any]:
         raise ValueError(f"{origin}: the GGUF file lacks {len(missing)} tensors of the model, {missing[0]} first")
     _forget_quantisation(model)
     return model, tokenizer
+
+
+@contextlib.contextmanager
+def _without_bar() -> Iterator[None]:
+    """Silence the one progress bar of transformers that does not listen to its switch."""
+    import transformers.modeling_gguf_pytorch_utils as loader
+
+    loud = getattr(loader, "tqdm", None)
+    if loud is not None:
+        loader.tqdm = functools.partial(loud, disable=True)
+    try:
+        yield
+    finally:
+        if loud is not None:
+            loader.tqdm = loud
 
 
 def _forget_quantisation(model: Any) -> None:

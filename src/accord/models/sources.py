@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from accord.models.cache import cache_folder, file_sha256
-from accord.models.convert import converted_folder, find_gguf, find_in_wheel
+from accord.models.convert import converted_folder, damaged_files, find_gguf, find_in_wheel, forget
 
-__all__ = ["ADAPTER_FILE", "ALIASES", "ModelSource", "resolve", "weight_files"]
+__all__ = ["ADAPTER_FILE", "ALIASES", "ModelSource", "resolve", "verified", "weight_files"]
 
 logger = logging.getLogger("accord")
 
@@ -74,6 +74,21 @@ def resolve(name: str) -> ModelSource:
         base = _base_of(path, name)
         return ModelSource(name, path, kind, _fingerprint(path, base.fingerprint), base)
     return ModelSource(name, path, kind, _fingerprint(path))
+
+
+def verified(source: ModelSource) -> ModelSource:
+    """The same model after reading every byte of a converted one; if the disk has damaged it, converted anew."""
+    if source.kind not in ("wheel", "gguf"):
+        return source
+    damaged = damaged_files(source.path)
+    if not damaged:
+        return source
+    logger.warning("%s: %s no longer what was written; converting again", source.path, ", ".join(damaged))
+    forget(source.path)
+    again = resolve(source.name)
+    if still := damaged_files(again.path):
+        raise ValueError(f"{again.path}: {still[0]} changes while it is written; is this disk sound, or full?")
+    return again
 
 
 def weight_files(folder: Path) -> list[Path]:
