@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 from rich.console import Console
 from rich.text import Text
 
-__all__ = ["error_console", "output_console", "print_error"]
+__all__ = ["error_console", "escaped", "output_console", "print_error", "printable"]
 
 
 def output_console() -> Console:
@@ -22,3 +24,26 @@ def print_error(message: str) -> None:
     """Print one line `error: ...` on standard error, whatever the width of the terminal."""
     line = Text.assemble(("error: ", "bold red"), " ".join(message.split()))
     error_console().print(line, soft_wrap=True)
+
+
+def escaped(text: str) -> str:
+    r"""Text that cannot move the cursor or change colours: control characters but line ends and tabs spelled out.
+
+    >>> escaped("a\n\x1b[31mb")
+    'a\n\\x1b[31mb'
+    """
+    return "".join(map(_escape, text))
+
+
+def _escape(character: str) -> str:
+    keep = character in "\n\t" or unicodedata.category(character) != "Cc"
+    return character if keep else f"\\x{ord(character):02x}"
+
+
+def printable(text: str) -> str:
+    r"""Escaped text with line ends and tabs shown.
+
+    >>> printable("a\tb\nc")
+    'a⇥b↵\nc'
+    """
+    return escaped(text).replace("\n", "↵\n").replace("\t", "⇥")
