@@ -7,7 +7,6 @@ response length x vocabulary. P prompts of a batch, R rows (a prompt's samples a
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -16,9 +15,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
 
 from accord.rollouts import Rollout, Sampling
+from accord.rollouts.cache import RowCache
 from accord.rollouts.draw import draw, row_uniforms
 
 __all__ = ["NativeSampler"]
@@ -54,16 +53,31 @@ class _Batch:
     rows: list[_Row]
     logit_RV: Tensor
     mask_RT: Tensor
-    cache: Any
+    cache: RowCache
 
-    def select(self, index: list[int]) -> _Batch:
-        """Return these rows as a batch of their own; an index may repeat. The cache of `self` stays whole."""
-        cache = copy.copy(self.cache)
-        cache.layers = [copy.copy(layer) for layer in self.cache.layers]
+    def repeated(self, index: Sequence[int], rows: list[_Row]) -> _Batch:
+        """Return `rows` behind these rows of `self`, each of which may be named more than once."""
         index_R = torch.tensor(index, device=self.mask_RT.device)
-        cache.batch_select_indices(index_R)
-        rows = [self.rows[i] for i in index]
-        return _Batch(rows=rows, logit_RV=self.logit_RV[index_R], mask_RT=self.mask_RT[index_R], cache=cache)
+        return _Batch(
+            rows=rows,
+            logit_RV=self.logit_RV[index_R],
+            mask_RT=self.mask_RT[index_R],
+            cache=self.cache.repeated(index_R),
+        )
+
+    def retire(self) -> None:
+        """Drop finished rows: the last unfinished ones move into their places, so little is copied."""
+        count = sum(row.finish is None for row in self.rows)
+        holes = [i for i, row in enumerate(self.rows[:count]) if row.finish is not None]
+        movers = [i for i, row in enumerate(self.rows) if i >= count and row.finish is None]
+        for hole, mover in zip(holes, movers, strict=True):
+            self.rows[hole] = self.rows[mover]
+        device = self.mask_RT.device
+        holes_H, movers_H = torch.tensor(holes, device=device).long(), torch.tensor(movers, device=device).long()
+        self.rows = self.rows[:count]
+        self.mask_RT[holes_H] = self.mask_RT[movers_H]
+        self.mask_RT = self.mask_RT[:count]
+        self.cache.retire(holes_H, movers_H, count)
 
 
 class NativeSampler:
@@ -86,7 +100,10 @@ class NativeSampler:
             end_ids: tokens that end a response; none means every response has `max_new_tokens`.
             tokenizer: needed for stop strings only.
             max_rows: rows decoded at once at most. More is faster until memory or the matrix units are full.
-            autocast: entered around all forward passes, for example `lambda: torch.autocast("cpu", torch.bfloat16)`.
+            autocast: entered once around all forward passes of a call, for example
+                `lambda: torch.autocast("cpu", torch.bfloat16)`. Each weight is cast once a call, and the numbers are
+                those a training pass under the same autocast computes. (A bfloat16 copy of the model would be no
+                faster, would differ from the trainer in its norms and residual sums, and could be stale.)
             progress: called with (finished rows, all rows) whenever rows finish.
         """
         if max_rows < 1:
@@ -139,18 +156,15 @@ class NativeSampler:
         rows = [(p, row) for p, rows_K in enumerate(rows_PK) for row in rows_K]
         for start in range(0, len(rows), self.max_rows):
             part = rows[start : start + self.max_rows]
-            batch = prompt_batch.select([p for p, _ in part])
-            batch.rows = [row for _, row in part]
-            self._decode(batch, sampling)
+            self._decode(prompt_batch.repeated([p for p, _ in part], [row for _, row in part]), sampling)
 
     def _decode(self, batch: _Batch, sampling: Sampling) -> None:
         while True:
             self._draw(batch, sampling)
-            alive = [i for i, row in enumerate(batch.rows) if row.finish is None]
-            if not alive:
+            if any(row.finish is not None for row in batch.rows):
+                batch.retire()
+            if not batch.rows:
                 return
-            if len(alive) < len(batch.rows):
-                batch = batch.select(alive)
             self._forward(batch)
 
     def _prefill(self, prompts: Sequence[Sequence[int]], rows: list[_Row]) -> _Batch:
@@ -160,8 +174,7 @@ class NativeSampler:
         token_PT = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device)
         mask_PT = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
         position_PT = (mask_PT.cumsum(-1) - 1).clamp(min=0)
-        # A cache without the configuration keeps every column in every layer; the attention mask cuts the window.
-        cache = DynamicCache()
+        cache = RowCache()
         return _Batch(
             rows=rows, logit_RV=self._logits(token_PT, position_PT, mask_PT, cache), mask_RT=mask_PT, cache=cache
         )
@@ -174,7 +187,7 @@ class NativeSampler:
         batch.mask_RT = torch.nn.functional.pad(batch.mask_RT, (0, 1), value=1)
         batch.logit_RV = self._logits(token_R1, position_R1, batch.mask_RT, batch.cache)
 
-    def _logits(self, token_RT: Tensor, position_RT: Tensor, mask_RT: Tensor, cache: Any) -> Tensor:
+    def _logits(self, token_RT: Tensor, position_RT: Tensor, mask_RT: Tensor, cache: RowCache) -> Tensor:
         inputs = {
             "input_ids": token_RT,
             "attention_mask": mask_RT,
@@ -206,7 +219,7 @@ class NativeSampler:
             return False
         # Every token holds a byte at least, so a string that the last token completed lies within this tail.
         tail = max(len(text.encode()) for text in stop) + 4
-        text = self.tokenizer.decode(row.tokens[-tail:])
+        text = self.tokenizer.decode(row.tokens[-tail:], clean_up_tokenization_spaces=False)
         return any(string in text for string in stop)
 
     def _check(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> None:
@@ -231,13 +244,18 @@ class NativeSampler:
 
     @contextmanager
     def _sampling_mode(self) -> Iterator[None]:
-        """Evaluation mode without gradients, under autocast; each module gets its own training flag back."""
+        """Evaluation mode without gradients, under autocast; each module and weight gets its own flag back."""
         training = [module for module in self.model.modules() if module.training]
-        self.model.eval()
+        # Autocast keeps its cast copy of a weight only if the weight asks for a gradient, and casts a frozen one (LoRA,
+        # a reference) anew at each step. No gradient is computed here, so asking for one costs nothing.
+        frozen = [weight for weight in self.model.parameters() if _is_frozen(weight)]
         with ExitStack() as stack:
             stack.callback(_set_training, training)
+            stack.callback(_ask_gradient, frozen, False)
             # Weights that autocast cast without gradients must not be found by a training pass in an outer autocast.
             stack.callback(torch.clear_autocast_cache)
+            self.model.eval()
+            _ask_gradient(frozen, True)
             stack.enter_context(torch.no_grad())
             stack.enter_context(self.autocast())
             yield
@@ -251,6 +269,15 @@ def _new_row(prompt: int, sample: int, length: int, sampling: Sampling) -> _Row:
 def _set_training(modules: list[nn.Module]) -> None:
     for module in modules:
         module.training = True
+
+
+def _is_frozen(weight: Tensor) -> bool:
+    return weight.is_floating_point() and not weight.requires_grad
+
+
+def _ask_gradient(weights: list[Tensor], ask: bool) -> None:
+    for weight in weights:
+        weight.requires_grad_(ask)
 
 
 def _forward_parameters(model: Any) -> frozenset[str]:

@@ -1,0 +1,91 @@
+"""The sampler's key-value cache: room to write ahead, rows that leave, keys in the dtype attention reads.
+
+transformers' own cache copies every key and value at each step to append one column, and under autocast it keeps
+float32 keys that each step casts again. Here a step writes one column. R rows, H heads, T columns, D head size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Cache, DynamicLayer
+
+__all__ = ["RowCache"]
+
+# Columns added when a buffer is full: it is then copied once in 64 steps.
+ROOM = 64
+
+
+class _RowLayer(DynamicLayer):
+    """Keys and values of one layer; `keys` and `values` are the used part of buffers with spare columns.
+
+    Every column is kept, in layers with a sliding window too: there the attention mask cuts the window.
+    """
+
+    is_initialized: bool
+    key_buffer: Tensor
+    value_buffer: Tensor
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        key_states, value_states = _as_attention_reads(key_states), _as_attention_reads(value_states)
+        if not self.is_initialized:
+            self.is_initialized = True
+            self._keep(key_states, value_states, key_states.shape[-2])
+            return self.keys, self.values
+        start = self.keys.shape[-2]
+        end = start + key_states.shape[-2]
+        if end > self.key_buffer.shape[-2]:
+            room = (0, 0, 0, end - start + ROOM)
+            self.key_buffer = torch.nn.functional.pad(self.keys, room)
+            self.value_buffer = torch.nn.functional.pad(self.values, room)
+        self.key_buffer[..., start:end, :] = key_states
+        self.value_buffer[..., start:end, :] = value_states
+        self._keep(self.key_buffer, self.value_buffer, end)
+        return self.keys, self.values
+
+    def _keep(self, key_buffer: Tensor, value_buffer: Tensor, columns: int) -> None:
+        self.key_buffer, self.value_buffer = key_buffer, value_buffer
+        self.keys, self.values = key_buffer[..., :columns, :], value_buffer[..., :columns, :]
+
+    def repeated(self, index_R: Tensor) -> _RowLayer:
+        copy = _RowLayer()
+        if self.is_initialized:  # a layer that reads another layer's keys never is
+            copy.is_initialized = True
+            copy._keep(self.keys[index_R], self.values[index_R], self.keys.shape[-2])
+        return copy
+
+    def retire(self, holes: Tensor, movers: Tensor, rows: int) -> None:
+        if not self.is_initialized:
+            return
+        for buffer in (self.key_buffer, self.value_buffer):
+            buffer[holes] = buffer[movers]
+        self._keep(self.key_buffer[:rows], self.value_buffer[:rows], self.keys.shape[-2])
+
+
+class RowCache(Cache):
+    """A transformers cache whose rows are repeated once, after the prompt, and then leave one by one."""
+
+    def __init__(self, layers: Sequence[_RowLayer] | None = None) -> None:
+        """Start empty; the model adds its layers in its first pass."""
+        if layers is None:
+            super().__init__(layer_class_to_replicate=_RowLayer)
+        else:
+            super().__init__(layers=list(layers))
+
+    def repeated(self, index_R: Tensor) -> RowCache:
+        """Return a cache of its own with these rows, an index possibly repeated; `self` stays as it is."""
+        return RowCache([layer.repeated(index_R) for layer in self.layers])
+
+    def retire(self, holes: Tensor, movers: Tensor, rows: int) -> None:
+        """Move rows `movers` into the places `holes`, then keep the first `rows` rows."""
+        for layer in self.layers:
+            layer.retire(holes, movers, rows)
+
+
+def _as_attention_reads(states: Tensor) -> Tensor:
+    """Cast now what autocast would cast at every later step."""
+    kind = states.device.type
+    return states.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else states
