@@ -65,6 +65,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         config.out.mkdir(parents=True, exist_ok=True)
         resolved = {"job": job.name, **config.model_dump(mode="json")}
         (config.out / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False))
+        (config.out / "manifest.json").write_text(json.dumps({"job": job.name}))
         (config.out / "done.json").write_text(json.dumps({"config": resolved}))
         return config.out
 

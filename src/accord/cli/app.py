@@ -62,7 +62,7 @@ EXAMPLES = (
     ("accord quickstart", "see the whole loop work"),
     ("accord data inspect pairs.jsonl --model ID", "what is trained on, in colour"),
     ("accord train dpo recipes/dpo.yaml --beta 0.2", "a file of settings, one changed"),
-    ("accord run recipes/rlhf.yaml", "SFT, reward model and PPO in a row"),
+    ("accord run recipes/rlhf.yaml", "SFT, reward model, then PPO"),
     ("accord chat runs/dpo", "talk to the result"),
 )
 
@@ -172,9 +172,7 @@ def print_overview() -> None:
     for group in dict.fromkeys(command.group for command in COMMANDS):
         _print_section(console, group, [(command.name, command.help) for command in COMMANDS if command.group == group])
     _print_section(console, "Examples", EXAMPLES)
-    console.print(
-        "\n`accord COMMAND --help` says more; `accord --version`; ACCORD_DEBUG=1 shows tracebacks.", style="dim"
-    )
+    console.print("\n`accord COMMAND --help` says more; ACCORD_DEBUG=1 shows tracebacks.", style="dim")
 
 
 def _print_section(console: Console, title: str, rows: Sequence[tuple[str, str]]) -> None:

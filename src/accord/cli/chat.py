@@ -9,13 +9,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
 
-from accord.cli.console import error_console, escaped, output_console
+from accord.cli.console import WordWrap, error_console, escaped, output_console
 from accord.pipelines.settings import did_you_mean
 from accord.records import Message
 
@@ -67,11 +67,16 @@ class Chat:
         template: of its tokenizer.
         room: tokens the model can see at once.
         arguments: of the command: system, max_new_tokens, temperature, seed.
+
+    Attributes:
+        messages: what was said so far.
+        cut_off: the last response reached the most tokens it may have.
     """
 
     def __init__(self, sampler: NativeSampler, template: Template, room: int, arguments: argparse.Namespace) -> None:
         self.sampler, self.template, self.room, self.arguments = sampler, template, room, arguments
         self.messages: list[Message] = []
+        self.cut_off = False
         self.reset()
 
     def reset(self) -> None:
@@ -86,7 +91,7 @@ class Chat:
             del self.messages[asked[-1] :]
         return bool(asked)
 
-    def answer(self, question: str) -> Iterator[str]:
+    def answer(self, question: str) -> Generator[str, None, None]:
         """Ask, and yield the response in pieces as it is sampled. Closed early, what was said so far is kept.
 
         Raises:
@@ -95,7 +100,7 @@ class Chat:
         from accord.rollouts import Sampling
 
         self.messages.append(Message(role="user", content=question))
-        said = ""
+        said, self.cut_off = "", False
         try:
             prompt, room = self._fitted_prompt()
             sampling = Sampling(
@@ -110,6 +115,7 @@ class Chat:
                 if not text.endswith("\ufffd"):  # half a character: the rest comes with the next token
                     yield text[len(said) :]
                     said = text
+            self.cut_off = tokens[-1] not in self.template.end_ids
         finally:
             if said.strip():
                 self.messages.append(Message(role="assistant", content=said))
@@ -220,13 +226,17 @@ def respond(chat: Chat, console: Console, line: str) -> None:
     """Stream a response; Ctrl-C ends it."""
     pieces = chat.answer(line)
     console.print(Text("model> ", "bold green"), end="")
+    wrap = WordWrap(console.file.write, console.width, column=len("model> "))
     try:
         for piece in pieces:
-            console.file.write(escaped(piece))
+            wrap(escaped(piece))
             console.file.flush()
-        console.print("\n")
+        wrap.flush()
+        note = f" (cut off after {chat.arguments.max_new_tokens} tokens)" if chat.cut_off else ""
+        console.print(Text(f"{note}\n", "dim"))
     except KeyboardInterrupt:
-        pieces.close()  # type: ignore[attr-defined]
+        pieces.close()
+        wrap.flush()
         console.print(Text(" (stopped)\n", "dim"))
     except ValueError as error:
         console.print(Text(str(error), "yellow"))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Callable
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-__all__ = ["error_console", "escaped", "output_console", "print_error", "printable"]
+__all__ = ["WordWrap", "error_console", "escaped", "output_console", "print_error", "printable"]
 
 
 def output_console() -> Console:
@@ -24,6 +26,45 @@ def print_error(message: str) -> None:
     """Print one line `error: ...` on standard error, whatever the width of the terminal."""
     line = Text.assemble(("error: ", "bold red"), " ".join(message.split()))
     error_console().print(line, soft_wrap=True)
+
+
+class WordWrap:
+    """Writes text that comes in pieces and breaks lines between words.
+
+    A word is held back until its end is there; `flush` writes the rest.
+
+    Args:
+        write: where to.
+        width: columns of a line.
+        column: where the first line begins.
+    """
+
+    def __init__(self, write: Callable[[str], object], width: int, column: int = 0) -> None:
+        self._write, self._width, self._column, self._word = write, width, column, ""
+
+    def __call__(self, text: str) -> None:
+        """Take a piece."""
+        for character in text:
+            if not character.isspace():
+                self._word += character
+                continue
+            self.flush()
+            if character == "\n" or self._column >= self._width:
+                self._write("\n")
+                self._column = 0
+            else:
+                self._write(" ")
+                self._column += 1
+
+    def flush(self) -> None:
+        """Write the word that is held back."""
+        size = cell_len(self._word)
+        if self._column and self._column + size > self._width:
+            self._write("\n")
+            self._column = 0
+        self._write(self._word)
+        self._column += size
+        self._word = ""
 
 
 def escaped(text: str) -> str:

@@ -7,7 +7,9 @@ pydantic as written, from a flag and from YAML alike (see `accord.pipelines.sett
 from __future__ import annotations
 
 import argparse
+import inspect
 import shutil
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -35,16 +37,23 @@ __all__ = ["Parser", "add_config_arguments", "config_from", "flag_of"]
 Config = TypeVar("Config", bound=BaseModel)
 
 
-class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """argparse's own, with a wide column of flags and at most 100 columns in all."""
+class HelpFormatter(argparse.HelpFormatter):
+    """argparse's own, with a wide column of flags, at most 100 columns in all, and paragraphs kept apart."""
 
     def __init__(self, prog: str) -> None:
         width = min(shutil.get_terminal_size().columns, 100)
         super().__init__(prog, max_help_position=32, width=width)
+        self._action_max_length = 16  # argparse forgets the indent of subcommands when it measures them
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        paragraphs = inspect.cleandoc(text).split("\n\n")
+        return "\n\n".join(textwrap.fill(" ".join(part.split()), width, initial_indent=indent) for part in paragraphs)
 
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one-line exceptions and name the nearest right flag."""
+
+    color = False  # Python 3.14 would colour the help itself
 
     def __init__(self, **keywords: Any) -> None:
         super().__init__(**{"formatter_class": HelpFormatter, "allow_abbrev": False, **keywords, "add_help": False})
@@ -104,14 +113,15 @@ def add_config_arguments(parser: argparse.ArgumentParser, config: type[BaseModel
     optional = [name for name in fields if name not in required]
     own = [name for name in optional if name not in inherited]
     shared = [name for name in optional if name in inherited]
-    groups = {"needed, here or in the file": required, "settings of this job": own, "settings of every job": shared}
+    own_title = "settings of this job" if shared else "settings"
+    groups = {"needed, here or in the file": required, own_title: own, "settings of every job": shared}
     for title, names in groups.items():
         group = parser.add_argument_group(title) if names else None
         for name in names:
             assert group is not None
             _add_flag(group, name, fields[name], shapes[name])
-    needed = " ".join(_usage(name, shapes[name]) for name in required)
-    parser.usage = f"%(prog)s [FILE.yaml] {needed} [--setting VALUE ...]"
+    needed = [_usage(name, shapes[name]) for name in required]
+    parser.usage = " ".join(["%(prog)s [FILE.yaml]", *needed, "[--setting VALUE ...]"])
 
 
 def _usage(name: str, shape: Shape) -> str:

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from accord.cli.console import output_console
-from accord.cli.train import plan_panel, print_next_steps
+from accord.cli.train import finish, plan_panel
 from accord.pipelines.recipe import Recipe, Stage, read_recipe
 
 __all__ = ["add_arguments", "plan_of_recipe", "run"]
@@ -44,9 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
         title = f"[bold]stage {number} of {len(recipe.stages)}: {stage.name}[/bold]"
         console.print(Rule(title, align="left", style="green"))
         console.print(plan_panel(stage.job, stage.config))
-        stage.job.run(stage.config)
-    last = recipe.stages[-1]
-    print_next_steps(console, last.job, last.config.out)
+        finish(console, stage.job, stage.job.run(stage.config))
     return 0
 
 

@@ -20,7 +20,7 @@ from accord.pipelines.jobs import JOBS, Job, check_data
 from accord.pipelines.settings import show
 from accord.train.configs import DpoConfig, PpoConfig, TrainConfig
 
-__all__ = ["add_arguments", "plan_panel", "print_next_steps", "run"]
+__all__ = ["add_arguments", "finish", "plan_panel", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,8 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_data(config)
     console = output_console()
     console.print(plan_panel(job, config))
-    folder = job.run(config)
-    print_next_steps(console, job, folder)
+    finish(console, job, job.run(config))
     return 0
 
 
@@ -96,11 +95,17 @@ def _state(folder: Path) -> str:
     return "(continues the run that is there)" if (folder / "checkpoints").exists() else ""
 
 
-def print_next_steps(console: Console, job: Job, folder: Path) -> None:
-    """Say where the model is, and the commands to try with it."""
-    console.print(Text.assemble("\nmodel   ", (str(folder / "model"), "bold")))
-    console.print(Text.assemble("report  ", (f"accord report {folder}", "cyan")))
-    if job.name != "reward":
-        console.print(Text.assemble("try it  ", (f"accord chat {folder}", "cyan")))
+def finish(console: Console, job: Job, folder: Path) -> None:
+    """Write the report; say where things are, and the commands to try with them."""
+    from accord.evaluate.report import write_report
+
+    report = write_report(folder)
+    steps = {"model": Text(str(folder / "model"), "bold"), "report": Text(str(report), "bold")}
+    if job.name == "reward":
+        steps["use it"] = Text(f"accord train ppo --reward {folder} --model MODEL --data PROMPTS --out FOLDER", "cyan")
     else:
-        console.print(Text.assemble("use it  ", (f"accord train ppo --reward {folder} ...", "cyan")))
+        steps["try it"] = Text(f"accord chat {folder}", "cyan")
+    steps["compare"] = Text(f"accord report {folder} OTHER_RUN", "cyan")
+    console.print()
+    for name, words in steps.items():
+        console.print(Text.assemble(name.ljust(9), words), soft_wrap=True)

@@ -1,0 +1,150 @@
+"""The command table: what is imported, what errors become, what the help says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import accord
+from accord.cli import app, main
+from accord.cli.docs import reference
+
+ROOT = Path(__file__).parents[2]
+
+
+def python(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.fixture
+def raising(monkeypatch: pytest.MonkeyPatch) -> object:
+    """`accord report` replaced by a command that raises what it is given."""
+
+    def give(error: BaseException) -> None:
+        def run(_: object) -> int:
+            raise error
+
+        module = SimpleNamespace(__doc__="Fails.", add_arguments=lambda parser: None, run=run)
+        monkeypatch.setattr(app.importlib, "import_module", lambda name: module)
+
+    return give
+
+
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["train", "dpo", "--help"], ["--version"], []])
+def test_help_answers_without_torch_in_half_a_second(words: list[str]) -> None:
+    code = f"""
+import sys, time
+from accord.cli import main
+assert main({words!r}) == 0
+heavy = {{"torch", "transformers", "peft", "numpy", "pyarrow"}} & sys.modules.keys()
+assert not heavy, heavy
+"""
+    seconds = []
+    for _ in range(3):  # other work on the machine can slow down one start, not all
+        began = time.perf_counter()
+        result = python("-c", code)
+        seconds.append(time.perf_counter() - began)
+        assert result.returncode == 0, result.stderr
+        if seconds[-1] < 0.5:
+            return
+    pytest.fail(f"`accord {' '.join(words)}` took {min(seconds):.2f} s")
+
+
+@pytest.mark.parametrize("command", app.COMMANDS, ids=lambda command: command.name)
+def test_every_command_parses_without_torch(command: app.Command) -> None:
+    code = f"""
+import sys
+from accord.cli import main
+assert main([{command.name!r}, "--help"]) == 0
+assert not {{"torch", "transformers"}} & sys.modules.keys()
+"""
+    result = python("-c", code)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith(f"usage: accord {command.name}")
+
+
+def test_overview_has_one_line_per_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for command in app.COMMANDS:
+        assert [line for line in lines if line.split()[:1] == [command.name] and line.endswith(command.help)]
+    for example, _ in app.EXAMPLES:
+        assert any(line.strip().startswith(example) for line in lines)
+    assert max(map(len, lines)) <= 80
+    assert not any(line != line.rstrip() for line in lines)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"accord {accord.__version__}\n"
+
+
+def test_every_example_names_a_command_and_parses() -> None:
+    for example, _ in app.EXAMPLES:
+        _, name, *words = example.split()
+        app.parser_of(app.find(name)).parse_args(words)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "x.jsonl"), "x.jsonl: no such file or directory"),
+        (OSError("two\nlines"), "two lines"),
+        (PermissionError(), "PermissionError"),
+    ],
+)
+def test_an_os_error_is_one_line_and_exit_code_2(
+    raising, capsys: pytest.CaptureFixture[str], error: Exception, line: str
+) -> None:
+    raising(error)
+    assert main(["report"]) == 2
+    assert capsys.readouterr().err == f"error: {line}\n"
+
+
+def test_a_value_error_is_the_users_only_when_accord_raised_it(raising, capsys: pytest.CaptureFixture[str]) -> None:
+    raising(ValueError("from a library"))
+    assert main(["report"]) == 1
+    error = capsys.readouterr().err
+    assert "Traceback" in error
+    assert "ValueError: from a library" in error
+
+
+def test_an_unexpected_error_keeps_its_traceback(raising, capsys: pytest.CaptureFixture[str]) -> None:
+    raising(KeyError("gone"))
+    assert main(["report"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_debug_shows_the_traceback_of_a_users_error(
+    raising, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCORD_DEBUG", "1")
+    raising(OSError("disk full"))
+    assert main(["report"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("train", "stopped; the same command continues the run\n"), ("report", "stopped\n")]
+)
+def test_ctrl_c_is_130(raising, capsys: pytest.CaptureFixture[str], name: str, said: str) -> None:
+    raising(KeyboardInterrupt())
+    assert main([name]) == 130
+    assert capsys.readouterr().err == said
+
+
+def test_a_reader_that_left_the_pipe_is_no_error() -> None:
+    code = "import sys; from accord.cli import main; sys.exit(main(['train', 'dpo', '--help']))"
+    shell = f'set -o pipefail; {sys.executable} -c "{code}" | true'
+    result = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False, timeout=60)
+    assert "Traceback" not in result.stderr
+    assert "BrokenPipe" not in result.stderr
+
+
+def test_the_reference_page_is_up_to_date() -> None:
+    assert (ROOT / "docs" / "cli.md").read_text(encoding="utf8") == reference(), "make it again: `make docs`"
