@@ -10,11 +10,17 @@ from tokenizers import pre_tokenizers
 
 HIDDEN, FEED, LAYERS = 32, 64, 2
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-TOKENS = SPECIAL + sorted(pre_tokenizers.ByteLevel.alphabet()) + ["he"]
+TOKENS = SPECIAL + sorted(pre_tokenizers.ByteLevel.alphabet()) + ["he", "ll"]
 
 
-def write_gguf(path: Path, architecture: str = "llama", leave_out: str = "", seed: int = 0) -> dict[str, np.ndarray]:
-    """A random Llama in float32 with a byte-level tokenizer; returns its tensors by GGUF name."""
+def write_gguf(
+    path: Path, architecture: str = "llama", leave_out: str = "", seed: int = 0, words: tuple[str, ...] = ()
+) -> dict[str, np.ndarray]:
+    """A random Llama in float32 with a byte-level tokenizer; returns its tensors by GGUF name.
+
+    `words` take the place of the first bytes; no merge leads to them.
+    """
+    tokens = [*SPECIAL, *words, *TOKENS[len(SPECIAL) + len(words) :]]
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_name("tiny")
     writer.add_context_length(128)
@@ -27,9 +33,10 @@ def write_gguf(path: Path, architecture: str = "llama", leave_out: str = "", see
     writer.add_rope_freq_base(10000.0)
     writer.add_vocab_size(len(TOKENS))
     writer.add_tokenizer_model("gpt2")
-    writer.add_token_list(TOKENS)
+    writer.add_token_list(tokens)
     writer.add_token_types([gguf.TokenType.CONTROL] * 3 + [gguf.TokenType.NORMAL] * (len(TOKENS) - 3))
-    writer.add_token_merges(["h e"])
+    # two: transformers 5.17 takes a list of one for a plain string
+    writer.add_token_merges(["h e", "l l"])
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
     writer.add_unk_token_id(0)

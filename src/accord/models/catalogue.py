@@ -84,11 +84,11 @@ def _entry(name: str, origin: str, folder: Path) -> Entry:
 
 
 def _from_hub_cache() -> list[Entry]:
-    from huggingface_hub import scan_cache_dir
+    from huggingface_hub import constants, scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
     try:
-        repositories = scan_cache_dir().repos
+        repositories = scan_cache_dir(constants.HF_HUB_CACHE).repos
     except CacheNotFound:
         return []
     newest = {
@@ -113,5 +113,8 @@ def _parameters(folder: Path) -> int | None:
 def _numbers_in(file: Path) -> int:
     """A safetensors file starts with the length of its header (8 bytes) and the header in JSON."""
     with file.open("rb") as handle:
-        header = json.loads(handle.read(int.from_bytes(handle.read(8), "little")))
+        length = int.from_bytes(handle.read(8), "little")
+        if length > file.stat().st_size:
+            raise ValueError(f"{file}: its header is longer than the file")
+        header = json.loads(handle.read(length))
     return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")

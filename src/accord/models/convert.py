@@ -92,7 +92,9 @@ def find_in_wheel(distribution: str) -> Gguf:
     except importlib.metadata.PackageNotFoundError:
         if _plain(distribution) in _INSTALL:
             raise ValueError(f"{origin}: not installed; run `{install_hint(distribution)}`") from None
-        raise ValueError(f"{origin}: no distribution of this name is installed; `accord models list` shows two") from None
+        raise ValueError(
+            f"{origin}: no distribution of this name is installed; `accord models list` shows two"
+        ) from None
     files = [Path(str(file.locate())) for file in found.files or () if file.name.endswith(".gguf")]
     if len(files) > 1:
         names = ", ".join(file.name for file in files)
@@ -223,6 +225,8 @@ def _load(path: Path, origin: str) -> tuple[Any, Any]:
     if missing := sorted(report["missing_keys"]):
         raise ValueError(f"{origin}: the GGUF file lacks {len(missing)} tensors of the model, {missing[0]} first")
     _forget_quantisation(model)
+    _settle_tokenizer(tokenizer, model.config)
+    _check_tokenizer(tokenizer, origin)
     return model, tokenizer
 
 
@@ -248,6 +252,34 @@ def _forget_quantisation(model: Any) -> None:
         if hasattr(model.config, name):
             delattr(model.config, name)
     model.config.name_or_path = ""
+
+
+def _settle_tokenizer(tokenizer: Any, config: Any) -> None:
+    """Give the tokenizer the special tokens of the file, which the configuration has right in every release.
+
+    transformers 5.17 takes <|im_start|> for the end of SmolLM2's turns, and lets decoding drop spaces.
+    """
+    for name in ("bos", "eos", "pad", "unk"):
+        token_id = getattr(config, f"{name}_token_id", None)
+        if isinstance(token_id, int) and 0 <= token_id < len(tokenizer):
+            setattr(tokenizer, f"{name}_token", tokenizer.convert_ids_to_tokens(token_id))
+    tokenizer.clean_up_tokenization_spaces = False
+
+
+def _check_tokenizer(tokenizer: Any, origin: str) -> None:
+    """Refuse a tokenizer that lost its merges: it would spell every word, and the model would understand none.
+
+    transformers 5.17 does that to Gemma 3 without a word.
+    """
+    words = [
+        token for token in sorted(tokenizer.get_vocab()) if len(token) >= 4 and token.isascii() and token.isalpha()
+    ]
+    if words and all(len(tokenizer(word, add_special_tokens=False).input_ids) > 1 for word in words[:50]):
+        version = importlib.metadata.version("transformers")
+        raise ValueError(
+            f"{origin}: transformers {version} reads its tokenizer wrongly (no word is one token); install a newer "
+            "one: `pip install --upgrade transformers`"
+        )
 
 
 def _reason(error: Exception) -> str:

@@ -183,10 +183,8 @@ def _on_trunk_of(policy: Any, seed: int = 0) -> Any:
     setattr(model, model.base_model_prefix, policy.base_model)
     hidden = model.score.in_features
     head_HD = torch.randn(1, hidden, generator=torch.Generator().manual_seed(seed)) / (hidden + 1) ** 0.5
-    model.score = torch.nn.utils.skip_init(torch.nn.Linear, hidden, 1, bias=False)
-    with torch.no_grad():
-        model.score.weight.copy_(head_HD)
-    model.score.to(policy.dtype)
+    model.score = torch.nn.Linear(hidden, 1, bias=False, device="meta")  # on meta: no random numbers drawn
+    model.score.weight = torch.nn.Parameter(head_HD.to(policy.dtype))
     return model
 
 
