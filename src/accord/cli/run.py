@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from accord.cli.console import output_console
-from accord.cli.train import finish, plan_panel
+from accord.cli.train import plan_panel, print_results
 from accord.pipelines.recipe import Recipe, Stage, read_recipe
 
 __all__ = ["add_arguments", "plan_of_recipe", "run"]
@@ -38,13 +38,17 @@ def run(arguments: argparse.Namespace) -> int:
     console.print(plan_of_recipe(recipe))
     if arguments.dry_run:
         return 0
+    from accord.evaluate.report import write_report
+
     for number, stage in enumerate(recipe.stages, 1):
         if stage.state == "done":
             continue
         title = f"[bold]stage {number} of {len(recipe.stages)}: {stage.name}[/bold]"
-        console.print(Rule(title, align="left", style="green"))
+        console.print("", Rule(title, align="left", style="green"))
         console.print(plan_panel(stage.job, stage.config))
-        finish(console, stage.job, stage.job.run(stage.config))
+        stage.job.run(stage.config)
+        write_report(stage.config.out)
+    print_results(console, stage.job, stage.config.out)
     return 0
 
 

@@ -20,7 +20,7 @@ from accord.pipelines.jobs import JOBS, Job, check_data
 from accord.pipelines.settings import show
 from accord.train.configs import DpoConfig, PpoConfig, TrainConfig
 
-__all__ = ["add_arguments", "finish", "plan_panel", "run"]
+__all__ = ["add_arguments", "plan_panel", "print_results", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +38,11 @@ def run(arguments: argparse.Namespace) -> int:
     check_data(config)
     console = output_console()
     console.print(plan_panel(job, config))
-    finish(console, job, job.run(config))
+    folder = job.run(config)
+    from accord.evaluate.report import write_report
+
+    write_report(folder)
+    print_results(console, job, folder)
     return 0
 
 
@@ -95,14 +99,11 @@ def _state(folder: Path) -> str:
     return "(continues the run that is there)" if (folder / "checkpoints").exists() else ""
 
 
-def finish(console: Console, job: Job, folder: Path) -> None:
-    """Write the report; say where things are, and the commands to try with them."""
-    from accord.evaluate.report import write_report
-
-    report = write_report(folder)
-    steps = {"model": Text(str(folder / "model"), "bold"), "report": Text(str(report), "bold")}
+def print_results(console: Console, job: Job, folder: Path) -> None:
+    """Say where things are, and the commands to try with them."""
+    steps = {"model": Text(str(folder / "model"), "bold"), "report": Text(str(folder / "report.html"), "bold")}
     if job.name == "reward":
-        steps["use it"] = Text(f"accord train ppo --reward {folder} --model MODEL --data PROMPTS --out FOLDER", "cyan")
+        steps["use it"] = Text(f"accord train ppo --reward {folder} ...", "cyan")
     else:
         steps["try it"] = Text(f"accord chat {folder}", "cyan")
     steps["compare"] = Text(f"accord report {folder} OTHER_RUN", "cyan")
