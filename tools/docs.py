@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from accord.cli.docs import markdown as cli_markdown
+from accord.cli.docs import reference as cli_reference
 from accord.train.metrics import markdown as metrics_markdown
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-PAGES = {"metrics.md": metrics_markdown, "cli.md": cli_markdown}
+PAGES = {"metrics.md": metrics_markdown, "cli.md": cli_reference}
 
 
 def main() -> int:

@@ -33,7 +33,9 @@ GENERATED = {"metrics.md", "cli.md"}
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 WRITTEN = [page for page in PAGES if page.name not in GENERATED]
 SOURCES = sorted((ROOT / "src/accord").rglob("*.py"))
-MODULES = sorted(module.name for module in pkgutil.walk_packages(accord.__path__, "accord."))
+MODULES = sorted(
+    module.name for module in pkgutil.walk_packages(accord.__path__, "accord.") if not module.name.endswith("__main__")
+)
 
 
 class Fence(NamedTuple):

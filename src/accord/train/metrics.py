@@ -58,7 +58,9 @@ METRICS: dict[str, tuple[str, str]] = {
 
 def markdown() -> str:
     """`docs/metrics.md`."""
-    rows = [f"| `{name}` | {unit or '-'} | {meaning} |" for name, (unit, meaning) in METRICS.items()]
+    rows = [
+        f"| `{name}` | {unit or '-'} | {meaning.replace('|', '&#124;')} |" for name, (unit, meaning) in METRICS.items()
+    ]
     head = [
         "# Metrics",
         "",
