@@ -84,7 +84,9 @@ def not_drawn(run: RunFiles, others: Sequence[RunFiles]) -> list[str]:
     alone = [
         other.name
         for other in others
-        if not (run.curves and other.curves or run.summary and other.summary or kinds & {s.name for s in other.stages})
+        if not (
+            (run.curves and other.curves) or (run.summary and other.summary) or kinds & {s.name for s in other.stages}
+        )
     ]
     sentences = [f"{name} is a run of another kind: nothing of it could be drawn beside {run.name}." for name in alone]
     most = len(RUN_STYLES) - 1
