@@ -49,7 +49,7 @@ class Fit:
         kept: rows that are used.
         cut_prompts: rows whose prompt lost its oldest tokens; responses and their end tokens are never cut.
         cut_tokens: prompt tokens lost in them.
-        left_out: row numbers (from 1) whose responses leave no room for a prompt at this limit.
+        left_out: numbers (from 1, bad rows not counted) of the rows whose responses leave no room for a prompt at this limit.
         duplicates: rows that repeat an earlier row, token by token; they are kept.
         tokens: tokens of all kept trees, prompts counted once.
         trained_tokens: those of them that are scored.
@@ -65,6 +65,11 @@ class Fit:
     tokens: int
     trained_tokens: int
     longest: int
+
+    @property
+    def kept_rows(self) -> list[int]:
+        """Numbers (from 1) of the rows that are used, in order."""
+        return sorted({*range(1, self.rows + 1)} - {*self.left_out})
 
     def as_dict(self) -> dict[str, Any]:
         """For the manifest."""
@@ -83,18 +88,19 @@ class Fit:
         return ", ".join(parts)
 
 
-def fit(tree: PromptTree, max_length: int) -> PromptTree | None:
+def fit(tree: PromptTree, max_length: int, bos_id: int | None = None) -> PromptTree | None:
     """Cut the oldest prompt tokens so that prompt + longest response <= max_length; None if too little would be left.
 
     The end of every response stays, because a response without its end teaches a model not to stop; a prompt keeps at
-    least 16 tokens (or all it has).
+    least 16 tokens (or all it has), and the token `bos_id` if it begins with it.
     """
     room = max_length - (tree.longest - len(tree.prompt))
     if room >= len(tree.prompt):
         return tree
     if room < FEWEST_PROMPT_TOKENS:
         return None
-    return PromptTree(tree.prompt[-room:], tree.branches)
+    begin = tree.prompt[:1] if tree.prompt[0] == bos_id else ()
+    return PromptTree((*begin, *tree.prompt[len(tree.prompt) - room + len(begin) :]), tree.branches)
 
 
 def demonstration_trees(
@@ -107,7 +113,7 @@ def demonstration_trees(
             return template.tree(record.conversation[:-1], [record.conversation[-1].content])
         return template.conversation(record.conversation)
 
-    return _fitted(records, encode, lambda tree: tree, lambda _, tree: tree, max_length)
+    return _fitted(records, encode, lambda tree: tree, lambda _, tree: tree, (max_length, template.bos_id))
 
 
 def preferences(
@@ -124,7 +130,7 @@ def preferences(
     def cut(item: Preference, tree: PromptTree) -> Preference:
         return Preference(tree=tree, ranks=item.ranks, probability=item.probability, margin=item.margin)
 
-    return _fitted(records, encode, lambda item: item.tree, cut, max_length)
+    return _fitted(records, encode, lambda item: item.tree, cut, (max_length, template.bos_id))
 
 
 def prompt_ids(
@@ -137,7 +143,7 @@ def prompt_ids(
         lambda prompt: PromptTree(template.prompt(prompt), (dummy,)),
         lambda tree: tree,
         lambda _, tree: tree,
-        max_length,
+        (max_length, template.bos_id),
     )
     return [tree.prompt for tree in trees], report
 
@@ -149,7 +155,7 @@ def step_batches(count: int, batch_size: int, epochs: int, seed: int) -> list[li
     """
     steps: list[list[int]] = []
     for epoch in range(epochs):
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
         order = torch.randperm(count, generator=generator).tolist()
         steps += [order[start : start + batch_size] for start in range(0, count, batch_size)]
     return steps
@@ -160,7 +166,7 @@ def _fitted(
     encode: Callable[[Any], Item],
     tree_of: Callable[[Item], PromptTree],
     with_tree: Callable[[Item, PromptTree], Item],
-    max_length: int,
+    limits: tuple[int, int | None],
 ) -> tuple[list[Item], Fit]:
     kept: list[Item] = []
     trees: list[PromptTree] = []
@@ -168,8 +174,11 @@ def _fitted(
     cuts: list[int] = []
     rows = 0
     for rows, record in enumerate(records, start=1):
-        item = encode(record)
-        tree = fit(tree_of(item), max_length)
+        try:
+            item = encode(record)
+        except ValueError as error:
+            raise ValueError(f"row {rows} of the data that was read: {error}") from error
+        tree = fit(tree_of(item), *limits)
         if tree is None:
             left_out.append(rows)
             continue

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 __all__ = ["Head", "head_of", "token_logprob"]
 
@@ -112,6 +113,7 @@ class _TokenLogprob(torch.autograd.Function):
         return logprob_T, entropy_T
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_logprob_T: Tensor, grad_entropy_T: Tensor) -> Any:
         hidden, weight_VD, bias_V, token_T = ctx.saved_tensors
         scale, softcap, temperature, entropy, dtype = ctx.how

@@ -95,8 +95,8 @@ def prepare(model: nn.Module) -> str | None:
     """
     base: Any = base_of(model)
     own = base.config._attn_implementation
-    base.set_attn_implementation(NAME)
     try:
+        base.set_attn_implementation(NAME)
         gap = _tree_gap(model)
     except (UnsupportedAttention, TypeError, RuntimeError, ValueError, AttributeError) as error:
         reason: str | None = f"{type(error).__name__}: {error}"

@@ -1,10 +1,10 @@
 """A conversation and a chat template -> token ids and training marks, in one pass that cannot let them drift apart.
 
-The template renders the conversation once, with a placeholder where each assistant turn stands. That cuts the text
-into segments: what the model is given, and what it is to say. Each segment is encoded once, alone. So a prompt is a
-prefix of prompt + response by construction, no template needs generation marks, and the end token of every assistant
-turn is scored: the model has to learn to stop. Where this differs from the template's own rendering encoded in one go,
-`difference` shows it.
+The template renders what the model is given before each assistant turn, as it does when the model is to speak, with a
+placeholder where it spoke before. That cuts the text into segments: what the model is given, and what it is to say.
+Each segment is encoded once, alone. So a prompt is a prefix of prompt + response by construction, no template needs
+generation marks, and the end token of every assistant turn is scored: the model has to learn to stop. Where this
+differs from the template's own rendering encoded in one go, `difference` shows it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
+
+from transformers import AddedToken
 
 from accord.records import Conversation, Message
 from accord.trees import Branch, PromptTree
@@ -27,7 +29,7 @@ PLAIN = (
 )
 """Given to a base model that has no chat template of its own (the transcript form of Anthropic's HH data)."""
 
-_SLOT = "\u2402accord-slot-{}\u2403"
+_SLOT = "\u2402accord-slot\u2403"
 
 
 class Template:
@@ -35,11 +37,15 @@ class Template:
 
     Args:
         tokenizer: a transformers tokenizer. If it has no chat template it is given `PLAIN`, so that the finished model
-            carries the template it was trained with.
+            carries the template it was trained with. If its end token is an ordinary added token it is made a special
+            one, so that a response cannot spell it.
 
     Attributes:
         end_id: the token that ends an assistant turn, found by rendering one.
         end_ids: every token at which a sampler should stop: `end_id` and the tokenizer's end of sequence.
+        bos_id: the token that begins a sequence, or None.
+
+    Raises: ValueError: nothing ends an assistant turn, or the template fails.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -47,24 +53,29 @@ class Template:
         self.plain = not tokenizer.chat_template
         if self.plain:
             begins = tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]
+            self._require_eos("it has no chat template that would write another")
             tokenizer.chat_template = ("{{ bos_token }}" if begins else "") + PLAIN
         self.end_id = self._find_end()
+        if self.end_id not in tokenizer.all_special_ids:
+            end = AddedToken(tokenizer.convert_ids_to_tokens(self.end_id), special=True, normalized=False)
+            tokenizer.add_tokens([end], special_tokens=True)
         ends = {self.end_id, tokenizer.eos_token_id} - {None}
         self.end_ids: tuple[int, ...] = tuple(sorted(ends))
+        self.bos_id: int | None = tokenizer.bos_token_id
 
     # -- encoding ------------------------------------------------------------------------------------------------------
 
     def prompt(self, messages: Conversation) -> tuple[int, ...]:
         """Ids of a conversation up to where the assistant is to speak."""
-        return self._context(self._render(messages, add_generation_prompt=True))
+        return self._encode(self._render(messages, add_generation_prompt=True))
 
     def response(self, text: str, *, finished: bool = True) -> tuple[int, ...]:
         """Ids of what the assistant says, with its end token unless it was cut off.
 
         Special tokens spelled out in the text stay text: a response cannot end itself or open another turn.
         """
-        said = self.tokenizer(self._lead + text, add_special_tokens=False, split_special_tokens=True).input_ids
-        return (*said, self.end_id) if finished else tuple(said)
+        said = self._encode(self._lead + text, split_special_tokens=True)
+        return (*said, self.end_id) if finished else said
 
     def tree(self, messages: Conversation, responses: Iterable[str]) -> PromptTree:
         """A prompt with its responses, every response token and end token scored."""
@@ -75,26 +86,24 @@ class Template:
 
         Raises: ValueError: the conversation has no assistant turn, or starts with one and nothing before it.
         """
-        turns = [message.content for message in messages if message.role == "assistant"]
+        turns = [number for number, message in enumerate(messages) if message.role == "assistant"]
         if not turns:
             raise ValueError("the conversation has no assistant turn, so there is nothing to train on")
-        if len(turns) == 1 and messages[-1].role == "assistant" and len(messages) > 1:
-            return self.tree(messages[:-1], turns)
-        contexts = self._contexts(messages)
         tokens: list[int] = []
         scored: list[bool] = []
-        for index, turn in enumerate(turns):
-            given = self._context(contexts[index]) if index else ()
-            said = self.response(turn)
+        for before, turn in zip([None, *turns], turns, strict=False):
+            given = () if before is None else self._encode(self._between(messages, before, turn))
+            said = self.response(messages[turn].content)
             tokens += [*given, *said]
             scored += [False] * len(given) + [True] * len(said)
-        return PromptTree(self._context(contexts[0]), (Branch(tuple(tokens), tuple(scored)),))
+        return PromptTree(self.prompt(messages[: turns[0]]), (Branch(tuple(tokens), tuple(scored)),))
 
     # -- decoding ------------------------------------------------------------------------------------------------------
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of a sampled response: special tokens dropped."""
-        text: str = self.tokenizer.decode(list(tokens), skip_special_tokens=True)
+        # Cleaning up would take spaces before punctuation away from what was said.
+        text: str = self.tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text.removeprefix(self._lead)
 
     def pieces(self, tokens: Sequence[int]) -> list[str]:
@@ -105,7 +114,7 @@ class Template:
         """Where our ids of a conversation part from the template's own text encoded in one go; None if they do not."""
         tree = self.conversation(messages)
         ours = tree.prompt + tree.branches[0].tokens
-        theirs = tuple(self._context(self._render(messages, add_generation_prompt=False)))
+        theirs = self._encode(self._render(messages, add_generation_prompt=False))
         if theirs[: len(ours)] == ours:
             return None  # a template may write more behind the last end token; nothing is trained there
         shared = min(len(ours), len(theirs))
@@ -131,26 +140,20 @@ class Template:
             raise ValueError(f"the model's chat template refuses a conversation of roles [{roles}]: {error}") from error
         return text
 
-    def _context(self, text: str) -> tuple[int, ...]:
-        return tuple(self.tokenizer(text, add_special_tokens=False).input_ids)
+    def _encode(self, text: str, **how: bool) -> tuple[int, ...]:
+        # Not verbose: what is longer than the model's limit is cut and counted in `data.batches`, not lamented here.
+        return tuple(self.tokenizer(text, add_special_tokens=False, verbose=False, **how).input_ids)
 
-    def _contexts(self, messages: Conversation) -> list[str]:
-        """The text before each assistant turn, without the end token of the turn before (that is part of the turn)."""
-        count = 0
-        slotted = []
-        for message in messages:
-            if message.role == "assistant":
-                message = Message(role="assistant", content=_SLOT.format(count))
-                count += 1
-            slotted.append(message)
-        text = self._render(slotted, add_generation_prompt=False)
-        contexts: list[str] = []
-        for index in range(count):
-            before, found, text = text.partition(_SLOT.format(index))
-            if not found:
-                raise ValueError("the chat template does not print every assistant turn of the conversation as it is")
-            contexts.append(before if index == 0 else self._after_end(before))
-        return [context.removesuffix(self._lead) if self._lead else context for context in contexts]
+    def _between(self, messages: Conversation, before: int, turn: int) -> str:
+        """The text from the end token of one assistant turn to where the next is to speak, as a sampler gets it."""
+        slot = _SLOT
+        while any(slot in message.content for message in messages):
+            slot += slot
+        history = (*messages[:before], Message(role="assistant", content=slot), *messages[before + 1 : turn])
+        _, found, after = self._render(history, add_generation_prompt=True).partition(slot)
+        if not found:
+            raise ValueError("the chat template does not print every assistant turn of the conversation as it is")
+        return self._after_end(after)
 
     def _after_end(self, text: str) -> str:
         end = self.tokenizer.convert_ids_to_tokens(self.end_id)
@@ -158,15 +161,18 @@ class Template:
         return after if found and not before.strip() else text
 
     def _find_end(self) -> int:
-        ask, say = Message(role="user", content="a"), Message(role="assistant", content=_SLOT.format(0))
-        tail = self._render((ask, say), add_generation_prompt=False).partition(_SLOT.format(0))[2]
+        ask, say = Message(role="user", content="a"), Message(role="assistant", content=_SLOT)
+        tail = self._render((ask, say), add_generation_prompt=False).partition(_SLOT)[2]
         special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
-        for token in self._context(tail):
+        for token in self._encode(tail):
             if token in special:
                 return int(token)
+        return self._require_eos("its chat template writes no special token behind an assistant turn")
+
+    def _require_eos(self, besides: str) -> int:
         if self.tokenizer.eos_token_id is None:
             raise ValueError(
-                "the tokenizer has no end-of-sequence token and its chat template writes no special token behind an "
-                "assistant turn: the model could never learn to stop; set tokenizer.eos_token"
+                f"the tokenizer has no end-of-sequence token, and {besides}: the model could never learn to stop; "
+                "set tokenizer.eos_token"
             )
         return int(self.tokenizer.eos_token_id)

@@ -76,7 +76,7 @@ class Bar:
 
     def note(self, text: str) -> None:
         """Print a line above the bar."""
-        self.console.print(text, style="dim")
+        self.console.print(text, style="dim", markup=False)
 
     def end(self) -> None:
         """Leave the bar as it stands."""
