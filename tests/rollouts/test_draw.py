@@ -46,12 +46,12 @@ def test_a_token_without_weight_is_never_drawn():
     assert (weight_RV.gather(-1, token_R[:, None]) > 0).all()
 
 
-def test_a_vocabulary_of_260_000_keeps_its_tail():  # a float32 running sum stops growing and never reaches the end
-    vocabulary = 260_000
-    weight_RV = torch.full((3, vocabulary), 1e-4)
-    weight_RV[:, 0] = 1e4  # the 259,999 others hold 26 of 10,026
-    others = 1e-4 * (vocabulary - 1)
-    uniform_R = (1e4 + others * tensor([0.25, 0.5, 0.999], dtype=torch.float64)) / (1e4 + others)
+def test_a_vocabulary_of_260_000_keeps_its_tail():  # at a million, a float32 running sum no longer sees 0.0256 a block
+    vocabulary, first, other = 260_000, 1e6, 1e-4
+    weight_RV = torch.full((3, vocabulary), other)
+    weight_RV[:, 0] = first
+    others = other * (vocabulary - 1)
+    uniform_R = (first + others * tensor([0.25, 0.5, 0.999], dtype=torch.float64)) / (first + others)
     expected_R = tensor([0.25, 0.5, 0.999]) * vocabulary
     assert (inverse_cdf(weight_RV, uniform_R) - expected_R).abs().max() < 30
 

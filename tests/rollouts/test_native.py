@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from accord.rollouts import Rollout, Sampling
 from accord.rollouts.native import NativeSampler
@@ -201,14 +202,38 @@ def test_training_flags_and_frozen_weights_are_restored_after_an_error_too():
     model(torch.tensor([[5, 6]])).logits.sum().backward()
 
 
-def test_sampling_inside_a_training_autocast_leaves_gradients_whole():
-    """A weight that was cast without a gradient must not be reused by the pass that needs one."""
+def test_sampling_under_the_callers_autocast_leaves_no_cast_weights_behind():
+    """They would be stale after an optimiser step, and (before torch 2.13) without a gradient in a training pass."""
     model = tiny_llama()
+    sampler = NativeSampler(model, end_ids=[])
     with torch.autocast("cpu", torch.bfloat16):
-        NativeSampler(model, end_ids=[]).sample(PROMPTS, Sampling(max_new_tokens=2))
-        loss = model(torch.tensor([[5, 6, 7]])).logits.float().sum()
-    loss.backward()
-    assert all(weight.grad is not None for weight in model.parameters())
+        sampler.sample(PROMPTS, Sampling(max_new_tokens=2))
+        sharp(model)
+        moved = sampler.sample(PROMPTS, Sampling(max_new_tokens=4))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert sampler.sample(PROMPTS, Sampling(max_new_tokens=4)) == moved
+
+
+class Casts(TorchDispatchMode):
+    """Counts the casts of one weight."""
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        super().__init__()
+        self.address, self.count = weight.data_ptr(), 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function is torch.ops.aten._to_copy.default and args[0].data_ptr() == self.address:
+            self.count += 1
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_autocast_casts_a_weight_once_a_call(frozen):
+    model = tiny_llama().requires_grad_(not frozen)
+    sampler = NativeSampler(model, end_ids=[], autocast=lambda: torch.autocast("cpu", torch.bfloat16))
+    with Casts(model.model.layers[0].self_attn.q_proj.weight) as casts:
+        sampler.sample(PROMPTS, Sampling(max_new_tokens=5))
+    assert casts.count == 1
 
 
 @pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable` is deprecated:FutureWarning")  # until v6

@@ -252,7 +252,7 @@ class NativeSampler:
         with ExitStack() as stack:
             stack.callback(_set_training, training)
             stack.callback(_ask_gradient, frozen, False)
-            # Weights that autocast cast without gradients must not be found by a training pass in an outer autocast.
+            # In an outer autocast the cast weights would outlive this call, and be stale after an optimiser step.
             stack.callback(torch.clear_autocast_cache)
             self.model.eval()
             _ask_gradient(frozen, True)
