@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +11,9 @@ import pytest
 
 import accord
 from accord.cli import app, main
+from accord.cli.console import output_console
 from accord.cli.docs import reference
+from accord.cli.quickstart import print_summary
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,16 +44,11 @@ from accord.cli import main
 assert main({words!r}) == 0
 heavy = {{"torch", "transformers", "peft", "numpy", "pyarrow"}} & sys.modules.keys()
 assert not heavy, heavy
+print(time.process_time(), file=sys.stderr)
 """
-    seconds = []
-    for _ in range(3):  # other work on the machine can slow down one start, not all
-        began = time.perf_counter()
-        result = python("-c", code)
-        seconds.append(time.perf_counter() - began)
-        assert result.returncode == 0, result.stderr
-        if seconds[-1] < 0.5:
-            return
-    pytest.fail(f"`accord {' '.join(words)}` took {min(seconds):.2f} s")
+    results = [python("-c", code) for _ in range(3)]
+    assert [result.returncode for result in results] == [0, 0, 0], results[0].stderr
+    assert min(float(result.stderr) for result in results) < 0.5  # seconds of this process, whatever else is running
 
 
 @pytest.mark.parametrize("command", app.COMMANDS, ids=lambda command: command.name)
@@ -148,3 +144,28 @@ def test_a_reader_that_left_the_pipe_is_no_error() -> None:
 
 def test_the_reference_page_is_up_to_date() -> None:
     assert (ROOT / "docs" / "cli.md").read_text(encoding="utf8") == reference(), "make it again: `make docs`"
+
+
+def test_the_quickstart_ends_with_its_table_and_what_to_try(capsys: pytest.CaptureFixture[str]) -> None:
+    policy = {"gold_reward": 0.114, "gold_reward_ci": [0.05, 0.18], "reward_model_score": -0.2, "kl": 3.14159}
+    policy |= {"win_rate_vs_base": 0.5, "mean_length": 23.6, "base_perplexity": 12.34, "n": 288}
+    summary = {
+        "stages": dict.fromkeys(("base", "sft", "ppo", "dpo"), policy),
+        "reward_model": {"accuracy": 0.71, "longer_wins_accuracy": 0.52, "n": 148},
+        "seconds": {"sft": 61.2, "dpo": 60.1},
+        "peak_memory_gb": 3.21,
+    }
+    print_summary(output_console(), summary, Path("runs/q"))
+    printed = capsys.readouterr().out
+    row = next(line for line in printed.splitlines() if line.split()[:1] == ["ppo"])
+    for part in ("0.11", "0.05 to 0.18", "-0.20", "3.1", "50%", "24", "12.3"):
+        assert part in row
+    for part in (
+        "71% of 148",
+        "52%",
+        "2 min 1 s, 3.2 GB",
+        "runs/q/report.html",
+        "accord chat runs/q/dpo",
+        "YOUR_MODEL",
+    ):
+        assert part in printed

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from accord.cli.console import WordWrap, error_console, escaped, output_console
+from accord.cli.console import WordWrap, escaped, output_console, waiting
 from accord.pipelines.settings import did_you_mean
 from accord.records import Message
 
@@ -137,8 +137,7 @@ class Chat:
 
 def run(arguments: argparse.Namespace) -> int:
     """Load the model, then answer --prompt, or the lines of standard input, or talk."""
-    errors = error_console()
-    with errors.status(f"loading {arguments.model}") if errors.is_terminal else contextlib.nullcontext():
+    with waiting(f"loading {arguments.model}"):
         chat = load(arguments)
     if arguments.prompt is not None:
         print_answer(chat, arguments.prompt)

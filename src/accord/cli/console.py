@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-__all__ = ["WordWrap", "error_console", "escaped", "output_console", "print_error", "printable"]
+__all__ = ["WordWrap", "error_console", "escaped", "output_console", "print_error", "printable", "waiting"]
 
 
 def output_console() -> Console:
@@ -20,6 +21,12 @@ def output_console() -> Console:
 def error_console() -> Console:
     """Standard error, plain text when it is not a terminal."""
     return Console(stderr=True, highlight=False)
+
+
+def waiting(words: str) -> AbstractContextManager[object]:
+    """A spinner on standard error while something is imported or loaded; nothing where it is no terminal."""
+    console = error_console()
+    return console.status(words) if console.is_terminal else nullcontext()
 
 
 def print_error(message: str) -> None:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from accord.cli.console import output_console, printable
+from accord.cli.console import output_console, printable, waiting
 from accord.cli.token_text import Mark, legend, token_text
 from accord.records import Comparison, Conversation, Demonstration, Message, Ranking
 
@@ -122,10 +122,11 @@ def run(arguments: argparse.Namespace) -> int:
     result: ReadResult[Any] = read(arguments.file, kind, skip_bad_rows=True)
     bad = {row.row for row in result.bad_rows}
     numbers = [number for number, _ in numbered(arguments.file) if number not in bad]
-    from accord.models.load import load_tokenizer
-    from accord.text import Template
+    with waiting(f"loading the tokenizer of {arguments.model}"):
+        from accord.models.load import load_tokenizer
+        from accord.text import Template
 
-    template = Template(load_tokenizer(arguments.model))
+        template = Template(load_tokenizer(arguments.model))
     rows = inspect_rows(result.records, numbers, template, arguments.max_length, str(arguments.file))
     console = output_console()
     if arguments.width:

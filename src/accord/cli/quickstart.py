@@ -10,12 +10,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from accord.cli.console import output_console
+from accord.cli.console import output_console, waiting
 from accord.cli.options import add_config_arguments, config_from
 from accord.pipelines.quickstart_config import FAST, FULL, QuickstartConfig
 
@@ -32,8 +33,9 @@ def run(arguments: argparse.Namespace) -> int:
     config = config_from(QuickstartConfig, arguments)
     console = output_console()
     console.print(plan_panel(config))
-    from accord.pipelines import quickstart
-    from accord.pipelines.stages_display import StagesDisplay
+    with waiting("starting"):
+        from accord.pipelines import quickstart
+        from accord.pipelines.stages_display import StagesDisplay
 
     display = StagesDisplay(quickstart.STAGES, console)
     try:
@@ -64,8 +66,8 @@ def plan_panel(config: QuickstartConfig) -> Panel:
 
 def print_summary(console: Console, summary: dict[str, Any], out: Path) -> None:
     """Print the results of all policies, where the report is, and two commands to try."""
-    table = Table(title="held-out prompts", title_justify="left", title_style="bold", border_style="green")
-    table.add_column("policy", style="cyan")
+    table = Table(title="held-out prompts", title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    table.add_column("policy", style="cyan", no_wrap=True)
     for heading in ("sentiment", "95% interval", "reward", "KL", "wins", "tokens", "perplexity"):
         table.add_column(heading, justify="right", no_wrap=True)
     for policy, found in summary["stages"].items():

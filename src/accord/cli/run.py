@@ -15,7 +15,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from accord.cli.console import output_console
+from accord.cli.console import output_console, waiting
 from accord.cli.train import plan_panel, print_results
 from accord.pipelines.recipe import Recipe, Stage, read_recipe
 
@@ -46,6 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
         title = f"[bold]stage {number} of {len(recipe.stages)}: {stage.name}[/bold]"
         console.print("", Rule(title, align="left", style="green"))
         console.print(plan_panel(stage.job, stage.config))
+        with waiting("starting"):
+            stage.job.trainer()
         stage.job.run(stage.config)
         write_report(stage.config.out)
     print_results(console, stage.job, stage.config.out)

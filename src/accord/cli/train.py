@@ -14,7 +14,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from accord.cli.console import output_console
+from accord.cli.console import output_console, waiting
 from accord.cli.options import add_config_arguments, config_from
 from accord.pipelines.jobs import JOBS, Job, check_data
 from accord.pipelines.settings import show
@@ -38,6 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
     check_data(config)
     console = output_console()
     console.print(plan_panel(job, config))
+    with waiting("starting"):
+        job.trainer()
     folder = job.run(config)
     from accord.evaluate.report import write_report
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from accord.train.configs import DpoConfig, PpoConfig, RewardConfig, SftConfig, TrainConfig
 
@@ -27,10 +29,14 @@ class Job:
     module: str
     title: str
 
+    def trainer(self) -> Callable[[Any], Path]:
+        """Import the trainer, which takes seconds."""
+        trainer: Callable[[Any], Path] = importlib.import_module(f"accord.train.{self.module}").run
+        return trainer
+
     def run(self, config: TrainConfig) -> Path:
-        """Import the trainer and run it; returns the run folder."""
-        folder: Path = importlib.import_module(f"accord.train.{self.module}").run(config)
-        return folder
+        """Train; returns the run folder."""
+        return self.trainer()(config)
 
 
 JOBS = {
