@@ -80,14 +80,13 @@ def curve_groups(run: RunFiles, others: Sequence[RunFiles] = ()) -> list[CurveGr
 
 def not_drawn(run: RunFiles, others: Sequence[RunFiles]) -> list[str]:
     """A sentence for each other run of which less is shown than was asked for."""
-    kinds = {stage.name for stage in run.stages if stage.curves}
-    alone = [
-        other.name
-        for other in others
-        if not (
-            (run.curves and other.curves) or (run.summary and other.summary) or kinds & {s.name for s in other.stages}
-        )
-    ]
+    stages = {stage.name for stage in run.stages if stage.curves}
+
+    def shares_something(other: RunFiles) -> bool:
+        shared = (run.curves and other.curves, run.summary and other.summary, stages & {s.name for s in other.stages})
+        return any(shared)
+
+    alone = [other.name for other in others if not shares_something(other)]
     sentences = [f"{name} is a run of another kind: nothing of it could be drawn beside {run.name}." for name in alone]
     most = len(RUN_STYLES) - 1
     return sentences + (
