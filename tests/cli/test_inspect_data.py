@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from accord.cli import main
-from accord.cli.inspect_data import Totals, guess_kind, inspect_rows
+from accord.cli.console import output_console
+from accord.cli.inspect_data import Totals, guess_kind, inspect_rows, print_row
 from accord.cli.token_text import token_text
 from accord.data import read
 from accord.data.batches import demonstration_trees, preferences
 from accord.records import Comparison, Demonstration, Message, Ranking
 from accord.text import Template
-from fakes import tiny_tokenizer
+from fakes import CHATML, tiny_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +77,19 @@ def test_totals_are_what_the_trainer_counts(template: Template, limit: int) -> N
         trainers.trained_tokens,
         trainers.cut_tokens,
     )
+
+
+def test_a_cut_prompt_keeps_its_start_token_and_shows_it(capsys: pytest.CaptureFixture[str]) -> None:
+    tokenizer = tiny_tokenizer("{{ bos_token }}" + CHATML)
+    tokenizer.bos_token = "<|endoftext|>"
+    template = Template(tokenizer)
+    (row,) = inspect_rows([Comparison(prompt="q" * 30, chosen="a", rejected="b")], [1], template, 40, "f")
+    assert (row.start, row.cut) == (1, len(row.tree.prompt) + 2 - 40)
+    assert row.kept is not None
+    console = output_console()
+    print_row(console, row, tokenizer, colour=False)
+    assert "<|endoftext|>~<|im_start|>user" in capsys.readouterr().out
+    assert row.kept.prompt == (row.tree.prompt[0], *row.tree.prompt[1 + row.cut :])
 
 
 def test_where_the_templates_own_rendering_differs_is_said(template: Template) -> None:
@@ -168,7 +182,7 @@ def test_the_command_prints_rows_and_totals(
     assert lines[0] == f"{path} as preference, with the template of {tiny_folder}"
     assert "row 1  28 tokens, 5 trained on (18%)" in lines
     assert "chosen    ⟦4<|im_end|>⟧" in [line.rstrip() for line in lines]
-    assert "row 4  68 tokens, 9 trained on (13%)  the first 16 tokens are cut off" in lines
+    assert "row 4  68 tokens, 9 trained on (13%)  the oldest 16 tokens of the prompt are cut off" in lines
     assert "row 5  28 tokens, 5 trained on (18%)  the same as row 1" in lines
     assert any(line.startswith("row 3 cannot be read: ") for line in lines)
     facts = {line.split("  ")[1].strip(): line[15:].strip() for line in lines[lines.index("totals") + 1 :]}

@@ -39,6 +39,7 @@ class Row:
         labels: one per response: "response", "chosen", "rank 2", ...
         tree: uncut; the response of a bare prompt is empty room for one.
         kept: cut to the limit, or None if it is left out.
+        start: tokens at the beginning of the prompt that a cut leaves standing: 1 if it is the model's start token.
         same_as: number of the first row with this content, if there is one.
         differences: where the encoding parts from the template's own rendering.
     """
@@ -47,6 +48,7 @@ class Row:
     labels: tuple[str, ...]
     tree: PromptTree
     kept: PromptTree | None
+    start: int
     same_as: int | None
     differences: tuple[str, ...]
 
@@ -182,7 +184,8 @@ def inspect_rows(
             number=number,
             labels=labels,
             tree=tree,
-            kept=fit(tree, max_length),
+            kept=fit(tree, max_length, template.bos_id),
+            start=int(tree.prompt[0] == template.bos_id),
             same_as=same if same != number else None,
             differences=tuple(_differences(record, template)) if index < COMPARED else (),
         )
@@ -245,7 +248,9 @@ def print_row(console: Console, row: Row, tokenizer: Any, *, colour: bool) -> No
     table = Table.grid(padding=(0, 0, 0, 2))
     table.add_column(style="cyan", no_wrap=True, min_width=8)
     table.add_column(overflow="fold")
-    read: list[Mark] = ["cut" if place < row.cut else "given" for place in range(len(row.tree.prompt))]
+    read: list[Mark] = [
+        "cut" if row.start <= place < row.start + row.cut else "given" for place in range(len(row.tree.prompt))
+    ]
     table.add_row("prompt", token_text(tokenizer, row.tree.prompt, read, colour=colour))
     for label, branch in zip(row.labels, row.tree.branches, strict=False):
         table.add_row(label, token_text(tokenizer, branch.tokens, _marks(branch), colour=colour))
@@ -265,7 +270,7 @@ def _facts(row: Row) -> Text:
     if row.kept is None:
         facts.append("  left out: the response is too long for --max-length", "bold red")
     elif row.cut:
-        facts.append(f"  the first {row.cut} tokens are cut off", "red")
+        facts.append(f"  the oldest {row.cut} tokens of the prompt are cut off", "red")
     if row.same_as is not None:
         facts.append(f"  the same as row {row.same_as}", "yellow")
     return facts
