@@ -42,5 +42,15 @@ def save_reward_model(model: Any, template: Template, folder: Path, *, mean: flo
 def _save(model: Any, template: Template, folder: Path) -> None:
     folder.mkdir(parents=True)
     with quiet():
+        if getattr(model, "peft_config", None) and not _base_on_disk(model):
+            model = model.float().merge_and_unload()
         model.save_pretrained(folder)
         template.tokenizer.save_pretrained(folder)
+
+
+def _base_on_disk(model: Any) -> bool:
+    """False for adapters on weights that no folder holds: those of a model with an earlier adapter merged into it.
+
+    `loop.add_lora` marks such a start by an empty path; an adapter naming the first base would lose the earlier one.
+    """
+    return all(config.base_model_name_or_path for config in model.peft_config.values())

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from accord.data.batches import step_batches
+from accord.data.batches import Fit, step_batches
 from accord.data.readers import ReadResult, read
+from accord.models.load import resolve
 from accord.models.quiet import quiet
 from accord.models.score import base_of, prepare
 from accord.train.configs import TrainConfig
@@ -28,11 +29,14 @@ __all__ = [
     "add_lora",
     "device_of",
     "learning_rate",
+    "length_limit",
     "make_optimiser",
+    "note_fit",
     "optimise",
     "read_data",
     "seed_step",
     "set_up",
+    "steady",
     "trainable",
 ]
 
@@ -106,8 +110,11 @@ def seed_step(seed: int, step: int) -> None:
 # -- setting up --------------------------------------------------------------------------------------------------------
 
 
-def add_lora(model: Any, rank: int, seed: int, *, keep: Sequence[str] = ()) -> Any:
-    """Put LoRA adapters (Hu et al. 2021) of a rank on every linear layer of the trunk; alpha = 2 x rank, no dropout."""
+def add_lora(model: Any, rank: int, seed: int, *, base: str, keep: Sequence[str] = ()) -> Any:
+    """Put LoRA adapters (Hu et al. 2021) of a rank on every linear layer of the trunk; alpha = 2 x rank, no dropout.
+
+    `base` is the folder the weights stand in, written into the finished adapter; empty if no folder holds them.
+    """
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(seed)
@@ -116,7 +123,9 @@ def add_lora(model: Any, rank: int, seed: int, *, keep: Sequence[str] = ()) -> A
         r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type=kind, modules_to_save=list(keep) or None
     )
     with quiet():
-        return get_peft_model(model, config)
+        model = get_peft_model(model, config)
+    model.peft_config["default"].base_model_name_or_path = base
+    return model
 
 
 def set_up(model: Any, config: TrainConfig, run: Run, display: Display, *, keep: Sequence[str] = ()) -> Any:
@@ -135,10 +144,13 @@ def set_up(model: Any, config: TrainConfig, run: Run, display: Display, *, keep:
         display.note(f"one row per response instead of prompt trees: {reason}")
     precision = Precision(run.known("precision") or config.precision, device_of(model))
     if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        with quiet():  # transformers renames the method; the old name still works
+            model.gradient_checkpointing_enable({"use_reentrant": False})
     if config.lora_rank:
         precision.freeze(model)
-        model = add_lora(model, config.lora_rank, config.seed, keep=keep)
+        source = resolve(config.model)
+        # Weights with an earlier adapter merged into them stand in no folder: such a run saves the whole model.
+        model = add_lora(model, config.lora_rank, config.seed, base="" if source.base else str(source.path), keep=keep)
     else:
         model.requires_grad_(True)
     count = sum(p.numel() for p in trainable(model))
@@ -168,6 +180,26 @@ def read_data(paths: Iterable[Path], kind: Any, config: TrainConfig, run: Run, n
     if result.bad_rows:
         run.set_aside(name, [asdict(bad) for bad in result.bad_rows])
     return list(result.records)
+
+
+def length_limit(model: Any, config: TrainConfig, display: Display) -> int:
+    """Tokens a row may have: `max_length`, or the model's positions where they are fewer, and then said so."""
+    positions = getattr(base_of(model).config.get_text_config(), "max_position_embeddings", None)  # type: ignore[operator, union-attr]
+    if positions is None or positions >= config.max_length:
+        return config.max_length
+    display.note(f"the model has {positions} positions: they bound a row, not --max-length {config.max_length}")
+    return int(positions)
+
+
+def note_fit(fitted: Fit, config: TrainConfig, run: Run, display: Display, name: str = "data") -> None:
+    """Say what became of the rows, on the screen and in the manifest.
+
+    Raises: ValueError: none is left.
+    """
+    run.manifest[f"{name}_fit"] = fitted.as_dict()
+    display.note(f"{name}: {fitted.sentence()}")
+    if not fitted.kept:
+        raise ValueError(f"no row of {name} fits into --max-length {config.max_length}; raise it")
 
 
 # -- one optimiser step ------------------------------------------------------------------------------------------------
@@ -223,6 +255,16 @@ def optimise(
     return float(norm)
 
 
+def steady(model: nn.Module) -> nn.Module:
+    """Ready for gradients with dropout off: log-probabilities kept from before and those of now are of one function.
+
+    transformers recomputes activations (gradient checkpointing) only where a module is in training mode: those stay.
+    """
+    for module in model.modules():
+        module.training = bool(getattr(module, "gradient_checkpointing", False))
+    return model
+
+
 def states(**parts: Any) -> dict[str, Any]:
     """State of modules (what is trained of them) and optimisers, by name, for a checkpoint."""
     return {name: _state(part) for name, part in parts.items()}
@@ -248,12 +290,7 @@ def _state(part: Any) -> Any:
 
 
 def plan(count: int, config: TrainConfig) -> list[list[int]]:
-    """Row numbers of every optimiser step of the run.
-
-    Raises: ValueError: no row is left to train on.
-    """
-    if not count:
-        raise ValueError(f"no row of the data fits into --max-length {config.max_length}; raise it")
+    """Indices of the rows of every optimiser step of the run."""
     return step_batches(count, config.batch_size, config.epochs, config.seed)[: config.max_steps]
 
 
@@ -277,13 +314,13 @@ def epoch(plan: Sequence[Sequence[int]], step: int, rows: int) -> float:
 
 
 def place(run: Run, step: int, rows: Sequence[int]) -> Callable[[], str]:
-    """Where a step stands, in words, for an error."""
+    """Where a step stands, in words, for an error; `rows` are numbers from 1 in the data as it was read."""
 
     def words() -> str:
         good = sorted((run.folder / "checkpoints").glob("step-*.pt"))
         last = f"the last good checkpoint is {good[-1]}" if good else "there is no checkpoint yet"
         return (
-            f"step {step + 1} (rows {', '.join(str(row + 1) for row in rows)} of the data, from 1); the weights were "
+            f"step {step + 1} (rows {', '.join(map(str, rows))} of the data that was read, from 1); the weights were "
             f"not changed by it, {last}; lower --learning-rate, or look at these rows with `accord data inspect`"
         )
 

@@ -69,40 +69,43 @@ def run(
         model, precision = loop.set_up(model, config, run, display)
         actor = make_actor(model, original, config, precision)
         reward = reward or load_reward(config.reward, template, precision.name, config.micro_tokens)
-        prompts = read_prompts(config, run, template, "data")
-        held_out = read_prompts(config, run, template, "eval_data") if config.eval_data else []
+        limit = loop.length_limit(model, config, display)
+        prompts, rows = read_prompts(config, run, template, "data", limit)
+        held_out = read_prompts(config, run, template, "eval_data", limit)[0] if config.eval_data else []
         run.begin(model=source.name, model_fingerprint=source.fingerprint, reward=reward.name)
 
         sampler = NativeSampler(model, end_ids=template.end_ids, tokenizer=tokenizer, autocast=precision.forward)
         updates = config.ppo_epochs * config.minibatches
         rollouts = step_batches(len(prompts), config.batch_size * config.minibatches, config.epochs, config.seed)
-        if config.max_steps:
-            rollouts = rollouts[: math.ceil(config.max_steps / updates)]
+        total = len(rollouts) * updates if config.max_steps is None else min(config.max_steps, len(rollouts) * updates)
+        rollouts = rollouts[: math.ceil(total / updates)]
         modules = [part for part in (actor.policy, actor.value_head, actor.critic) if part is not None]
         optimiser = loop.make_optimiser(modules, config, [1.0, *[value_scale(config)] * (len(modules) - 1)])
         coefficient = Coefficient(config)
         parts = {"policy": actor.policy, "value": modules[1], "optimiser": optimiser, "coefficient": coefficient}
-        start = loop.resume(run, **parts) // updates
-        display.begin(config.algorithm, len(rollouts) * updates, start * updates)
+        start = math.ceil(loop.resume(run, **parts) / updates)
+        display.begin(config.algorithm, total, start * updates)
         for number in range(start, len(rollouts)):
-            step = (number + 1) * updates
+            step, before = min((number + 1) * updates, total), number * updates
             loop.seed_step(config.seed, number)
             chosen = [prompts[i] for i in rollouts[number]]
             gather = Gather(actor, reward, sampler, template, config, precision)
             experience = gather(chosen, seed=config.seed * 1_000_003 + number, coefficient=coefficient.value)
             keep_samples(run, step, experience)
+            rows_B = [rows[i] for i in rollouts[number]]
             figures = experience.figures | improve(
-                experience, actor, optimiser, config, precision, run, number, len(rollouts) * updates
+                experience, actor, optimiser, config, precision, run, number, total, rows_B
             )
             coefficient.adapt(figures["kl__reference"])
             figures["epoch"] = sum(map(len, rollouts[: number + 1])) / len(prompts)
-            due = step // config.eval_every > (step - updates) // config.eval_every
+            last = number + 1 == len(rollouts)
+            due = step // config.eval_every > before // config.eval_every or last
             if held_out and due:
                 figures |= evaluate(held_out, gather, config)
             if watch and due:
                 figures |= watch(model, template, precision)
             display.update(step, run.log(step, **figures))
-            if step // config.save_every > (step - updates) // config.save_every or number + 1 == len(rollouts):
+            if step // config.save_every > before // config.save_every or last:
                 run.save(step, loop.states(**parts))
         return run.finish(lambda folder: save_policy(model, template, folder, value_head=actor.value_head))
 
@@ -166,20 +169,23 @@ def value_scale(config: PpoConfig) -> float:
 
 
 def read_prompts(
-    config: PpoConfig, run: Run, template: Template, name: str
-) -> list[tuple[Conversation, tuple[int, ...]]]:
-    """Prompts with their ids, with room for a response; too long ones are cut or left out, and counted."""
+    config: PpoConfig, run: Run, template: Template, name: str, limit: int
+) -> tuple[list[tuple[Conversation, tuple[int, ...]]], list[int]]:
+    """Prompts with their ids, with room for a response, and their row numbers.
+
+    Too long ones are cut to `limit` tokens or left out, and counted.
+    """
     records: list[Conversation] = loop.read_data(getattr(config, name), "prompts", config, run, name)
-    ids, fitted = prompt_ids(records, template, config.max_length, config.max_new_tokens)
+    ids, fitted = prompt_ids(records, template, limit, config.max_new_tokens)
     run.manifest[f"{name}_fit"] = fitted.as_dict()
     run.notify(f"{name}: {fitted.kept} of {fitted.rows} prompts, {fitted.cut_prompts} cut, longest {fitted.longest}")
     if not ids:
         raise ValueError(
-            f"no prompt of {name} leaves room for {config.max_new_tokens} new tokens within --max-length "
-            f"{config.max_length}; raise it or lower --max-new-tokens"
+            f"no prompt of {name} leaves room for {config.max_new_tokens} new tokens within {limit}, the smaller of "
+            "--max-length and the model's positions; raise the one or lower --max-new-tokens"
         )
-    out = set(fitted.left_out)
-    return list(zip([record for row, record in enumerate(records, 1) if row not in out], ids, strict=True))
+    rows = fitted.kept_rows
+    return list(zip([records[row - 1] for row in rows], ids, strict=True)), rows
 
 
 def improve(
@@ -191,15 +197,16 @@ def improve(
     run: Run,
     number: int,
     total: int,
+    rows_B: Sequence[int],
 ) -> dict[str, float]:
-    """The optimiser steps on one rollout; returns their mean figures."""
+    """The optimiser steps on rollout `number`, made from these rows, of a run of `total` steps; their mean figures."""
     began = time.perf_counter()
     sums: dict[str, float] = {}
     plan = step_batches(len(experience.responses.trees), config.batch_size, config.ppo_epochs, config.seed + number)
     first = number * config.ppo_epochs * config.minibatches
     done, rate, old_kl = 0, 0.0, 0.0
-    for chosen in plan:
-        actor.policy.train()
+    loop.steady(actor.policy)
+    for chosen in plan[: total - first]:
         with precision.forward():
             figures = accumulate(experience, chosen, actor, config)
         old_kl = figures["kl__old"]
@@ -207,7 +214,7 @@ def improve(
             optimiser.zero_grad(set_to_none=True)
             break
         rate = loop.learning_rate(min(first + done, total - 1), total, config)
-        where = loop.place(run, first + done, chosen)
+        where = loop.place(run, first + done, [rows_B[b] for b in chosen])
         figures["grad_norm"] = loop.optimise(optimiser, rate, config.max_grad_norm, figures["loss"], where)
         sums = {name: sums.get(name, 0.0) + value for name, value in figures.items()}
         done += 1
@@ -252,7 +259,7 @@ def loss_of(
     scores = response_scores(
         actor.policy, batch, temperature=config.temperature, entropy=wants_entropy, value_head=actor.value_head
     )
-    value_T = scores.value_T if actor.critic is None else values(actor.critic.train(), batch)
+    value_T = scores.value_T if actor.critic is None else values(actor.critic, batch)
     assert value_T is not None
     policy = losses.ppo_clip(scores.logprob_T, old_T, advantage_T, clip=config.clip).sum()
     if config.value_clip is None:

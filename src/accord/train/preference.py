@@ -26,7 +26,7 @@ from accord.text import Template
 from accord.train import loop
 from accord.train.configs import DpoConfig
 from accord.train.export import save_policy
-from accord.train.pairs import PairTotals, pairs_of
+from accord.train.pairs import PairTotals, pairs_of, require_pairs
 from accord.train.progress import Bar, Display
 from accord.train.run import Run, write_atomically
 from accord.train.scoring import all_sequence_logprobs, firsts, sequence_logprob
@@ -58,16 +58,19 @@ def run(config: DpoConfig, display: Display | None = None, watch: loop.Watch | N
         model, tokenizer = load_policy(config.model)
         template = Template(tokenizer)
         model, precision = loop.set_up(model, config, run, display)
-        items, fitted = preferences(loop.read_data(config.data, "preference", config, run), template, config.max_length)
+        limit = loop.length_limit(model, config, display)
+        items, fitted = preferences(loop.read_data(config.data, "preference", config, run), template, limit)
+        loop.note_fit(fitted, config, run, display)
+        require_pairs(items)
         held: list[Preference] = []
         if config.eval_data:
             records = loop.read_data(config.eval_data, "preference", config, run, "eval_data")
-            held, _ = preferences(records, template, config.max_length)
+            held, held_fitted = preferences(records, template, limit)
+            loop.note_fit(held_fitted, config, run, display, "eval_data")
         check_targets(items + held, config.loss)
-        display.note(f"data: {fitted.sentence()}")
-        run.begin(model=source.name, model_fingerprint=source.fingerprint, fit=fitted.as_dict())
+        run.begin(model=source.name, model_fingerprint=source.fingerprint)
 
-        plan = loop.plan(len(items), config)
+        plan, rows = loop.plan(len(items), config), fitted.kept_rows
         scored = with_reference(model, items + held, config, run, precision, display)
         train, held_out = scored[: len(items)], scored[len(items) :]
         optimiser = loop.make_optimiser([model], config)
@@ -78,10 +81,11 @@ def run(config: DpoConfig, display: Display | None = None, watch: loop.Watch | N
             loop.seed_step(config.seed, step)
             chosen = [train[i] for i in plan[step]]
             with precision.forward():
-                loss, totals = accumulate(model.train(), chosen, config)
+                loss, totals = accumulate(loop.steady(model), chosen, config)
             rate = loop.learning_rate(step, len(plan), config)
-            norm = loop.optimise(optimiser, rate, config.max_grad_norm, loss, loop.place(run, step, plan[step]))
-            if step == 0:
+            where = loop.place(run, step, [rows[i] for i in plan[step]])
+            norm = loop.optimise(optimiser, rate, config.max_grad_norm, loss, where)
+            if step == 0 and totals.decided:
                 loop.check_moved(norm, config)
             figures = {
                 "loss": loss,

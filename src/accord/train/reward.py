@@ -25,7 +25,7 @@ from accord.text import Template
 from accord.train import loop
 from accord.train.configs import RewardConfig
 from accord.train.export import save_reward_model
-from accord.train.pairs import PairTotals, pairs_of
+from accord.train.pairs import PairTotals, pairs_of, require_pairs
 from accord.train.progress import Bar, Display
 from accord.train.run import Run
 from accord.train.scoring import all_rewards
@@ -45,17 +45,20 @@ def run(config: RewardConfig, display: Display | None = None) -> Path:
         model, tokenizer = new_reward_model(config.model, seed=config.seed)
         template = Template(tokenizer)
         model, precision = loop.set_up(model, config, run, display, keep=["score"])
-        items, fitted = preferences(loop.read_data(config.data, "preference", config, run), template, config.max_length)
+        limit = loop.length_limit(model, config, display)
+        items, fitted = preferences(loop.read_data(config.data, "preference", config, run), template, limit)
+        loop.note_fit(fitted, config, run, display)
+        require_pairs(items)
         held_out: list[Preference] = []
         if config.eval_data:
             records = loop.read_data(config.eval_data, "preference", config, run, "eval_data")
-            held_out, _ = preferences(records, template, config.max_length)
-        display.note(f"data: {fitted.sentence()}")
+            held_out, held_fitted = preferences(records, template, limit)
+            loop.note_fit(held_fitted, config, run, display, "eval_data")
         if config.epochs > 1:
             display.note(f"{config.epochs} epochs: reward models mostly overfit after one; watch eval/accuracy")
-        run.begin(model=source.name, model_fingerprint=source.fingerprint, fit=fitted.as_dict())
+        run.begin(model=source.name, model_fingerprint=source.fingerprint)
 
-        plan = loop.plan(len(items), config)
+        plan, rows = loop.plan(len(items), config), fitted.kept_rows
         optimiser = loop.make_optimiser([model], config)
         start = loop.resume(run, model=model, optimiser=optimiser)
         display.begin("reward model", len(plan), start)
@@ -66,8 +69,9 @@ def run(config: RewardConfig, display: Display | None = None) -> Path:
             with precision.forward():
                 loss, totals = accumulate(model.train(), chosen, config.micro_tokens)
             rate = loop.learning_rate(step, len(plan), config)
-            norm = loop.optimise(optimiser, rate, config.max_grad_norm, loss, loop.place(run, step, plan[step]))
-            if step == 0:
+            where = loop.place(run, step, [rows[i] for i in plan[step]])
+            norm = loop.optimise(optimiser, rate, config.max_grad_norm, loss, where)
+            if step == 0 and totals.decided:
                 loop.check_moved(norm, config)
             figures = {
                 "loss": loss,

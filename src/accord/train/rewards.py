@@ -7,6 +7,7 @@ import json
 import math
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,8 +73,10 @@ class ModelReward:
         self.precision = Precision(wanted_precision, device_of(self.model))
         self.precision.freeze(self.model)
         self.micro_tokens = micro_tokens
-        # The same tokens are scored as sampled; another vocabulary has to read the text.
-        self.template = None if tokenizer.get_vocab() == template.tokenizer.get_vocab() else Template(tokenizer)
+        # The same tokens are scored as sampled; another vocabulary or chat template has to read the text.
+        own, policys = Template(tokenizer).tokenizer, template.tokenizer
+        same = own.get_vocab() == policys.get_vocab() and own.chat_template == policys.chat_template
+        self.template = None if same else Template(tokenizer)
         moments = Path(source.path) / "accord_reward.json"
         facts: dict[str, Any] = json.loads(moments.read_text(encoding="utf8")) if moments.exists() else {}
         self.mean, self.std = float(facts.get("mean", 0.0)), float(facts.get("std", 1.0))
@@ -115,7 +118,7 @@ class FunctionReward:
             for prompt, texts in zip(responses.prompts, responses.texts_BK, strict=True)
             for text in texts
         ]
-        scores = list(self.function(conversations))
+        scores = self._scores(conversations)
         if len(scores) != len(conversations):
             raise ValueError(
                 f"reward {self.name} returned {len(scores)} numbers for {len(conversations)} conversations; "
@@ -128,6 +131,17 @@ class FunctionReward:
                     "it must be a finite number"
                 )
         return torch.tensor([float(score) for score in scores], dtype=torch.float32)
+
+    def _scores(self, conversations: Sequence[Conversation]) -> list[Any]:
+        try:
+            return list(self.function(conversations))
+        except Exception as error:  # it is the user's code: whatever it raises, they need the line
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            raise ValueError(
+                f"reward {self.name} failed for {len(conversations)} conversations: {type(error).__name__}: {error} "
+                f"({frame.filename}, line {frame.lineno}); it takes a list of conversations and must return one number "
+                "for each"
+            ) from error
 
 
 def load_reward(name: str, template: Template, precision: str, micro_tokens: int) -> Reward:
@@ -146,7 +160,7 @@ def load_reward(name: str, template: Template, precision: str, micro_tokens: int
         sys.path.insert(0, os.getcwd())  # a function in a file beside the command, as `python -m` would find it
     try:
         function = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, SyntaxError, ValueError) as error:
         raise ValueError(f"reward {name!r}: {error}; looked for in this folder and among packages") from error
     if not callable(function):
         raise ValueError(f"reward {name!r} is a {type(function).__name__}; it must be a function of conversations")

@@ -68,11 +68,15 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = self._take()
         self.finished = (self.folder / "done.json").exists()
-        self._check_config()
+        try:
+            settle_config(self.folder, self._resolved())
+        except ValueError:
+            self.close()
+            raise
         self.manifest: dict[str, Any] = {}
+        self._bad_rows: dict[str, list[str]] = {}
         self._seconds_before = 0.0
         self._started = time.monotonic()
-        self._metrics: IO[str] | None = None
 
     # -- beginning -----------------------------------------------------------------------------------------------------
 
@@ -88,16 +92,13 @@ class Run:
     def _resolved(self) -> dict[str, Any]:
         return {"job": self.job, **self.config.model_dump(mode="json")}
 
-    def _check_config(self) -> None:
-        settle_config(self.folder, self._resolved())
-
     def begin(self, **facts: Any) -> None:
         """Write the manifest. On a resumed run everything that decides the numbers must be as it was."""
         path = self.folder / "manifest.json"
         facts = json.loads(json.dumps({**self.manifest, **facts}))
         if path.exists():
             found = json.loads(path.read_text(encoding="utf8"))
-            for key in ("data", "model_fingerprint", "precision"):
+            for key in ("data", "eval_data", "model_fingerprint", "precision", "reward"):
                 if key in found and found[key] != facts.get(key):
                     raise ValueError(
                         f"{self.folder}: {key} was {found[key]!r} when the run began and is {facts.get(key)!r} now; "
@@ -135,8 +136,10 @@ class Run:
     def set_aside(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Keep rows that could not be read, with the reason, in bad_rows.jsonl."""
         path = self.folder / "bad_rows.jsonl"
-        lines = [json.dumps({"setting": name, **row}, ensure_ascii=False, default=str) + "\n" for row in rows]
-        write_text(path, "".join(lines))
+        self._bad_rows[name] = [
+            json.dumps({"setting": name, **row}, ensure_ascii=False, default=str) + "\n" for row in rows
+        ]
+        write_text(path, "".join(line for lines in self._bad_rows.values() for line in lines))
         self.notify(f"{len(rows)} bad rows of --{name.replace('_', '-')} set aside in {path}")
 
     @property
@@ -172,9 +175,9 @@ class Run:
     def _take_back(self, name: str, step: int) -> None:
         path = self.folder / name
         if path.exists():
-            rows = [line for line in path.read_text(encoding="utf8").splitlines() if _step_of(line) <= step]
-            text = "".join(f"{line}\n" for line in rows)
-            write_text(path, text)
+            # Bytes, split at newlines alone: a kill may cut a character in two, and samples hold any line separator.
+            rows = [line + b"\n" for line in path.read_bytes().split(b"\n") if _step_of(line) <= step]
+            write_atomically(path, lambda aside: _write_bytes(aside, b"".join(rows)))
 
     # -- end -----------------------------------------------------------------------------------------------------------
 
@@ -218,7 +221,8 @@ def settle_config(folder: Path, wanted: Mapping[str, Any]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
-    write_atomically(path, lambda aside: _write_text(aside, text))
+    # Half a character, as only bad rows hold it, is written as its JSON escape.
+    write_atomically(path, lambda aside: _write_bytes(aside, text.encode(errors="backslashreplace")))
 
 
 def environment() -> dict[str, Any]:
@@ -233,15 +237,15 @@ def environment() -> dict[str, Any]:
     return {"versions": versions, "environment": machine, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
 
 
-def _step_of(line: str) -> int:
+def _step_of(line: bytes) -> int:
     try:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError):
         return sys.maxsize  # a line cut off by a kill
 
 
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf8")
+def _write_bytes(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
 
 
 def _flush(path: Path) -> None:

@@ -42,16 +42,17 @@ def run(config: SftConfig, display: Display | None = None) -> Path:
         template = Template(tokenizer)
         model, precision = loop.set_up(model, config, run, display)
         records = loop.read_data(config.data, "demonstration", config, run)
-        trees, fitted = demonstration_trees(records, template, config.max_length)
+        limit = loop.length_limit(model, config, display)
+        trees, fitted = demonstration_trees(records, template, limit)
+        loop.note_fit(fitted, config, run, display)
         held_out: list[PromptTree] = []
         if config.eval_data:
-            held_out, _ = demonstration_trees(
-                loop.read_data(config.eval_data, "demonstration", config, run, "eval_data"), template, config.max_length
-            )
-        display.note(f"data: {fitted.sentence()}")
-        run.begin(model=source.name, model_fingerprint=source.fingerprint, fit=fitted.as_dict())
+            records = loop.read_data(config.eval_data, "demonstration", config, run, "eval_data")
+            held_out, held_fitted = demonstration_trees(records, template, limit)
+            loop.note_fit(held_fitted, config, run, display, "eval_data")
+        run.begin(model=source.name, model_fingerprint=source.fingerprint)
 
-        plan = loop.plan(len(trees), config)
+        plan, rows = loop.plan(len(trees), config), fitted.kept_rows
         optimiser = loop.make_optimiser([model], config)
         start = loop.resume(run, model=model, optimiser=optimiser)
         display.begin("sft", len(plan), start)
@@ -62,7 +63,8 @@ def run(config: SftConfig, display: Display | None = None) -> Path:
             with precision.forward():
                 loss = accumulate(model.train(), chosen, config.micro_tokens)
             rate = loop.learning_rate(step, len(plan), config)
-            norm = loop.optimise(optimiser, rate, config.max_grad_norm, loss, loop.place(run, step, plan[step]))
+            where = loop.place(run, step, [rows[i] for i in plan[step]])
+            norm = loop.optimise(optimiser, rate, config.max_grad_norm, loss, where)
             if step == 0:
                 loop.check_moved(norm, config)
             figures = {
