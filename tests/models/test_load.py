@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import warnings
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch.testing import assert_close
 from transformers import AutoModelForSequenceClassification, BertConfig, BertForMaskedLM
+from transformers.utils import logging
 
 from accord.models import cache
 from accord.models.load import load_policy, load_reward_model, load_tokenizer, new_reward_model, resolve
+from accord.models.quiet import quiet
 from accord.records import Message
 from accord.text import Template
 from fakes import FAMILIES, tiny_llama, tiny_tokenizer
@@ -61,6 +65,16 @@ def test_a_folder_loads_silently_and_whole(tiny_folder, capfd, caplog):
     assert tokenizer.eos_token_id == 2
     assert capfd.readouterr() == ("", "")
     assert not caplog.records
+
+
+def test_silence_ends_with_the_block_whatever_happens_in_it():
+    before = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    with pytest.raises(KeyError), quiet():
+        assert logging.get_verbosity() == logging.CRITICAL
+        assert not logging.is_progress_bar_enabled()
+        warnings.warn("advice", stacklevel=1)
+        raise KeyError
+    assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
 
 
 def test_the_dtype_is_the_one_asked_for(tiny_folder):
@@ -203,8 +217,6 @@ def test_the_fingerprint_follows_the_configuration(folder):
 
 
 def test_a_file_that_has_settled_is_read_once(tmp_path, monkeypatch):
-    import os
-
     file = tmp_path / "weights"
     file.write_bytes(b"one")
     first = cache.file_sha256(file)

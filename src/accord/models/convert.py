@@ -224,7 +224,9 @@ def _load(path: Path, origin: str) -> tuple[Any, Any]:
         raise ValueError(f"{origin}: cannot be read as a GGUF language model: {_reason(error)}") from error
     if missing := sorted(report["missing_keys"]):
         raise ValueError(f"{origin}: the GGUF file lacks {len(missing)} tensors of the model, {missing[0]} first")
-    _forget_quantisation(model)
+    model.config.name_or_path = ""
+    if hasattr(model.config, "_model_name_or_path"):
+        del model.config._model_name_or_path  # the GGUF's title, which is no path
     _settle_tokenizer(tokenizer, model.config)
     _check_tokenizer(tokenizer, origin)
     return model, tokenizer
@@ -243,15 +245,6 @@ def _without_bar() -> Iterator[None]:
     finally:
         if loud is not None:
             loader.tqdm = loud
-
-
-def _forget_quantisation(model: Any) -> None:
-    """The weights are plain numbers now; transformers must not think otherwise when it saves or loads them."""
-    model.hf_quantizer = None
-    for name in ("quantization_config", "_model_name_or_path"):  # the second: the GGUF's title, which is no path
-        if hasattr(model.config, name):
-            delattr(model.config, name)
-    model.config.name_or_path = ""
 
 
 def _settle_tokenizer(tokenizer: Any, config: Any) -> None:
