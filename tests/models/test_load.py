@@ -69,11 +69,16 @@ def test_a_folder_loads_silently_and_whole(tiny_folder, capfd, caplog):
 
 def test_silence_ends_with_the_block_whatever_happens_in_it():
     before = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    with pytest.raises(KeyError), quiet():
-        assert logging.get_verbosity() == logging.CRITICAL
-        assert not logging.is_progress_bar_enabled()
-        warnings.warn("advice", stacklevel=1)
-        raise KeyError
+
+    def fail_inside():
+        with quiet():
+            assert logging.get_verbosity() == logging.CRITICAL
+            assert not logging.is_progress_bar_enabled()
+            warnings.warn("advice", stacklevel=1)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail_inside()
     assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
 
 
