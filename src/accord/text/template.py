@@ -50,13 +50,13 @@ class Template:
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
-        self.plain = not tokenizer.chat_template
-        if self.plain:
+        if not tokenizer.chat_template:
             begins = tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]
             self._require_eos("it has no chat template that would write another")
             tokenizer.chat_template = ("{{ bos_token }}" if begins else "") + PLAIN
         self.end_id = self._find_end()
-        if self.end_id not in tokenizer.all_special_ids:
+        added = tokenizer.added_tokens_decoder.get(self.end_id)
+        if added is not None and not added.special:
             end = AddedToken(tokenizer.convert_ids_to_tokens(self.end_id), special=True, normalized=False)
             tokenizer.add_tokens([end], special_tokens=True)
         ends = {self.end_id, tokenizer.eos_token_id} - {None}
@@ -84,11 +84,13 @@ class Template:
     def conversation(self, messages: Conversation) -> PromptTree:
         """A whole conversation as a tree of one branch: every assistant turn scored, everything else not.
 
-        Raises: ValueError: the conversation has no assistant turn, or starts with one and nothing before it.
+        Raises: ValueError: the conversation has no assistant turn, or begins with one.
         """
         turns = [number for number, message in enumerate(messages) if message.role == "assistant"]
         if not turns:
             raise ValueError("the conversation has no assistant turn, so there is nothing to train on")
+        if turns[0] == 0:
+            raise ValueError("the conversation begins with an assistant turn: put the turn before it that it answers")
         tokens: list[int] = []
         scored: list[bool] = []
         for before, turn in zip([None, *turns], turns, strict=False):
@@ -119,7 +121,7 @@ class Template:
             return None  # a template may write more behind the last end token; nothing is trained there
         shared = min(len(ours), len(theirs))
         at = next((i for i in range(shared) if ours[i] != theirs[i]), shared)
-        mine, its = ("".join(self.pieces(ids[max(0, at - 3) : at + 5])) for ids in (ours, theirs))
+        mine, its = ("|".join(self.pieces(ids[max(0, at - 3) : at + 5])) for ids in (ours, theirs))
         return f"token {at}: segments encoded one by one give {mine!r}, the template's whole text gives {its!r}"
 
     # -- inside --------------------------------------------------------------------------------------------------------
@@ -127,7 +129,7 @@ class Template:
     @cached_property
     def _lead(self) -> str:
         """The plain template separates "Assistant:" from the response by a space that belongs to the response."""
-        return " " if self.plain else ""
+        return " " if str(self.tokenizer.chat_template).endswith(PLAIN) else ""
 
     def _render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
         rows = [{"role": message.role, "content": message.content} for message in messages]
