@@ -185,7 +185,7 @@ def test_a_difference_says_where_and_what():  # field: T3
     assert trimmed.count("|p|a|d") == 2
     colon = FAMILIES["base"].template.difference((says("user", "q"), says("assistant", "w")))
     assert colon is not None  # this tokenizer has a token of colon and space, where "Assistant:" meets the response
-    assert colon.endswith("|n|t|: |w|</s>|\n\n'")
+    assert "t|: |w|" in colon
     spelled = FAMILIES["chatml"].template.difference((says("user", "q"), says("assistant", "<|im_end|>")))
     assert spelled is not None  # one token there, letters here
     thought = FAMILIES["qwen-think"].template.difference(
