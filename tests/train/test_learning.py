@@ -22,7 +22,7 @@ FAST = {"precision": "fp32", "learning_rate": 3e-3, "max_length": 128, "micro_to
 
 def train_sft(model, out, tmp_path, **extra):
     data = demonstrations(tmp_path / "demonstrations.jsonl")
-    settings = {"batch_size": 8, "epochs": 20, **FAST, **extra}
+    settings = {"batch_size": 8, "epochs": 20} | FAST | extra
     return sft.run(SftConfig(model=str(model), data=[data], out=out, **settings), Quiet())
 
 
@@ -161,3 +161,14 @@ def test_an_exported_policy_loads_in_plain_transformers_and_peft(tiny_folder, tm
         ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")
         out = model.generate(**ids, max_new_tokens=8, do_sample=False, pad_token_id=3)
         assert tokenizer.decode(out[0, ids["input_ids"].shape[1] :]) == "gh<|im_end|>"
+
+
+def test_adapters_on_adapters_keep_both(tiny_folder, tmp_path):
+    first = train_sft(tiny_folder, tmp_path / "first", tmp_path, lora_rank=8, epochs=40)
+    second = train_sft(first, tmp_path / "second", tmp_path, lora_rank=4, epochs=1, learning_rate=1e-5)
+    for folder in (first, second):
+        model, tokenizer = load_policy(str(folder))
+        template = Template(tokenizer)
+        ids = [template.prompt((Message(role="user", content="gh"),))]
+        out = NativeSampler(model, end_ids=template.end_ids).sample(ids, Sampling(max_new_tokens=10, temperature=0))
+        assert template.decode(out[0][0].tokens) == "gh"

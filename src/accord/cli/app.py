@@ -8,6 +8,7 @@ Exit codes: 0 done, 1 unexpected error (with its traceback), 2 something the use
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 import traceback
@@ -113,6 +114,7 @@ def execute(command: Command, words: Sequence[str]) -> int:
     """Run one command and turn what goes wrong into a line and an exit code."""
     try:
         arguments = parser_of(command).parse_args(words)
+        show_notices()
         code: int = arguments.run_command(arguments)
         sys.stdout.flush()
         return code
@@ -126,6 +128,17 @@ def execute(command: Command, words: Sequence[str]) -> int:
         return 141
     except Exception as error:
         return report_exception(error)
+
+
+def show_notices() -> None:
+    """Notices of the library (a model is converted once, another process is waited for) go to standard error."""
+    logger = logging.getLogger("accord")
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("  %(message)s"))
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
 
 
 def report_exception(error: Exception) -> int:

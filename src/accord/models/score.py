@@ -18,7 +18,7 @@ from accord.models.attention import NAME, TreeLayout, UnsupportedAttention
 from accord.models.head import head_of, token_logprob
 from accord.trees import Branch, PromptTree, TreeBatch, pack
 
-__all__ = ["ResponseScores", "prepare", "response_scores", "rewards", "trunk", "values"]
+__all__ = ["ResponseScores", "prepare", "response_scores", "rewards", "score_head", "trunk", "values"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +47,12 @@ def trunk(model: nn.Module) -> nn.Module:
     """The transformer without its head."""
     base: Any = base_of(model)
     return getattr(base, base.base_model_prefix)
+
+
+def score_head(model: nn.Module) -> nn.Module:
+    """The one-number head of a sequence classifier."""
+    base: Any = base_of(model)
+    return base.score
 
 
 def response_scores(
@@ -78,13 +84,13 @@ def response_scores(
 def values(critic: nn.Module, batch: TreeBatch) -> Tensor:
     """(T,) V(s_t) of the state before each scored token, from a separate critic with a `score` head."""
     state_TD = _states(critic, batch, batch.parent_T[batch.scored_index], batch.scored_response)
-    return _read(base_of(critic).score, state_TD)  # type: ignore[arg-type]
+    return _read(score_head(critic), state_TD)
 
 
 def rewards(model: nn.Module, batch: TreeBatch) -> Tensor:
     """(N,) reward of each response: the score head read at the response's last token, as transformers reads it."""
     state_ND = _states(model, batch, batch.end_N, torch.arange(batch.count, device=batch.end_N.device))
-    return _read(base_of(model).score, state_ND)  # type: ignore[arg-type]
+    return _read(score_head(model), state_ND)
 
 
 def prepare(model: nn.Module) -> str | None:

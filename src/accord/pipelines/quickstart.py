@@ -127,16 +127,28 @@ def sample_and_rank(config: QuickstartConfig, recipe: Recipe, display: Display) 
     )
     display.begin("rollouts", len(prompts) * recipe.samples)
     texts_BK = responder(model, template, precision, lambda done, total: display.update(done, {})).texts_BK
-    rankings, demonstrations = [], []
+    rankings: list[dict[str, Any]] = []
+    demonstrations: list[dict[str, Any]] = []
+    arbitrary = 0
     for prompt, texts in zip(prompts, texts_BK, strict=True):
         said = list(dict.fromkeys(text for text in texts if text.strip()))  # an empty or repeated response is no choice
         gold = gold_rewards(said)
+        if config.fast and len(set(gold)) < 2:
+            arbitrary += 1  # a model that writes no words still has the machinery to go through
+            gold = [float(-place) for place in range(len(said))]
         if len(set(gold)) < 2:
             continue  # all tie: nothing to prefer
         rows = [message.model_dump() for message in prompt]
         order = sorted(set(gold), reverse=True)
         rankings.append({"prompt": rows, "responses": said, "ranks": [order.index(value) + 1 for value in gold]})
         demonstrations.append({"prompt": rows, "response": said[gold.index(order[0])]})
+    if arbitrary:
+        display.note(f"{arbitrary} of {len(prompts)} prompts: all responses tie; --fast ranks them arbitrarily")
+    if not rankings:
+        raise ValueError(
+            f"{config.model}: the responses to every prompt tie under the gold reward (VADER sentiment), so there is "
+            "nothing to learn from; start from a model that writes English"
+        )
     for name, lines in {
         "rankings": rankings,
         "demonstrations": demonstrations,

@@ -41,23 +41,23 @@ class Recipe:
         watch_steps: evaluations on held-out prompts while DPO and PPO train, for the reward-versus-KL figure.
     """
 
-    train_prompts: int = 224
+    train_prompts: int = 256
     held_out_prompts: int = 72
     samples: int = 4
     max_new_tokens: int = 24
     held_out_samples: int = 4
-    sft_epochs: int = 2
-    sft_rate: float = 4e-5
-    reward_rate: float = 2e-5
+    sft_epochs: int = 1
+    sft_rate: float = 5e-5
+    reward_rate: float = 1e-4
     dpo_rate: float = 2e-5
     dpo_beta: float = 0.1
-    ppo_rate: float = 1e-5
+    ppo_rate: float = 2e-5
     ppo_kl: float = 0.05
     ppo_epochs: int = 1
     ppo_prompts: int = 16
-    ppo_minibatches: int = 2
-    batch_size: int = 16
-    watch_steps: int = 3
+    ppo_minibatches: int = 4
+    batch_size: int = 8
+    watch_steps: int = 2
     micro_tokens: int = 2048
 
 

@@ -26,7 +26,7 @@ from accord.data.batches import prompt_ids, step_batches
 from accord.losses import kl
 from accord.losses import policy as losses
 from accord.models.load import load_policy, new_reward_model, resolve
-from accord.models.score import prepare, response_scores, values
+from accord.models.score import prepare, response_scores, score_head, values
 from accord.records import Conversation
 from accord.rollouts.native import NativeSampler
 from accord.text import Template
@@ -150,7 +150,7 @@ def make_actor(model: Any, original: Any, config: PpoConfig, precision: loop.Pre
     if config.critic == "separate":
         critic, _ = new_reward_model(config.model, seed=config.seed)
         prepare(critic)
-        nn.init.zeros_(critic.score.weight)
+        nn.init.zeros_(next(score_head(critic).parameters()))
         return Actor(policy=model, reference=original, value_head=None, critic=critic)
     head = nn.Linear(model.config.get_text_config().hidden_size, 1).to(precision.device)
     nn.init.zeros_(head.weight)  # no opinion yet: the first advantages are the returns

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from accord.data.batches import Preference, preferences
 from accord.losses.reward import bradley_terry
 from accord.models.load import new_reward_model, resolve
-from accord.models.score import rewards
+from accord.models.score import rewards, score_head, trunk
 from accord.text import Template
 from accord.train import loop
 from accord.train.configs import RewardConfig
@@ -33,6 +33,8 @@ from accord.trees import TreeBatch, budget_packs, pack
 
 __all__ = ["run"]
 
+HEAD_RATE = 10.0  # learning rate of the fresh head over that of the pretrained trunk
+
 
 def run(config: RewardConfig, display: Display | None = None) -> Path:
     """Train, or continue, or find finished; returns the run folder."""
@@ -44,6 +46,8 @@ def run(config: RewardConfig, display: Display | None = None) -> Path:
         source = resolve(config.model)
         model, tokenizer = new_reward_model(config.model, seed=config.seed)
         template = Template(tokenizer)
+        # No opinion yet, so the first loss is log 2: a random head's opinions take a tenth of a small run to unlearn.
+        nn.init.zeros_(next(score_head(model).parameters()))
         model, precision = loop.set_up(model, config, run, display, keep=["score"])
         limit = loop.length_limit(model, config, display)
         items, fitted = preferences(loop.read_data(config.data, "preference", config, run), template, limit)
@@ -59,7 +63,7 @@ def run(config: RewardConfig, display: Display | None = None) -> Path:
         run.begin(model=source.name, model_fingerprint=source.fingerprint)
 
         plan, rows = loop.plan(len(items), config), fitted.kept_rows
-        optimiser = loop.make_optimiser([model], config)
+        optimiser = loop.make_optimiser([trunk(model), score_head(model)], config, [1.0, HEAD_RATE])
         start = loop.resume(run, model=model, optimiser=optimiser)
         display.begin("reward model", len(plan), start)
         for step in range(start, len(plan)):
