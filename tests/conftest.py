@@ -4,8 +4,9 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-import pytest  # noqa: E402
-from fakes import tiny_llama, tiny_tokenizer  # noqa: E402
+import pytest
+
+from fakes import tiny_llama, tiny_tokenizer
 
 
 @pytest.fixture(scope="session")

@@ -44,8 +44,8 @@ def test_sft_learns_to_answer_and_to_stop(tiny_folder, tmp_path):
 def test_a_reward_model_learns_the_order_and_not_the_length(tiny_folder, tmp_path, make, lora):
     data = make(tmp_path / "data.jsonl")
     config = RewardConfig(
-        model=str(tiny_folder), data=[data], eval_data=[data], out=tmp_path / "rm", batch_size=8, epochs=6, eval_every=4,
-        lora_rank=lora, **FAST,
+        model=str(tiny_folder), data=[data], eval_data=[data], out=tmp_path / "rm", batch_size=8, epochs=6,
+        eval_every=4, lora_rank=lora, **FAST,
     )  # fmt: skip
     last = metrics(reward.run(config, Quiet()))[-1]
     assert last["eval/accuracy_tie_half"] == 1.0

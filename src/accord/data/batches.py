@@ -49,7 +49,7 @@ class Fit:
         kept: rows that are used.
         cut_prompts: rows whose prompt lost its oldest tokens; responses and their end tokens are never cut.
         cut_tokens: prompt tokens lost in them.
-        left_out: numbers (from 1, bad rows not counted) of the rows whose responses leave no room for a prompt at this limit.
+        left_out: numbers (from 1, bad rows not counted) of the rows whose responses leave no room for a prompt.
         duplicates: rows that repeat an earlier row, token by token; they are kept.
         tokens: tokens of all kept trees, prompts counted once.
         trained_tokens: those of them that are scored.
