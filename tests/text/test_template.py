@@ -192,7 +192,7 @@ def test_a_difference_says_where_and_what():  # field: T3
         (says("user", "q"), says("assistant", "a"), says("user", "q"), says("assistant", "b"))
     )
     assert thought is not None
-    assert "think" in thought
+    assert "|<|t|h|i" in thought
 
 
 # -- what may be wrong with a tokenizer --------------------------------------------------------------------------------
