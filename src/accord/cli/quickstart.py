@@ -68,7 +68,7 @@ def print_summary(console: Console, summary: dict[str, Any], out: Path) -> None:
     """Print the results of all policies, where the report is, and two commands to try."""
     table = Table(title="held-out prompts", title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     table.add_column("policy", style="cyan", no_wrap=True)
-    for heading in ("sentiment", "95% interval", "reward", "KL", "wins", "tokens", "perplexity"):
+    for heading in ("sentiment", "95% CI", "reward", "KL", "wins", "tokens", "ppl"):
         table.add_column(heading, justify="right", no_wrap=True)
     for policy, found in summary["stages"].items():
         table.add_row(policy, *_figures(found))

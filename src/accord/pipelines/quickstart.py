@@ -250,7 +250,7 @@ def train_dpo(config: QuickstartConfig, recipe: Recipe, display: Display) -> flo
 
 
 class Watch:
-    """Gold reward, reward-model score and KL of a live policy on the held-out prompts, one response each."""
+    """Gold reward, reward-model score and KL of a live policy on every second held-out prompt, one response each."""
 
     def __init__(self, config: QuickstartConfig, recipe: Recipe) -> None:
         self.config, self.recipe = config, recipe
@@ -261,7 +261,7 @@ class Watch:
         from accord.train.scoring import all_sequence_logprobs
 
         reference, reward = self._models or self._load(template, precision)
-        prompts = read_prompts("held-out", self.recipe)
+        prompts = read_prompts("held-out", self.recipe)[::2]
         responder = Responder(
             prompts=prompts, samples=1, max_new_tokens=self.recipe.max_new_tokens, seed=self.config.seed + 1
         )

@@ -38,6 +38,7 @@ class Recipe:
         ppo_epochs: passes over the training prompts, each prompt rolled out once per pass.
         ppo_prompts: prompts of one rollout; split into `ppo_minibatches` optimiser steps.
         batch_size: prompts per optimiser step of SFT, reward model and DPO.
+        micro_tokens: token budget of a forward pass; it decides the peak of memory.
         watch_steps: evaluations on held-out prompts while DPO and PPO train, for the reward-versus-KL figure.
     """
 
@@ -46,19 +47,19 @@ class Recipe:
     samples: int = 4
     max_new_tokens: int = 24
     held_out_samples: int = 4
-    sft_epochs: int = 1
+    sft_epochs: int = 2
     sft_rate: float = 5e-5
     reward_rate: float = 1e-4
     dpo_rate: float = 2e-5
     dpo_beta: float = 0.1
-    ppo_rate: float = 2e-5
-    ppo_kl: float = 0.05
+    ppo_rate: float = 1e-5
+    ppo_kl: float = 0.15
     ppo_epochs: int = 1
     ppo_prompts: int = 16
     ppo_minibatches: int = 4
     batch_size: int = 8
     watch_steps: int = 2
-    micro_tokens: int = 2048
+    micro_tokens: int = 1024
 
 
 FULL = Recipe()
