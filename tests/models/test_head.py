@@ -154,6 +154,16 @@ def test_bf16_stays_near_fp32_however_many_chunks_are_summed(monkeypatch):  # fi
             assert float((found - expected).norm() / expected.norm()) < 0.01
 
 
+def test_a_long_sum_over_chunks_does_not_stall_in_bf16(monkeypatch):  # field: S6
+    """1,024 equal terms, one a chunk: a sum in bf16 stops growing where a term is less than half its last bit."""
+    monkeypatch.setattr(module, "CHUNK_BYTES", 4 * 4)
+    weight = torch.zeros(4, 1, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        logprob_T, _ = token_logprob(torch.ones(1024, 1), Head(weight), torch.zeros(1024, dtype=torch.int64))
+    logprob_T.sum().backward()
+    assert_close(weight.grad[:, 0], torch.tensor([768.0, -256, -256, -256]))
+
+
 def test_gradients_are_made_only_for_what_asks():
     hidden, weight, _, token_T, *_ = parts()
     token_logprob(hidden, Head(weight.detach()), token_T)[0].sum().backward()  # LoRA: the head is frozen
