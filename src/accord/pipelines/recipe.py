@@ -35,12 +35,9 @@ from accord.pipelines.settings import (
     settings_of,
     show,
 )
-from accord.train.configs import TrainConfig
+from accord.train.configs import FREE_TO_CHANGE, TrainConfig
 
-__all__ = ["FREE_TO_CHANGE", "Recipe", "Stage", "read_recipe"]
-
-FREE_TO_CHANGE = frozenset({"out", "save_every"})
-"""Settings that say where and how often to save, not what is computed: a run stays valid when they change."""
+__all__ = ["Recipe", "Stage", "read_recipe"]
 
 REFERENCE = re.compile(r"\{([^{}]*)\}")
 KEYS = ("out", "defaults", "stages")

@@ -11,7 +11,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-__all__ = ["DpoConfig", "PpoConfig", "RewardConfig", "SftConfig", "TrainConfig"]
+__all__ = ["FREE_TO_CHANGE", "DpoConfig", "PpoConfig", "RewardConfig", "SftConfig", "TrainConfig"]
+
+
+FREE_TO_CHANGE = frozenset({"out", "save_every"})
+"""Settings that say where and how often to save, not what is computed: a run stays valid when they change."""
 
 
 def _as_tuple(value: Any) -> Any:

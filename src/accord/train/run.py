@@ -30,13 +30,11 @@ import torch
 import yaml
 
 from accord import __version__
-from accord.train.configs import TrainConfig
+from accord.train.configs import FREE_TO_CHANGE, TrainConfig
 from accord.train.metrics import METRICS
 
 __all__ = ["Run", "environment", "settle_config", "write_atomically", "write_text"]
 
-# Settings that say how long or where to look, not what is computed: a finished part stays valid when they change.
-FREE_TO_CHANGE = {"out", "save_every"}
 VERSIONED = ("torch", "transformers", "peft", "tokenizers", "safetensors", "numpy", "accord-align")
 
 
