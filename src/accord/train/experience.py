@@ -112,7 +112,7 @@ def collect(  # noqa: PLR0913 - one rollout needs every part of the run
     logprob_NT, reference_NT, value_NT = _score(responses.trees, actor, mask_NT, config, precision)
     gap = _check_gap(rows, logprob_NT, mask_NT)
 
-    finished_N = torch.tensor([rollout.tokens[-1] == 2 for rollout in rows])
+    finished_N = torch.tensor([rollout.finish == "stop" for rollout in rows])
     normal_N = advantages.normalise_score(score_N, mean=reward.mean, std=reward.std, clip=config.score_clip)
     kl_NT = kl.k1(logprob_NT, reference_NT)
     reward_NT = advantages.token_rewards(
