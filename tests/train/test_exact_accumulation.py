@@ -3,6 +3,7 @@
 field: G1, G2, K2, M4
 """
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,7 @@ from torch.testing import assert_close
 from transformers import AutoModelForSequenceClassification
 
 from accord.data.batches import Preference
-from accord.models.score import prepare, response_scores, rewards
+from accord.models.score import prepare, response_scores, rewards, values
 from accord.records import Message
 from accord.train import policy, preference, reward, sft
 from accord.train.configs import DpoConfig, PpoConfig
@@ -162,6 +163,29 @@ def tiny_reference() -> nn.Module:
     return model
 
 
+def ppo_by_definition(made: Experience, chosen: tuple[int, ...], actor: Actor) -> float:
+    """Each response alone, token by token, the mean over the tokens of the minibatch; settings as in `test_ppo`."""
+    terms = []
+    for b in chosen:
+        for k, branch in enumerate(made.responses.trees[b].branches):
+            batch = pack([PromptTree(made.responses.trees[b].prompt, (branch,))])
+            scores = response_scores(actor.policy, batch, entropy=True, value_head=actor.value_head)
+            value_T = scores.value_T if actor.critic is None else values(actor.critic, batch)
+            row = made.first_B[b] + k
+            for t in range(len(branch.tokens)):
+                old, old_value, advantage, target = (
+                    float(table[row, t])
+                    for table in (made.logprob_NT, made.value_NT, made.advantage_NT, made.return_NT)
+                )
+                ratio = math.exp(float(scores.logprob_T[t]) - old)
+                surrogate = min(ratio * advantage, min(max(ratio, 0.7), 1.3) * advantage)
+                value = float(value_T[t])
+                near = old_value + min(max(value - old_value, -0.4), 0.4)
+                worst = max((value - target) ** 2, (near - target) ** 2) / 2
+                terms.append(-surrogate + 0.1 * worst - 0.03 * float(scores.entropy_T[t]))
+    return sum(terms) / len(terms)
+
+
 @pytest.mark.parametrize("critic", ["shared", "separate"])
 def test_ppo(critic):
     trees = ragged([[3, 9], [4, 1], [12, 2], [1, 20], [6, 6]])
@@ -170,8 +194,8 @@ def test_ppo(critic):
     mask_NT = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
 
     def table(scale: float, mean: float = 0.0) -> torch.Tensor:
-        values = torch.randn(mask_NT.shape, generator=generator, dtype=torch.float64) * scale + mean
-        return values.masked_fill(~mask_NT, float("nan"))  # what lies outside the mask is never looked at
+        entries = torch.randn(mask_NT.shape, generator=generator, dtype=torch.float64) * scale + mean
+        return entries.masked_fill(~mask_NT, float("nan"))  # what lies outside the mask is never looked at
 
     prompts = [(Message(role="user", content="q"),)] * 5
     made = Experience(
@@ -191,6 +215,7 @@ def test_ppo(critic):
         parts = [part for part in (model, head, value_model) if part is not None]
         results[budget] = (figures["loss"], gradient(*parts), figures)
     check_same(results)
+    assert results[16][0] == pytest.approx(ppo_by_definition(made, (3, 0, 4, 1), actor), rel=1e-5)
     assert results[16][2]["entropy"] > 0  # field: S3
     assert 0 < results[16][2]["clip_fraction"] < 1
 

@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 
 __all__ = ["Head", "head_of", "token_logprob"]
 
-CHUNK_BYTES = 96 * 2**20  # of float32 logits held at once; the result does not depend on it
+CHUNK_BYTES = 48 * 2**20  # of float32 logits held at once; the result does not depend on it
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ Every stage leaves its result in the run folder and is skipped when it is there:
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
 import resource
 import sys
@@ -94,6 +96,7 @@ class Clock:
         began = time.monotonic()
         done = work()
         # A training job knows the time of its earlier parts; the others start over.
+        give_memory_back()
         self.seconds[stage] = round(done if isinstance(done, float) else time.monotonic() - began, 1)
         self.peak_memory_gb = round(max(self.peak_memory_gb, _peak_memory_gb()), 2)
         state = {"seconds": self.seconds, "peak_memory_gb": self.peak_memory_gb}
@@ -254,13 +257,13 @@ class Watch:
 
     def __init__(self, config: QuickstartConfig, recipe: Recipe) -> None:
         self.config, self.recipe = config, recipe
-        self._models: tuple[Any, Any] | None = None
 
     def __call__(self, model: Any, template: Any, precision: Any) -> dict[str, float]:
         """Figures to log."""
         from accord.train.scoring import all_sequence_logprobs
 
-        reference, reward = self._models or self._load(template, precision)
+        # Loaded for each look and let go after it: memory peaks in the optimiser steps in between.
+        reference, reward = self._load(template, precision)
         prompts = read_prompts("held-out", self.recipe)[::2]
         responder = Responder(
             prompts=prompts, samples=1, max_new_tokens=self.recipe.max_new_tokens, seed=self.config.seed + 1
@@ -286,8 +289,16 @@ class Watch:
         prepare(reference)
         precision.freeze(reference)
         reward = load_reward(str(self.config.out / "reward"), template, precision.name, self.recipe.micro_tokens)
-        self._models = (reference, reward)
-        return self._models
+        return reference, reward
+
+
+def give_memory_back() -> None:
+    """Return what a stage's models took to the system; glibc keeps freed memory to itself otherwise."""
+    gc.collect()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
 
 
 def _seconds(folder: Path) -> float:

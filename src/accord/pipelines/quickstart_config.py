@@ -58,7 +58,7 @@ class Recipe:
     ppo_prompts: int = 16
     ppo_minibatches: int = 4
     batch_size: int = 8
-    watch_steps: int = 2
+    watch_steps: int = 1
     micro_tokens: int = 1024
 
 

@@ -45,7 +45,8 @@ def evaluate(config: QuickstartConfig, recipe: Recipe, prompts: Sequence[Convers
         prepare(model)
         precision.freeze(model)
         responses[stage] = responder(model, template, precision, _advance(display, number * each))
-        own[stage] = all_sequence_logprobs(model, responses[stage].trees, precision, recipe.micro_tokens).tolist()
+        if stage in ("ppo", "dpo"):
+            own[stage] = all_sequence_logprobs(model, responses[stage].trees, precision, recipe.micro_tokens).tolist()
     for judge in ("base", "sft"):
         model, tokenizer = load_policy(_model_of(config, judge))
         prepare(model)
@@ -54,6 +55,7 @@ def evaluate(config: QuickstartConfig, recipe: Recipe, prompts: Sequence[Convers
             stage: all_sequence_logprobs(model, responses[stage].trees, precision, recipe.micro_tokens).tolist()
             for stage in POLICIES
         }
+    own |= {judge: columns[judge][judge] for judge in ("base", "sft")}
     reward = load_reward(str(config.out / "reward"), template, precision.name, recipe.micro_tokens)
     lines = []
     for stage in POLICIES:
