@@ -161,7 +161,8 @@ def load(arguments: argparse.Namespace) -> Chat:
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.bfloat16 if Precision("auto", device).name == "bf16" else torch.float32
-    model, tokenizer = load_policy(arguments.model, dtype=dtype, device=device)
+    model, tokenizer = load_policy(arguments.model, device=device)
+    model = model.to(dtype)  # after an adapter was merged: its small changes would vanish in bf16
     template = Template(tokenizer)
     sampler = NativeSampler(model, end_ids=template.end_ids)
     room = getattr(model.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize

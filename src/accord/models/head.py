@@ -47,7 +47,7 @@ class Head:
 def head_of(model: nn.Module) -> Head:
     """Read the head off a transformers causal model (PEFT-wrapped or not)."""
     output: Any = model.get_output_embeddings()  # type: ignore[operator]
-    config: Any = model.config
+    config: Any = model.config.get_text_config()  # type: ignore[operator, union-attr]
     scale = getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
     return Head(output.weight, getattr(output, "bias", None), scale, getattr(config, "final_logit_softcapping", None))
 

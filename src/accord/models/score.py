@@ -110,14 +110,42 @@ def prepare(model: nn.Module) -> str | None:
         reason = None if gap < 1e-3 else f"states of a tree differ by {gap:.2g} from those of single rows"
     if reason is not None:
         base.set_attn_implementation(own)
+    _check_head(model)
     return reason
+
+
+@torch.no_grad()
+def _check_head(model: nn.Module) -> None:
+    """Our log-probabilities are the model's own.
+
+    Raises: ValueError: the model does more to its logits than `head_of` knows; training it would be silently wrong.
+    """
+    base: Any = base_of(model)
+    if base.get_output_embeddings() is None:
+        return  # a classifier
+    token_T = torch.arange(1, 9, device=next(base.parameters()).device)
+    training = model.training
+    model.eval()
+    try:
+        ids = token_T.unsqueeze(0)
+        state_TD = trunk(model)(input_ids=ids, use_cache=False).last_hidden_state[0]
+        ours, _ = token_logprob(state_TD, head_of(model), token_T)
+        logits_TV = base(input_ids=ids, use_cache=False).logits[0].float()
+    finally:
+        model.train(training)
+    gap = float((ours - logits_TV.log_softmax(-1).gather(-1, token_T.unsqueeze(-1)).squeeze(-1)).abs().max())
+    if not gap < 0.02:
+        raise ValueError(
+            f"{type(base).__name__} does more to its logits than weights, bias, scale and cap of its head: "
+            f"log-probabilities would be off by {gap:.2g} nats; this model family is not supported"
+        )
 
 
 @torch.no_grad()
 def _tree_gap(model: nn.Module) -> float:
     """Largest relative difference of states between a pack of two trees and one row per response."""
     base: Any = base_of(model)
-    window = getattr(base.config, "sliding_window", None) or 0
+    window = getattr(base.config.get_text_config(), "sliding_window", None) or 0
     size = min(window + 4, 600) if window else 12  # the prompt must outgrow the window for the check to see it
     vocabulary = base.get_input_embeddings().num_embeddings
     ids = [(7 * i * i + 3 * i + 1) % vocabulary for i in range(size + 40)]

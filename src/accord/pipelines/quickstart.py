@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from accord.pipelines.held_out import Responder, gold_rewards
 from accord.pipelines.quickstart_config import FAST, FULL, QuickstartConfig, Recipe
@@ -46,16 +46,14 @@ def run(config: QuickstartConfig, display: StagesDisplay) -> dict[str, Any]:
     """Run, or continue, or find finished; returns what is in summary.json."""
     from accord.evaluate.report import write_report
     from accord.models.load import resolve
-    from accord.train.run import environment, settle_config, write_text
+    from accord.train.run import settle_config, write_text
 
     recipe = FAST if config.fast else FULL
     out = config.out
+    source = resolve(config.model)  # a wrong name must not bind the folder
     out.mkdir(parents=True, exist_ok=True)
     settle_config(out, {"job": "quickstart", **config.model_dump(mode="json")})
-    source = resolve(config.model)
-    facts = {"job": "quickstart", "seed": config.seed, "command": " ".join(sys.argv), **environment()}
-    facts |= {"model": source.name, "model_fingerprint": source.fingerprint, "recipe": vars(recipe)}
-    write_text(out / "manifest.json", json.dumps(facts, indent=2))
+    settle_manifest(out, config, {"model_fingerprint": source.fingerprint, "recipe": vars(recipe)})
 
     clock = Clock(out, display)
     clock.time("rollouts", lambda: sample_and_rank(config, recipe, display))
@@ -68,6 +66,39 @@ def run(config: QuickstartConfig, display: StagesDisplay) -> dict[str, Any]:
     write_text(out / "summary.json", json.dumps(summary, indent=2))
     write_report(out)
     return summary
+
+
+def settle_manifest(out: Path, config: QuickstartConfig, facts: dict[str, Any]) -> None:
+    """Write manifest.json once; later calls must start from the same model with the same recipe.
+
+    Raises: ValueError: stages that are done were made by another recipe or from another model.
+    """
+    import torch
+
+    from accord.train.loop import Precision
+    from accord.train.run import environment, write_text
+
+    path = out / "manifest.json"
+    if path.exists() and (out / "clock.json").exists():
+        found = json.loads(path.read_text(encoding="utf8"))
+        for key, value in facts.items():
+            if found.get(key) != json.loads(json.dumps(value)):
+                raise ValueError(
+                    f"{out} holds stages made with another {key.replace('_', ' ')} (by accord "
+                    f"{found['versions']['accord-align']}); give another --out, or delete the folder to start over"
+                )
+        return
+    # Measured once: models of one experiment are compared, so they share their arithmetic.
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    facts |= {"precision": Precision("auto", device).name, "model": config.model, "seed": config.seed}
+    facts |= {"job": "quickstart", "command": " ".join(sys.argv), **environment()}
+    write_text(path, json.dumps(facts, indent=2))
+
+
+def precision_of(out: Path) -> Literal["fp32", "bf16"]:
+    """The arithmetic of all stages, as the manifest has it."""
+    name: Literal["fp32", "bf16"] = json.loads((out / "manifest.json").read_text(encoding="utf8"))["precision"]
+    return name
 
 
 class Clock:
@@ -124,7 +155,7 @@ def sample_and_rank(config: QuickstartConfig, recipe: Recipe, display: Display) 
     folder.mkdir(exist_ok=True)
     prompts = read_prompts("train", recipe)
     model, tokenizer = load_policy(config.model)
-    template, precision = Template(tokenizer), Precision("auto", device_of(model))
+    template, precision = Template(tokenizer), Precision(precision_of(config.out), device_of(model))
     responder = Responder(
         prompts=prompts, samples=recipe.samples, max_new_tokens=recipe.max_new_tokens, seed=config.seed
     )
@@ -147,10 +178,10 @@ def sample_and_rank(config: QuickstartConfig, recipe: Recipe, display: Display) 
         demonstrations.append({"prompt": rows, "response": said[gold.index(order[0])]})
     if arbitrary:
         display.note(f"{arbitrary} of {len(prompts)} prompts: all responses tie; --fast ranks them arbitrarily")
-    if not rankings:
+    if len(rankings) < 2:
         raise ValueError(
-            f"{config.model}: the responses to every prompt tie under the gold reward (VADER sentiment), so there is "
-            "nothing to learn from; start from a model that writes English"
+            f"{config.model}: the responses to nearly every prompt tie under the gold reward (VADER sentiment), so "
+            "there is nothing to learn from; start from a model that writes English"
         )
     for name, lines in {
         "rankings": rankings,
@@ -172,6 +203,7 @@ def train_sft(config: QuickstartConfig, recipe: Recipe, display: Display) -> flo
         learning_rate=recipe.sft_rate,
         batch_size=recipe.batch_size,
         micro_tokens=recipe.micro_tokens,
+        precision=precision_of(config.out),
         seed=config.seed,
     )
     return _seconds(sft.run(job, display))
@@ -190,6 +222,7 @@ def train_reward(config: QuickstartConfig, recipe: Recipe, display: Display) -> 
         learning_rate=recipe.reward_rate,
         batch_size=recipe.batch_size,
         micro_tokens=recipe.micro_tokens,
+        precision=precision_of(config.out),
         eval_every=10_000,  # after the last step
         seed=config.seed,
     )
@@ -201,9 +234,10 @@ def split_rankings(out: Path) -> tuple[Path, Path]:
     from accord.train.run import write_text
 
     lines = (out / "data/rankings.jsonl").read_text(encoding="utf8").splitlines(keepends=True)
+    every = min(6, len(lines))  # at least one is kept back
     paths = (out / "data/rankings.train.jsonl", out / "data/rankings.held-out.jsonl")
     for path, chosen in zip(paths, (False, True), strict=True):
-        write_text(path, "".join(line for i, line in enumerate(lines) if (i % 6 == 5) is chosen))
+        write_text(path, "".join(line for i, line in enumerate(lines) if (i % every == every - 1) is chosen))
     return paths
 
 
@@ -226,6 +260,7 @@ def train_ppo(config: QuickstartConfig, recipe: Recipe, display: Display) -> flo
         learning_rate=recipe.ppo_rate,
         kl_beta=recipe.ppo_kl,
         micro_tokens=recipe.micro_tokens,
+        precision=precision_of(config.out),
         save_every=8,
         eval_every=max(1, rollouts * recipe.ppo_minibatches // (recipe.watch_steps + 1)),
         seed=config.seed,
@@ -246,6 +281,7 @@ def train_dpo(config: QuickstartConfig, recipe: Recipe, display: Display) -> flo
         learning_rate=recipe.dpo_rate,
         batch_size=recipe.batch_size,
         micro_tokens=recipe.micro_tokens,
+        precision=precision_of(config.out),
         eval_every=max(1, steps // (recipe.watch_steps + 1)),
         seed=config.seed,
     )

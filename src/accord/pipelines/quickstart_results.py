@@ -36,12 +36,13 @@ def evaluate(config: QuickstartConfig, recipe: Recipe, prompts: Sequence[Convers
         max_new_tokens=recipe.max_new_tokens,
         seed=config.seed + 2,
     )
+    arithmetic = json.loads((config.out / "manifest.json").read_text(encoding="utf8"))["precision"]
     each = len(prompts) * recipe.held_out_samples
     display.begin("evaluation", each * len(POLICIES))
     responses, own, columns = {}, {}, {}
     for number, stage in enumerate(POLICIES):
         model, tokenizer = load_policy(_model_of(config, stage))
-        template, precision = Template(tokenizer), Precision("auto", device_of(model))
+        template, precision = Template(tokenizer), Precision(arithmetic, device_of(model))
         prepare(model)
         precision.freeze(model)
         responses[stage] = responder(model, template, precision, _advance(display, number * each))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 __all__ = ["FREE_TO_CHANGE", "DpoConfig", "PpoConfig", "RewardConfig", "SftConfig", "TrainConfig"]
 
@@ -90,7 +90,9 @@ class PpoConfig(TrainConfig):
     ppo_epochs: int = Field(2, ge=1, description="passes over each rollout")
     max_new_tokens: int = Field(64, ge=1, description="tokens of a sampled response at most")
     temperature: float = Field(1.0, gt=0, description="sampling temperature; ratios and KL are taken under it")
-    kl_beta: float = Field(0.02, ge=0, description="penalty per nat of KL to the reference, in reward units")
+    kl_beta: float = Field(
+        0.02, ge=0, description="penalty per nat of KL to the reference, in units of the (normalised) reward"
+    )
     kl_target: float | None = Field(
         None, gt=0, description="nats per response; given, kl_beta adapts to hold the KL there (Ziegler et al.)"
     )
@@ -104,10 +106,16 @@ class PpoConfig(TrainConfig):
     gamma: float = Field(1.0, ge=0, le=1, description="discount per token")
     lam: float = Field(0.95, ge=0, le=1, description="lambda of generalised advantage estimation")
     critic: Literal["shared", "separate"] = Field(
-        "shared", description="value head on the policy's trunk, or a value model of its own"
+        "shared", description="value head on the policy's trunk, or a value model of its own, all of it trained"
     )
     stop_kl: float | None = Field(
         None, gt=0, description="nats per token; a rollout's epochs end when KL(old || new) passes 1.5 times this"
     )
     score_clip: float | None = Field(None, gt=0, description="bound on a score in units of its deviation; none: off")
     missing_eos_penalty: float = Field(0.0, ge=0, description="taken from the score of a response cut off by length")
+
+    @model_validator(mode="after")
+    def _adaptive_needs_a_start(self) -> PpoConfig:
+        if self.kl_target is not None and self.kl_beta == 0:
+            raise ValueError("kl_target adapts kl_beta by factors, so kl_beta must start above 0")
+        return self

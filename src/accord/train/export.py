@@ -15,13 +15,18 @@ from accord.text import Template
 
 __all__ = ["save_policy", "save_reward_model"]
 
+SAMPLING_DEFAULTS = {"temperature": 1.0, "top_p": 1.0, "top_k": 50, "typical_p": 1.0, "min_p": None}
+
 
 def save_policy(model: Any, template: Template, folder: Path, *, value_head: torch.nn.Module | None = None) -> None:
     """A causal model (or its adapter), the tokenizer with the chat template it was trained with, and where to stop."""
     base = base_of(model)
-    base.generation_config.eos_token_id = list(template.end_ids)  # type: ignore[union-attr]
+    settings: Any = base.generation_config
+    settings.eos_token_id = list(template.end_ids)
+    if any(getattr(settings, name, None) not in (None, default) for name, default in SAMPLING_DEFAULTS.items()):
+        settings.do_sample = True  # hub models often set a temperature without it; that cannot be saved
     _save(model, template, folder)
-    base.generation_config.save_pretrained(folder)  # type: ignore[operator, union-attr]
+    settings.save_pretrained(folder)
     if value_head is not None:
         save_file(
             {name: value.contiguous() for name, value in value_head.state_dict().items()},
@@ -30,10 +35,13 @@ def save_policy(model: Any, template: Template, folder: Path, *, value_head: tor
 
 
 def save_reward_model(model: Any, template: Template, folder: Path, *, mean: float, std: float) -> None:
-    """A one-label sequence classifier (or its adapter), and the moments of its scores on the training responses.
+    """A one-label sequence classifier (adapters merged), and the moments of its scores on the training responses.
 
     PPO subtracts the mean and divides by the deviation; the model's own score stays raw in every library.
     """
+    if getattr(model, "peft_config", None):
+        # Merged: an adapter does not carry the label count and padding token that other libraries score with.
+        model = model.float().merge_and_unload()
     _save(model, template, folder)
     scale = {"mean": mean, "std": std, "meaning": "moments of the score over the responses it was trained on"}
     (folder / "accord_reward.json").write_text(json.dumps(scale, indent=2), encoding="utf8")

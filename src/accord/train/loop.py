@@ -150,7 +150,8 @@ def set_up(model: Any, config: TrainConfig, run: Run, display: Display, *, keep:
         precision.freeze(model)
         source = resolve(config.model)
         # Weights with an earlier adapter merged into them stand in no folder: such a run saves the whole model.
-        model = add_lora(model, config.lora_rank, config.seed, base="" if source.base else str(source.path), keep=keep)
+        base_name = source.name if source.kind == "hub" else str(source.path)
+        model = add_lora(model, config.lora_rank, config.seed, base="" if source.base else base_name, keep=keep)
     else:
         model.requires_grad_(True)
     count = sum(p.numel() for p in trainable(model))

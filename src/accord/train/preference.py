@@ -124,13 +124,17 @@ def with_reference(
     """Attach the starting model's log-probabilities, from the run folder if an earlier part of this run made them."""
     path = run.folder / "reference.pt"
     trees = [item.tree for item in items]
-    if not path.exists():
+    # Integers hash alike in every process; another template, tokenizer or data file gives other tokens.
+    key = hash(tuple((tree.prompt, tuple(branch.tokens for branch in tree.branches)) for tree in trees))
+    known = torch.load(path, weights_only=True) if path.exists() else {}
+    if known.get("key") != key:
         display.begin("reference log-probabilities", len(items))
         logprob_N = all_sequence_logprobs(
             model, trees, precision, config.micro_tokens, lambda done: display.update(done, {})
         )
-        write_atomically(path, lambda aside: torch.save(logprob_N, aside))
-    logprob_N = torch.load(path, weights_only=True)
+        known = {"key": key, "logprob_N": logprob_N}
+        write_atomically(path, lambda aside: torch.save(known, aside))
+    logprob_N = known["logprob_N"]
     rows = (logprob_N[first : first + len(tree.branches)] for first, tree in zip(firsts(trees), trees, strict=True))
     return [(item, tuple(row.tolist())) for item, row in zip(items, rows, strict=True)]
 

@@ -30,6 +30,7 @@ import torch
 import yaml
 
 from accord import __version__
+from accord.data.files import sha256
 from accord.train.configs import FREE_TO_CHANGE, TrainConfig
 from accord.train.metrics import METRICS
 
@@ -45,9 +46,14 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     write(aside)
     for part in [aside, *aside.rglob("*")] if aside.is_dir() else [aside]:
         _flush(part)
-    if path.is_dir():
-        _remove(path)
-    os.replace(aside, path)
+    if path.is_dir():  # a folder cannot be renamed over a full one; the moment without it is two renames short
+        before = path.with_name(f".{path.name}.before")
+        _remove(before)
+        os.replace(path, before)
+        os.replace(aside, path)
+        _remove(before)
+    else:
+        os.replace(aside, path)
     _flush(path.parent)
 
 
@@ -68,6 +74,9 @@ class Run:
         self.finished = (self.folder / "done.json").exists()
         try:
             settle_config(self.folder, self._resolved())
+            if self.finished:
+                self._check_inputs()
+                _remove(self.folder / "checkpoints")  # a kill right behind done.json left them
         except ValueError:
             self.close()
             raise
@@ -90,6 +99,17 @@ class Run:
     def _resolved(self) -> dict[str, Any]:
         return {"job": self.job, **self.config.model_dump(mode="json")}
 
+    def _check_inputs(self) -> None:
+        """A finished run is reused only for the data it was made from, as far as that is still there."""
+        for name in ("data", "eval_data"):
+            for entry in self.known(name) or []:
+                path = Path(entry["file"])
+                if path.is_file() and sha256(path) != entry["sha256"]:
+                    raise ValueError(
+                        f"{self.folder} is finished, but {path} has changed since; give another --out, or delete the "
+                        "folder to train on the file as it is now"
+                    )
+
     def begin(self, **facts: Any) -> None:
         """Write the manifest. On a resumed run everything that decides the numbers must be as it was."""
         path = self.folder / "manifest.json"
@@ -98,6 +118,9 @@ class Run:
             found = json.loads(path.read_text(encoding="utf8"))
             for key in ("data", "eval_data", "model_fingerprint", "precision", "reward"):
                 if key in found and found[key] != facts.get(key):
+                    if not has_results(self.folder):
+                        clear_start(self.folder)
+                        break
                     raise ValueError(
                         f"{self.folder}: {key} was {found[key]!r} when the run began and is {facts.get(key)!r} now; "
                         "restore it to continue, or give another --out for a new run"
@@ -203,18 +226,37 @@ class Run:
 def settle_config(folder: Path, wanted: Mapping[str, Any]) -> None:
     """Write config.yaml, or check that the run which is there was asked for with the same settings.
 
-    Raises: ValueError: a setting that decides the result differs.
+    A run that failed before it had a result worth keeping binds nobody: what little it left is cleared.
+
+    Raises: ValueError: a setting that decides the result differs from that of a run with results.
     """
     path = folder / "config.yaml"
-    if path.exists():
-        found = yaml.safe_load(path.read_text(encoding="utf8"))
-        for key in sorted((wanted.keys() | found.keys()) - FREE_TO_CHANGE):
-            if wanted.get(key) != found.get(key):
-                raise ValueError(
-                    f"{folder} holds a run with {key} = {found.get(key)!r}, asked for is {wanted.get(key)!r}; "
-                    "give the same settings to continue it, another --out for a new run, or delete the folder"
-                )
+    found = yaml.safe_load(path.read_text(encoding="utf8")) if path.exists() else wanted
+    changed = [
+        key for key in sorted((wanted.keys() | found.keys()) - FREE_TO_CHANGE) if wanted.get(key) != found.get(key)
+    ]
+    if changed and has_results(folder):
+        key = changed[0]
+        raise ValueError(
+            f"{folder} holds a run with {key} = {found.get(key)!r}, asked for is {wanted.get(key)!r}; "
+            "give the same settings to continue it, another --out for a new run, or delete the folder"
+        )
+    if changed:
+        clear_start(folder)
     write_text(path, yaml.safe_dump(dict(wanted), sort_keys=False, allow_unicode=True))
+
+
+def has_results(folder: Path) -> bool:
+    """Whether a run has something to continue from: a checkpoint, a finished stage, or its end."""
+    return any((folder / name).exists() for name in ("done.json", "clock.json")) or bool(
+        list((folder / "checkpoints").glob("step-*.pt"))
+    )
+
+
+def clear_start(folder: Path) -> None:
+    """Remove what a run without results left: it belongs to settings or data that are no longer asked for."""
+    for name in ("manifest.json", "reference.pt", "metrics.jsonl", "samples.jsonl", "bad_rows.jsonl"):
+        _remove(folder / name)
 
 
 def write_text(path: Path, text: str) -> None:
