@@ -156,6 +156,8 @@ def test_stages_run_in_order_and_finished_ones_are_skipped(
     assert main(["run", str(path)]) == 0
     assert ran == ["first", "judge", "second"]
     (tmp_path / "runs" / "second" / "done.json").unlink()
+    (tmp_path / "runs" / "second" / "checkpoints").mkdir()
+    (tmp_path / "runs" / "second" / "checkpoints" / "step-00000002.pt").touch()
     capsys.readouterr()
     assert main(["run", str(path)]) == 0
     assert ran == ["first", "judge", "second", "second"]

@@ -66,7 +66,8 @@ class Stage:
         """Whether the run folder holds a finished run, a part of one, or none."""
         if (self.config.out / "done.json").exists():
             return "done"
-        return "started" if (self.config.out / "config.yaml").exists() else "to do"
+        # A run that failed before its first checkpoint has nothing to continue and binds nobody.
+        return "started" if any((self.config.out / "checkpoints").glob("step-*.pt")) else "to do"
 
 
 @dataclass(frozen=True)
