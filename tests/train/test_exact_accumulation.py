@@ -163,6 +163,7 @@ def tiny_reference() -> nn.Module:
     return model
 
 
+@torch.no_grad()
 def ppo_by_definition(made: Experience, chosen: tuple[int, ...], actor: Actor) -> float:
     """Each response alone, token by token, the mean over the tokens of the minibatch; settings as in `test_ppo`."""
     terms = []
