@@ -123,19 +123,24 @@ def test_training_prints_its_plan_the_model_and_what_to_try(folder: Path, tiny_f
 def test_ctrl_c_ends_a_run_with_130_and_says_how_to_go_on(folder: Path, tiny_folder: Path) -> None:
     words = ["train", "sft", "--model", str(tiny_folder), "--data", "good.jsonl", "--out", "run"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "accord", *words, "--epochs", "1000000", "--save-every", "1"],
+        [sys.executable, "-m", "accord", *words, "--epochs", "5000", "--save-every", "1"],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        # A test run in the background ignores Ctrl-C, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     metrics = folder / "run" / "metrics.jsonl"
     deadline = time.monotonic() + 60
     while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    try:
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130, errors
     assert errors.splitlines()[-1] == "stopped; the same command continues the run"
     assert "Traceback" not in errors
