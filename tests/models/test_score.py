@@ -135,12 +135,12 @@ def test_entropy_is_that_of_the_whole_distribution_and_differentiable():
 def test_only_states_that_predict_response_tokens_reach_the_head(monkeypatch):
     from accord.models import head
 
+    model = tiny_llama()
+    prepare(model)
     rows: list[int] = []
     plain = head.Head.logits
     monkeypatch.setattr(head, "CHUNK_BYTES", 3 * 4 * VOCABULARY)  # three tokens a chunk
     monkeypatch.setattr(head.Head, "logits", lambda self, x: rows.append(len(x)) or plain(self, x))
-    model = tiny_llama()
-    prepare(model)
     trees = some_trees()
     scores = response_scores(model, pack(trees))
     assert sum(rows) == scores.logprob_T.numel() == sum(len(b.tokens) for t in trees for b in t.branches)
