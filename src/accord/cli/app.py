@@ -7,12 +7,13 @@ Exit codes: 0 done, 1 unexpected error (with its traceback), 2 something the use
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -114,8 +115,8 @@ def execute(command: Command, words: Sequence[str]) -> int:
     """Run one command and turn what goes wrong into a line and an exit code."""
     try:
         arguments = parser_of(command).parse_args(words)
-        show_notices()
-        code: int = arguments.run_command(arguments)
+        with notices_shown():
+            code: int = arguments.run_command(arguments)
         sys.stdout.flush()
         return code
     except SystemExit as leaving:  # argparse leaves this way after --help
@@ -130,15 +131,22 @@ def execute(command: Command, words: Sequence[str]) -> int:
         return report_exception(error)
 
 
-def show_notices() -> None:
+@contextlib.contextmanager
+def notices_shown() -> Iterator[None]:
     """Notices of the library (a model is converted once, another process is waited for) go to standard error."""
     logger = logging.getLogger("accord")
-    if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("  %(message)s"))
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-        logger.propagate = False
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("  %(message)s"))
+    before = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
 
 
 def report_exception(error: Exception) -> int:

@@ -46,14 +46,12 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     write(aside)
     for part in [aside, *aside.rglob("*")] if aside.is_dir() else [aside]:
         _flush(part)
+    before = path.with_name(f".{path.name}.before")
     if path.is_dir():  # a folder cannot be renamed over a full one; the moment without it is two renames short
-        before = path.with_name(f".{path.name}.before")
         _remove(before)
         os.replace(path, before)
-        os.replace(aside, path)
-        _remove(before)
-    else:
-        os.replace(aside, path)
+    os.replace(aside, path)
+    _remove(before)
     _flush(path.parent)
 
 
@@ -120,6 +118,7 @@ class Run:
                 if key in found and found[key] != facts.get(key):
                     if not has_results(self.folder):
                         clear_start(self.folder)
+                        self._write_bad_rows()
                         break
                     raise ValueError(
                         f"{self.folder}: {key} was {found[key]!r} when the run began and is {facts.get(key)!r} now; "
@@ -156,12 +155,17 @@ class Run:
 
     def set_aside(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Keep rows that could not be read, with the reason, in bad_rows.jsonl."""
-        path = self.folder / "bad_rows.jsonl"
         self._bad_rows[name] = [
             json.dumps({"setting": name, **row}, ensure_ascii=False, default=str) + "\n" for row in rows
         ]
-        write_text(path, "".join(line for lines in self._bad_rows.values() for line in lines))
+        path = self._write_bad_rows()
         self.notify(f"{len(rows)} bad rows of --{name.replace('_', '-')} set aside in {path}")
+
+    def _write_bad_rows(self) -> Path:
+        path = self.folder / "bad_rows.jsonl"
+        if self._bad_rows:
+            write_text(path, "".join(line for lines in self._bad_rows.values() for line in lines))
+        return path
 
     @property
     def seconds(self) -> float:
