@@ -21,7 +21,7 @@ from accord.train.experience import Actor, Experience
 from accord.train.rewards import Responses
 from accord.train.scoring import all_sequence_logprobs, firsts
 from accord.trees import Branch, PromptTree, budget_packs, pack
-from fakes import VOCABULARY, tiny_llama
+from fakes import FAMILIES, VOCABULARY, tiny_llama
 
 BUDGETS = [16, 64, 100_000]
 BASE = {"model": "m", "data": ["d"], "out": "o"}
@@ -219,6 +219,21 @@ def test_ppo(critic):
     assert results[16][0] == pytest.approx(ppo_by_definition(made, (3, 0, 4, 1), actor), rel=1e-5)
     assert results[16][2]["entropy"] > 0  # field: S3
     assert 0 < results[16][2]["clip_fraction"] < 1
+
+
+@pytest.mark.parametrize("make", FAMILIES.values(), ids=FAMILIES)
+@pytest.mark.parametrize("trees_packed", [True, False], ids=["tree", "rows"])
+def test_a_changed_neighbour_changes_no_bit_of_the_others(make, trees_packed):  # field: K1
+    model = make()
+    if trees_packed:
+        assert prepare(model) is None
+    trees = ragged([[3, 9], [4, 1], [12, 2]])
+    turned = PromptTree(trees[1].prompt[::-1], tuple(Branch.response(b.tokens[::-1]) for b in trees[1].branches))
+    with torch.no_grad():
+        before, after = (response_scores(model, pack([trees[0], one, trees[2]])) for one in (trees[1], turned))
+    other = (before.response_T < 2) | (before.response_T > 3)
+    assert torch.equal(before.logprob_T[other], after.logprob_T[other])
+    assert not torch.equal(before.logprob_T[~other], after.logprob_T[~other])
 
 
 def test_a_step_of_eight_rows_is_eight_steps_of_one_added_up():  # field: G1

@@ -372,6 +372,19 @@ def test_a_run_killed_before_it_could_say_it_is_done_only_says_so(job, tiny_fold
     assert (module.run(settings, Quiet()) / "done.json").exists()
 
 
+def test_the_reference_is_asked_once_and_not_again_by_a_continued_run(tiny_folder, tmp_path, monkeypatch):  # field: M2
+    data = comparisons(tmp_path / "c.jsonl", 8)
+    settings = DpoConfig(model=str(tiny_folder), data=[data], eval_data=[data], out=tmp_path / "dpo", epochs=3, **FAST)
+    asked, step, plain = [], loop.optimise, preference.all_sequence_logprobs
+    monkeypatch.setattr(preference, "all_sequence_logprobs", lambda *a: asked.append(len(a[1])) or plain(*a))
+    monkeypatch.setattr(loop, "optimise", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        preference.run(settings, Quiet())
+    monkeypatch.setattr(loop, "optimise", step)
+    preference.run(settings, Quiet())
+    assert asked == [16]  # training and held-out rows, before the first step of three epochs
+
+
 # -- what is not finite ------------------------------------------------------------------------------------------------
 
 
