@@ -31,6 +31,7 @@ from accord.pipelines.settings import (
     shapes_of,
     show,
 )
+from accord.train.configs import TrainConfig
 
 __all__ = ["Parser", "add_config_arguments", "config_from", "flag_of"]
 
@@ -119,7 +120,7 @@ def add_config_arguments(parser: argparse.ArgumentParser, config: type[BaseModel
         group = parser.add_argument_group(title) if names else None
         for name in names:
             assert group is not None
-            _add_flag(group, name, fields[name], shapes[name])
+            _add_flag(group, name, fields[name], shapes[name], _defaults(config, name))
     needed = [_usage(name, shapes[name]) for name in required]
     parser.usage = " ".join(["%(prog)s [FILE.yaml]", *needed, "[--setting VALUE ...]"])
 
@@ -135,9 +136,9 @@ def _metavar(name: str, shape: Shape) -> str:
     return {"int": "N", "float": "X", "text": name.upper(), "path": path, "bool": ""}[shape.kind]
 
 
-def _add_flag(group: Any, name: str, info: FieldInfo, shape: Shape) -> None:
-    common = {"dest": name, "default": argparse.SUPPRESS, "help": _help(info, shape)}
-    if shape.kind == "bool" and not shape.optional and not shape.many:
+def _add_flag(group: Any, name: str, info: FieldInfo, shape: Shape, by_method: Mapping[str, Any]) -> None:
+    common = {"dest": name, "default": argparse.SUPPRESS, "help": _help(info, shape, by_method)}
+    if shape.kind == "bool" and not shape.many:
         group.add_argument(flag_of(name), action=argparse.BooleanOptionalAction, **common)
     elif shape.many:
         group.add_argument(flag_of(name), nargs="+", action="extend", metavar=_metavar(name, shape), **common)
@@ -145,15 +146,31 @@ def _add_flag(group: Any, name: str, info: FieldInfo, shape: Shape) -> None:
         group.add_argument(flag_of(name), metavar=_metavar(name, shape), **common)
 
 
-def _help(info: FieldInfo, shape: Shape) -> str:
+def _defaults(config: type[BaseModel], name: str) -> dict[str, Any]:
+    """Default by method of a setting that not every method of a job reads; empty for all other settings."""
+    if not issubclass(config, TrainConfig):
+        return {}
+    return {method.name: method.reads[name] for method in config.methods().values() if name in method.reads}
+
+
+def _help(info: FieldInfo, shape: Shape, by_method: Mapping[str, Any]) -> str:
     description = (info.description or "").replace("%", "%%")
     if info.is_required():
         return description
+    if by_method:
+        words = {method: _words(value, shape) for method, value in by_method.items()}
+        groups = [
+            f"{word} for {', '.join(m for m in words if words[m] == word)}" for word in dict.fromkeys(words.values())
+        ]
+        return f"{description} (default {'; '.join(groups)})"
     default = info.get_default(call_default_factory=True, validated_data={})
+    return f"{description} (default {_words(default, shape)})"
+
+
+def _words(default: Any, shape: Shape) -> str:
     if shape.kind == "bool":
-        return f"{description} (default {'yes' if default else 'no'})"
-    words = str(default) if shape.kind in ("choice", "text", "path") and default else show(default)
-    return f"{description} (default {words})"
+        return "yes" if default else "no"
+    return str(default) if shape.kind in ("choice", "text", "path") and default else show(default)
 
 
 def config_from(config: type[Config], arguments: argparse.Namespace) -> Config:

@@ -71,10 +71,12 @@ def plan_of_recipe(recipe: Recipe) -> Panel:
 def _inputs(stage: Stage, recipe: Recipe) -> str:
     """Where a stage starts; earlier stages by their names."""
     names = {str(other.config.out): f"{{{other.name}}}" for other in recipe.stages}
-    reward = getattr(stage.config, "reward", None)
+    rewards = [
+        ",".join(names.get(part, part) for part in name.split(",")) for name in getattr(stage.config, "reward", ())
+    ]
     parts = [
         f"model {names.get(stage.config.model, stage.config.model)}",
-        *([f"reward {names.get(reward, reward)}"] if reward else []),
+        *(f"reward {reward}" for reward in rewards),
         *(f"data {path}" for path in stage.config.data),
     ]
     return "\n".join(parts)

@@ -65,7 +65,7 @@ def _plan(job: Job, config: TrainConfig) -> Iterator[tuple[str, str]]:
     if config.eval_data:
         yield "held out", f"{', '.join(map(_file, config.eval_data))}; evaluated every {config.eval_every} steps"
     if isinstance(config, PpoConfig):
-        yield "reward", config.reward
+        yield "reward", ", ".join(config.reward)
         yield "rollouts", f"{config.samples} responses a prompt, at most {config.max_new_tokens} tokens each"
         yield "objective", f"{config.algorithm}, KL penalty {show(config.kl_beta)} per nat"
     if isinstance(config, DpoConfig):

@@ -223,12 +223,17 @@ def _check_references(stages: Sequence[Stage], names: Sequence[str]) -> None:
 
 def _check_sort(stage: Stage, source: Stage) -> None:
     folder, is_reward = str(source.config.out), source.job.name == "reward"
-    if getattr(stage.config, "reward", None) == folder and not is_reward:
+    if folder in _rewards(stage.config) and not is_reward:
         raise SettingsError(
             f"{stage.place}: reward is {{{source.name}}}, a run of {source.job.name}; expected a reward run"
         )
     if stage.config.model == folder and is_reward and stage.job.name != "reward":
         raise SettingsError(f"{stage.place}: model is {{{source.name}}}, a reward model; expected a language model")
+
+
+def _rewards(config: TrainConfig) -> tuple[str, ...]:
+    """Names of a stage's reward sources, the members of ensembles one by one."""
+    return tuple(member for name in getattr(config, "reward", ()) for member in name.split(","))
 
 
 def _check_inputs(stage: Stage, stages: Sequence[Stage]) -> None:

@@ -68,7 +68,7 @@ def run(
         original = None if config.lora_rank else copy.deepcopy(model)
         model, precision = loop.set_up(model, config, run, display)
         actor = make_actor(model, original, config, precision)
-        reward = reward or load_reward(config.reward, template, precision.name, config.micro_tokens)
+        reward = reward or load_reward(config.reward[0], template, precision.name, config.micro_tokens)
         limit = loop.length_limit(model, config, display)
         prompts, rows = read_prompts(config, run, template, "data", limit)
         held_out = read_prompts(config, run, template, "eval_data", limit)[0] if config.eval_data else []
