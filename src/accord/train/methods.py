@@ -341,7 +341,7 @@ METHODS: tuple[Method, ...] = (
             **_KL,
         },
         note="the policy's step is set by max_kl; learning_rate is that of the value function",
-    ),  # fmt: skip
+    ),
     Method(
         job="ppo",
         name="reinforce",
@@ -360,7 +360,7 @@ METHODS: tuple[Method, ...] = (
             **_CRITIC_LOSS,
             **_GRADIENT,
         },
-    ),  # fmt: skip
+    ),
     Method(
         job="ppo",
         name="rloo",
@@ -393,6 +393,6 @@ METHODS: tuple[Method, ...] = (
             "kl_place": "loss",
             "kl_estimator": "k3",
         },
-    ),  # fmt: skip
+    ),
 )
 """In the order of `docs/methods.md`."""
