@@ -20,6 +20,7 @@ __all__ = [
     "Comparison",
     "Conversation",
     "Demonstration",
+    "Feedback",
     "Judgment",
     "Message",
     "Model",
@@ -217,6 +218,23 @@ class Comparison(BaseModel, frozen=True, extra="forbid"):
         return self
 
 
+class Feedback(BaseModel, frozen=True, extra="forbid"):
+    """Thumbs up or down on one response: unpaired, so good and bad responses may answer different prompts.
+
+    Example: `Feedback(prompt="2+2=", response="5", label=False)`.
+    """
+
+    prompt: PromptField = Field(description="messages, or a text: one user message")
+    response: Text = Field(description="the response that was judged")
+    label: bool = Field(strict=True, description="true: thumbs up")
+
+    @model_validator(mode="after")
+    def _check(self) -> Feedback:
+        check_prompt(self.prompt)
+        check_text("response", self.response)
+        return self
+
+
 class Ranking(BaseModel, frozen=True, extra="forbid"):
     """K responses to a prompt and their places.
 
@@ -227,6 +245,9 @@ class Ranking(BaseModel, frozen=True, extra="forbid"):
     prompt: PromptField = Field(description="messages, or a text: one user message")
     responses: tuple[Text, ...] = Field(description="K >= 2 responses; one without text can only have failed")
     ranks: tuple[Rank | None, ...] = Field(description="1 is best, equal numbers tie, null failed; one per response")
+    scores: tuple[Number, ...] | None = Field(
+        default=None, description="how good each response is, in units of the reward that ranked them; none: not said"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Ranking:
@@ -237,6 +258,11 @@ class Ranking(BaseModel, frozen=True, extra="forbid"):
             raise ValueError(
                 f"`ranks` has {len(self.ranks)} entries for {len(self.responses)} responses; expected one per "
                 "response; write equal numbers for a tie, null for a failed one"
+            )
+        if self.scores is not None and len(self.scores) != len(self.responses):
+            raise ValueError(
+                f"`scores` has {len(self.scores)} entries for {len(self.responses)} responses; expected one per "
+                "response; add the missing ones or leave `scores` out"
             )
         seen: dict[str, int | None] = {}
         for number, (response, rank) in enumerate(zip(self.responses, self.ranks, strict=True)):
@@ -342,8 +368,8 @@ def _path(loc: tuple[int | str, ...]) -> str:
     return "".join(parts).lstrip(".")
 
 
-_NAMES = sorted({name for kind in (Message, Demonstration, Response, ResponseSet, Comparison, Ranking, Judgment)
-                 for name in kind.model_fields})  # fmt: skip
+_KINDS = (Message, Demonstration, Response, ResponseSet, Comparison, Feedback, Ranking, Judgment)
+_NAMES = sorted({name for kind in _KINDS for name in kind.model_fields})
 
 
 def _nearest(name: str) -> str:

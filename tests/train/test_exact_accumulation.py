@@ -152,7 +152,8 @@ def test_dpo(loss):
         ]
         model = model_of()
         settings = config.model_copy(update={"micro_tokens": budget})
-        value, totals = preference.accumulate(model, list(zip(items, rows, strict=True)), settings)
+        scored = [preference.Item(preference=item, reference=row) for item, row in zip(items, rows, strict=True)]
+        value, totals = preference.accumulate(model, scored, settings)
         results[budget] = (value, gradient(model), totals.means())
     check_same(results)
 

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from accord.cli.console import output_console, printable, waiting
 from accord.cli.token_text import Mark, legend, token_text
-from accord.records import Comparison, Conversation, Demonstration, Message, Ranking
+from accord.records import Comparison, Conversation, Demonstration, Feedback, Message, Ranking
 
 if TYPE_CHECKING:
     from accord.text import Template
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Row", "Totals", "add_arguments", "inspect_rows", "run"]
 
-KINDS = ("preference", "demonstration", "prompts")
+KINDS = ("preference", "feedback", "demonstration", "prompts")
 COMPARED = 1000
 """Rows of a file whose encoding is compared with the template's own rendering; the rest would only take time."""
 
@@ -202,12 +202,14 @@ def encode(record: Any, template: Template) -> tuple[tuple[str, ...], PromptTree
     if isinstance(record, Demonstration):
         label = "response" if record.trained == "last" else "dialogue"
         return (label,), demonstration_trees([record], template, unlimited)[0][0]
-    if isinstance(record, (Comparison, Ranking)):
+    if isinstance(record, (Comparison, Feedback, Ranking)):
         return _labels(record), preferences([record], template, unlimited)[0][0].tree
     return (), PromptTree(template.prompt(record), (Branch.response((template.end_id,)),))
 
 
-def _labels(record: Comparison | Ranking) -> tuple[str, ...]:
+def _labels(record: Comparison | Feedback | Ranking) -> tuple[str, ...]:
+    if isinstance(record, Feedback):
+        return ("thumbs up",) if record.label else ("thumbs down",)
     if isinstance(record, Comparison):
         return ("chosen", "rejected")
     return tuple("failed" if rank is None else f"rank {rank}" for rank in record.ranks)
@@ -217,6 +219,8 @@ def _content(record: Any) -> Any:
     """What makes two rows the same: prompt and responses, whatever else is noted beside them."""
     if isinstance(record, Comparison):
         return (record.prompt, record.chosen, record.rejected)
+    if isinstance(record, Feedback):
+        return (record.prompt, record.response, record.label)
     if isinstance(record, Ranking):
         return (record.prompt, record.responses, record.ranks)
     return record.conversation if isinstance(record, Demonstration) else record
@@ -233,10 +237,15 @@ def _conversations(record: Any) -> Iterator[Conversation]:
     """Every finished conversation of a record; a bare prompt has none."""
     if isinstance(record, Demonstration):
         yield record.conversation
-    elif isinstance(record, (Comparison, Ranking)):
-        texts = (record.chosen, record.rejected) if isinstance(record, Comparison) else record.responses
-        for text in texts:
+    elif isinstance(record, (Comparison, Feedback, Ranking)):
+        for text in _texts(record):
             yield (*record.prompt, Message(role="assistant", content=text))
+
+
+def _texts(record: Comparison | Feedback | Ranking) -> tuple[str, ...]:
+    if isinstance(record, Comparison):
+        return record.chosen, record.rejected
+    return (record.response,) if isinstance(record, Feedback) else record.responses
 
 
 # -- printing ----------------------------------------------------------------------------------------------------------

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
 import torch
 
-from accord.records import Comparison, Conversation, Demonstration, Ranking
+from accord.records import Comparison, Conversation, Demonstration, Feedback, Ranking
 from accord.text import Template
 from accord.trees import Branch, PromptTree
 
@@ -27,17 +27,21 @@ Item = TypeVar("Item")
 class Preference:
     """A tree with its verdict. A comparison is a ranking of two: ranks (1, 2).
 
+    A thumb on a single response is a ranking of one: (1,) is up, (0,), failed, is down.
+
     Attributes:
-        tree: K >= 2 responses.
+        tree: K >= 2 responses; 1 for a thumb.
         ranks: K integers: 1 is best, equal numbers tie, 0 failed (`accord.losses.listwise`).
         probability: P(the first is better), for comparisons with soft targets, else None.
         margin: how much better, in reward units, or None.
+        scores: K rewards, where the data has them, or None.
     """
 
     tree: PromptTree
     ranks: tuple[int, ...]
     probability: float | None = None
     margin: float | None = None
+    scores: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,18 +121,21 @@ def demonstration_trees(
 
 
 def preferences(
-    records: Iterable[Comparison | Ranking], template: Template, max_length: int
+    records: Iterable[Comparison | Feedback | Ranking], template: Template, max_length: int
 ) -> tuple[list[Preference], Fit]:
-    """Comparisons and rankings as trees of K branches with ranks."""
+    """Comparisons, rankings and thumbs as trees of K branches with ranks."""
 
-    def encode(record: Comparison | Ranking) -> Preference:
+    def encode(record: Comparison | Feedback | Ranking) -> Preference:
+        if isinstance(record, Feedback):
+            return Preference(tree=template.tree(record.prompt, [record.response]), ranks=(int(record.label),))
         if isinstance(record, Comparison):
             tree = template.tree(record.prompt, [record.chosen, record.rejected])
             return Preference(tree=tree, ranks=(1, 2), probability=record.probability, margin=record.margin)
-        return Preference(tree=template.tree(record.prompt, record.responses), ranks=tuple(record.ranks_as_ids()))
+        tree = template.tree(record.prompt, record.responses)
+        return Preference(tree=tree, ranks=tuple(record.ranks_as_ids()), scores=record.scores)
 
     def cut(item: Preference, tree: PromptTree) -> Preference:
-        return Preference(tree=tree, ranks=item.ranks, probability=item.probability, margin=item.margin)
+        return replace(item, tree=tree)
 
     return _fitted(records, encode, lambda item: item.tree, cut, (max_length, template.bos_id))
 

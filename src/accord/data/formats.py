@@ -18,6 +18,7 @@ from accord.data.prompts import Row
 from accord.records import (
     Conversation,
     Demonstration,
+    Feedback,
     Judgment,
     Ranking,
     ResponseSet,
@@ -28,7 +29,9 @@ from accord.records import (
 
 __all__ = ["KINDS", "Form", "Kind", "parse"]
 
-Kind: TypeAlias = Literal["demonstration", "comparison", "ranking", "preference", "prompts", "response_set", "judgment"]
+Kind: TypeAlias = Literal[
+    "demonstration", "comparison", "ranking", "preference", "feedback", "prompts", "response_set", "judgment"
+]
 
 
 class Form(NamedTuple):
@@ -66,7 +69,7 @@ def _is_praised(row: Row) -> bool:
     if isinstance(row.get("label"), bool):
         raise ValueError(
             f"`label` is {row['label']}: these look like unpaired feedback (KTO), good and bad responses mixed; "
-            "expected demonstrations only; keep the good rows and remove `label`"
+            "expected demonstrations only; use `accord train dpo --loss kto`, or keep the good rows without `label`"
         )
     return True
 
@@ -102,12 +105,35 @@ def _is_unpaired(row: Row) -> bool:
     return not ("chosen" in row and "rejected" in row)
 
 
+# --- feedback on single responses
+
+
+def _thumb(row: Row, field: str) -> Feedback:
+    """A prompt, its response and `label`, as TRL's KTO writes them."""
+    asked = chats.conversation(row["prompt"], "prompt")
+    said = chats.reply(row[field], field)
+    said = said.strip() if prompts.from_transcript(row) else said
+    return Feedback.model_validate({"prompt": asked, "response": said, "label": row["label"]})
+
+
+def _labelled_messages(row: Row) -> Feedback:
+    """A conversation and `label`, as LLaMA-Factory's KTO writes it: the last turn is what was judged."""
+    turns = prompts.turns(row, "messages")
+    if not turns or turns[-1].role != "assistant":
+        found = turns[-1].role if turns else "no turn"
+        raise ValueError(
+            f"`messages` ends with {found}; expected the assistant turn that `label` judges; correct the row"
+        )
+    return Feedback.model_validate({"prompt": turns[:-1], "response": turns[-1].content, "label": row["label"]})
+
+
 # --- the other records
 
 
 def _ranking(row: Row) -> Ranking:
     asked = chats.conversation(row["prompt"], "prompt")
-    return Ranking.model_validate({"prompt": asked, "responses": row["responses"], "ranks": row["ranks"]})
+    said = {name: row[name] for name in ("responses", "ranks", "scores") if name in row}
+    return Ranking.model_validate({"prompt": asked, **said})
 
 
 def _own(model: type[BaseModel]) -> Callable[[Row], Any]:
@@ -142,12 +168,18 @@ _COMPARISONS = [
     for name, (matches, _) in comparisons.SPLITS.items()
 ]
 _RANKINGS = [Form("ranking", ("prompt", "responses", "ranks"), _ranking)]
+_FEEDBACK = [
+    Form("prompt, response and label", ("prompt", "response", "label"), partial(_thumb, field="response")),
+    Form("prompt, completion and label", ("prompt", "completion", "label"), partial(_thumb, field="completion")),
+    Form("messages and label", ("messages", "label"), _labelled_messages),
+]
 _PROMPT_FIELDS = [("chosen", "rejected"), ("prompt",), ("messages",), ("conversations",), ("instruction",)]
 KINDS: dict[Kind, list[Form]] = {
     "demonstration": _DEMONSTRATIONS,
     "comparison": _COMPARISONS,
     "ranking": _RANKINGS,
     "preference": _RANKINGS + _COMPARISONS,
+    "feedback": _FEEDBACK + _RANKINGS + _COMPARISONS,
     "prompts": [Form(" and ".join(fields), fields, _prompt) for fields in _PROMPT_FIELDS],
     "response_set": [Form("response set", ("id", "responses"), _own(ResponseSet))],
     "judgment": [Form("judgment", ("annotator", "response_set"), _own(Judgment))],
@@ -158,6 +190,7 @@ _LOOKS: list[tuple[tuple[str, ...], str]] = [
     (("annotator", "response_set"), "judgments; make rankings or comparisons of them"),
     (("chosen", "rejected"), "comparisons; use `accord train dpo` or `accord train reward`"),
     (("prompt", "responses", "ranks"), "rankings; use `accord train reward` or `accord train dpo`"),
+    *((form.fields, "feedback on single responses; use `accord train dpo --loss kto`") for form in _FEEDBACK),
     (("id", "prompt", "responses"), "response sets nobody has judged; rank the responses first"),
     *((form.fields, "demonstrations; use `accord train sft`") for form in _DEMONSTRATIONS),
 ]

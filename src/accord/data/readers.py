@@ -17,7 +17,7 @@ from typing import Any, Generic, Literal, TypeVar, overload
 from accord.data import files
 from accord.data.files import Broken, DataError
 from accord.data.formats import Kind, parse
-from accord.records import Comparison, Conversation, Demonstration, Judgment, Ranking, ResponseSet
+from accord.records import Comparison, Conversation, Demonstration, Feedback, Judgment, Ranking, ResponseSet
 
 __all__ = ["BadRow", "FileReport", "ReadResult", "read", "read_rows"]
 
@@ -80,6 +80,10 @@ def read(
     paths: Paths, kind: Literal["preference"], *, skip_bad_rows: bool = ...
 ) -> ReadResult[Comparison | Ranking]: ...
 @overload
+def read(
+    paths: Paths, kind: Literal["feedback"], *, skip_bad_rows: bool = ...
+) -> ReadResult[Comparison | Feedback | Ranking]: ...
+@overload
 def read(paths: Paths, kind: Literal["prompts"], *, skip_bad_rows: bool = ...) -> ReadResult[Conversation]: ...
 @overload
 def read(paths: Paths, kind: Literal["response_set"], *, skip_bad_rows: bool = ...) -> ReadResult[ResponseSet]: ...
@@ -91,7 +95,8 @@ def read(paths: Paths, kind: Kind, *, skip_bad_rows: bool = False) -> ReadResult
 
     Args:
         paths: a file or folder, or several, read in this order.
-        kind: what the rows are; "preference" takes comparisons and rankings mixed, "prompts" takes the prompt of any
+        kind: what the rows are; "preference" takes comparisons and rankings mixed, "feedback" those
+            and thumbs on single responses, "prompts" takes the prompt of any
             record and returns conversations.
         skip_bad_rows: collect bad rows in `bad_rows` instead of raising at the first. A file damaged as a whole, or
             without one good row, raises all the same.

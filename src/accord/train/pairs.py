@@ -18,7 +18,7 @@ from accord.data.batches import Preference
 from accord.losses import likelihood, listwise, reward
 from accord.trees import TreeBatch
 
-__all__ = ["PairTotals", "Pairs", "pairs_of", "require_pairs"]
+__all__ = ["PairTotals", "Pairs", "pairs_of", "ranks_of", "require_pairs"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,12 +46,16 @@ class Pairs:
         return likelihood.segment_mean(loss_P, self.tree_P, self.trees).sum()
 
 
-def pairs_of(batch: TreeBatch, items: Sequence[Preference]) -> Pairs:
+def ranks_of(batch: TreeBatch, items: Sequence[Preference]) -> Tensor:
+    """(B, K) int64 ranks of a pack made from `items`, ABSENT where a tree has fewer responses."""
+    rank_N = torch.tensor([rank for item in items for rank in item.ranks], device=batch.token_T.device)
+    return batch.by_tree(rank_N, listwise.ABSENT)
+
+
+def pairs_of(batch: TreeBatch, items: Sequence[Preference], *, failed: listwise.Failed = "last") -> Pairs:
     """All comparisons of a pack made from `items`, in their order."""
     device = batch.token_T.device
-    rank_N = torch.tensor([rank for item in items for rank in item.ranks], device=device)
-    rank_BK = batch.by_tree(rank_N, listwise.ABSENT)
-    pair_P3 = listwise.ranking_pairs(rank_BK)
+    pair_P3 = listwise.ranking_pairs(ranks_of(batch, items), failed=failed)
     tree_P = pair_P3[:, 0]
     first_B = torch.bincount(batch.tree_N, minlength=len(items)).cumsum(0) - torch.tensor(
         [len(item.ranks) for item in items], device=device
@@ -109,6 +113,10 @@ class PairTotals:
         for name, value_N in {"reward": score_N, "length": length_N.float(), **extra_N}.items():
             self._add(f"{name}__chosen", value_N.detach()[pairs.better_P])
             self._add(f"{name}__rejected", value_N.detach()[pairs.worse_P])
+
+    def add_values(self, name: str, value_P: Tensor) -> None:
+        """Add values of a figure of the caller's own, averaged over all that were added."""
+        self._add(name, value_P)
 
     def _add(self, name: str, value_P: Tensor) -> None:
         total, count = self._sums.get(name, (0.0, 0))

@@ -1,10 +1,10 @@
-"""Direct preference optimisation: the log-ratio of policy to reference is the reward that is fitted to the pairs.
+"""Learning directly from preferences: DPO and its family, listwise losses, KTO.
 
     loss of a prompt = mean over its pairs of f(beta * (log-ratio of the better - log-ratio of the worse))
     log-ratio of y   = log pi(y | x) - log pi_ref(y | x), summed over the tokens of y
 
-f is -log sigma (DPO, Rafailov et al. 2023), a square around 1 / (2 beta) (IPO), or a hinge. The reference is the model
-the run starts from; its log-probabilities are computed once, before the first step, and kept in the run folder.
+for DPO (Rafailov et al. 2023) f is -log sigma; `train/objectives.py` has the others, docs/methods.md says when to take
+which. The reference is the model the run starts from; its log-probabilities are computed once and kept on disk.
 
     accord train dpo --model runs/sft --data comparisons.jsonl --out runs/dpo --beta 0.1
 """
@@ -13,32 +13,54 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from accord.data.batches import Preference, preferences
-from accord.losses import preference as losses
 from accord.models.load import load_policy, resolve
 from accord.text import Template
 from accord.train import loop
 from accord.train.configs import DpoConfig
 from accord.train.export import save_policy
-from accord.train.pairs import PairTotals, pairs_of, require_pairs
+from accord.train.methods import method
+from accord.train.objectives import OBJECTIVES, Scored, labels_of
+from accord.train.pairs import PairTotals, pairs_of, ranks_of, require_pairs
 from accord.train.progress import Bar, Display
-from accord.train.run import Run, write_atomically
-from accord.train.scoring import all_sequence_logprobs, firsts, sequence_logprob
-from accord.trees import budget_packs, pack
+from accord.train.reference import reference_logprobs
+from accord.train.run import Run
+from accord.train.scoring import sequence_logprob
+from accord.train.unpaired import add_labels, mismatched_trees, reference_point
+from accord.trees import PromptTree, budget_packs, pack
 
-__all__ = ["LOSSES", "run"]
+__all__ = ["Item", "run"]
 
-Item = tuple[Preference, tuple[float, ...]]  # a ranked tree, and the reference log-probability of each response
+KEPT = {"accuracy_tie_half", "accuracy_strict", "longer_wins_accuracy", "margin"}
+KEPT |= {"reward__desirable", "reward__undesirable"}
+"""Figures of held-out data that are logged."""
 
-LOSSES: dict[str, Callable[..., Tensor]] = {"dpo": losses.dpo, "ipo": losses.ipo, "hinge": losses.hinge}
-"""Objectives by the name of `--loss`; those that take soft targets say so in `SOFT`."""
-SOFT = {"dpo"}
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """A row of the data with what the reference says of it.
+
+    Attributes:
+        preference: a tree with ranks.
+        reference: log-probability of each response under the reference, nats; zeros where the objective has none.
+        mismatched: for KTO, the prompt with the response to another one, and its reference log-probability.
+    """
+
+    preference: Preference
+    reference: tuple[float, ...]
+    mismatched: tuple[PromptTree, float] | None = None
+
+    @property
+    def tree(self) -> PromptTree:
+        """The prompt and its responses."""
+        return self.preference.tree
 
 
 def run(config: DpoConfig, display: Display | None = None, watch: loop.Watch | None = None) -> Path:
@@ -59,40 +81,40 @@ def run(config: DpoConfig, display: Display | None = None, watch: loop.Watch | N
         template = Template(tokenizer)
         model, precision = loop.set_up(model, config, run, display)
         limit = loop.length_limit(model, config, display)
-        items, fitted = preferences(loop.read_data(config.data, "preference", config, run), template, limit)
+        kind = "feedback" if OBJECTIVES[config.loss].unpaired else "preference"
+        rankings, fitted = preferences(loop.read_data(config.data, kind, config, run), template, limit)
         loop.note_fit(fitted, config, run, display)
-        require_pairs(items)
         held: list[Preference] = []
         if config.eval_data:
-            records = loop.read_data(config.eval_data, "preference", config, run, "eval_data")
+            records = loop.read_data(config.eval_data, kind, config, run, "eval_data")
             held, held_fitted = preferences(records, template, limit)
             loop.note_fit(held_fitted, config, run, display, "eval_data")
-        check_targets(items + held, config.loss)
+        check_targets(rankings, held, config, display)
         run.begin(model=source.name, model_fingerprint=source.fingerprint)
 
-        plan, rows = loop.plan(len(items), config), fitted.kept_rows
-        scored = with_reference(model, items + held, config, run, precision, display)
-        train, held_out = scored[: len(items)], scored[len(items) :]
+        plan, rows = loop.plan(len(rankings), config), fitted.kept_rows
+        ask = partial(reference_logprobs, model, source.fingerprint, run, precision, display)
+        items, held_out = (with_reference(part, config, ask, (limit, template.bos_id)) for part in (rankings, held))
         optimiser = loop.make_optimiser([model], config)
         start = loop.resume(run, model=model, optimiser=optimiser)
         display.begin(config.loss, len(plan), start)
         for step in range(start, len(plan)):
             began = time.perf_counter()
             loop.seed_step(config.seed, step)
-            chosen = [train[i] for i in plan[step]]
+            chosen = [items[i] for i in plan[step]]
             with precision.forward():
                 loss, totals = accumulate(loop.steady(model), chosen, config)
             rate = loop.learning_rate(step, len(plan), config)
             where = loop.place(run, step, [rows[i] for i in plan[step]])
             norm = loop.optimise(optimiser, rate, config.max_grad_norm, loss, where)
-            if step == 0 and totals.decided:
+            if step == 0 and (totals.decided or OBJECTIVES[config.loss].unpaired):
                 loop.check_moved(norm, config)
             figures = {
                 "loss": loss,
                 "grad_norm": norm,
                 "learning_rate": rate,
                 "epoch": loop.epoch(plan, step, len(items)),
-                "tokens_per_second": sum(item.tree.length for item, _ in chosen) / (time.perf_counter() - began),
+                "tokens_per_second": sum(item.tree.length for item in chosen) / (time.perf_counter() - began),
                 **totals.means(),
             }
             if held_out and loop.due(step, config.eval_every, len(plan)):
@@ -105,62 +127,105 @@ def run(config: DpoConfig, display: Display | None = None, watch: loop.Watch | N
         return run.finish(lambda folder: save_policy(model, template, folder))
 
 
-def check_targets(items: Sequence[Preference], loss: str) -> None:
-    """Refuse data that says more than the objective reads."""
+def check_targets(
+    rankings: Sequence[Preference], held_out: Sequence[Preference], config: DpoConfig, display: Display
+) -> None:
+    """Refuse data that says more than the objective reads, or nothing that it does; say how the objective is meant.
+
+    Raises: ValueError: which rows, and which objective reads them.
+    """
+    objective, items = OBJECTIVES[config.loss], [*rankings, *held_out]
     if any(item.margin is not None for item in items):
         raise ValueError("the data has `margin`, which no direct preference loss reads; train a reward model on it")
-    if loss not in SOFT and any(item.probability is not None for item in items):
-        raise ValueError(f"the data has `probability`, which --loss {loss} does not read; use --loss dpo")
+    if not objective.soft and any(item.probability is not None for item in items):
+        soft = " or ".join(name for name, other in OBJECTIVES.items() if other.soft)
+        raise ValueError(f"the data has `probability`, which --loss {config.loss} does not read; use --loss {soft}")
+    unscored = sum(item.scores is None for item in items)
+    if config.temperatures and unscored:
+        raise ValueError(
+            f"{unscored} of {len(items)} rows have no `scores`, whose gaps --temperatures reads; add them or remove it"
+        )
+    if objective.unpaired:
+        label_N = torch.cat(
+            [labels_of(ranks_of(b, [i]), b, config.failed) for i, b in ((i, pack([i.tree])) for i in rankings)]
+        )
+        up, down = int((label_N > 0).sum()), int((label_N < 0).sum())
+        display.note(f"{up} responses with thumbs up, {down} with thumbs down")
+    else:
+        require_pairs(rankings)
+    note = method("dpo", config.loss).note
+    if note:
+        display.note(f"{config.loss}: {note}")
 
 
 def with_reference(
-    model: nn.Module,
-    items: Sequence[Preference],
+    rankings: Sequence[Preference],
     config: DpoConfig,
-    run: Run,
-    precision: loop.Precision,
-    display: Display,
+    ask: Callable[[Sequence[PromptTree]], Tensor],
+    limits: tuple[int, int | None],
 ) -> list[Item]:
-    """Attach the starting model's log-probabilities, from the run folder if an earlier part of this run made them."""
-    path = run.folder / "reference.pt"
-    trees = [item.tree for item in items]
-    # Integers hash alike in every process; another template, tokenizer or data file gives other tokens.
-    key = hash(tuple((tree.prompt, tuple(branch.tokens for branch in tree.branches)) for tree in trees))
-    known = torch.load(path, weights_only=True) if path.exists() else {}
-    if known.get("key") != key:
-        display.begin("reference log-probabilities", len(items))
-        logprob_N = all_sequence_logprobs(
-            model, trees, precision, config.micro_tokens, lambda done: display.update(done, {})
-        )
-        known = {"key": key, "logprob_N": logprob_N}
-        write_atomically(path, lambda aside: torch.save(known, aside))
-    logprob_N = known["logprob_N"]
-    rows = (logprob_N[first : first + len(tree.branches)] for first, tree in zip(firsts(trees), trees, strict=True))
-    return [(item, tuple(row.tolist())) for item, row in zip(items, rows, strict=True)]
+    """Attach the reference's log-probabilities, and for KTO the mismatched responses.
+
+    Args:
+        rankings: rows of the data.
+        config: the job.
+        ask: the reference's log-probabilities of the responses of trees.
+        limits: tokens of a row at most, and the model's start token.
+    """
+    objective = OBJECTIVES[config.loss]
+    if not objective.reference or not rankings:
+        return [Item(preference=item, reference=(0.0,) * len(item.tree.branches)) for item in rankings]
+    strangers = mismatched_trees(rankings, *limits) if objective.unpaired else [None] * len(rankings)
+    value = iter(ask([item.tree for item in rankings] + [tree for tree in strangers if tree is not None]).tolist())
+    references = [tuple(next(value) for _ in item.tree.branches) for item in rankings]
+    return [
+        Item(preference=item, reference=row, mismatched=None if tree is None else (tree, next(value)))
+        for item, row, tree in zip(rankings, references, strangers, strict=True)
+    ]
 
 
 def accumulate(model: nn.Module, items: Sequence[Item], config: DpoConfig) -> tuple[float, PairTotals]:
     """Gradient of one optimiser step over its prompts; returns the loss per prompt and figures per pair."""
     totals, total = PairTotals(), 0.0
-    for group in budget_packs([item.tree.length for item, _ in items], config.micro_tokens):
-        loss = loss_of(model, [items[i] for i in group], config, totals) / len(items)
+    point = point_of(model, items, config, totals)
+    for group in budget_packs([item.tree.length for item in items], config.micro_tokens):
+        loss = loss_of(model, [items[i] for i in group], config, totals, point) / len(items)
         torch.autograd.backward(loss)
         total += loss.item()
     return total, totals
 
 
-def loss_of(model: nn.Module, items: Sequence[Item], config: DpoConfig, totals: PairTotals) -> Tensor:
-    """Sum over a pack's prompts of the mean loss of their pairs."""
-    batch = pack([item.tree for item, _ in items]).to(loop.device_of(model))
+def point_of(model: nn.Module, items: Sequence[Item], config: DpoConfig, totals: PairTotals) -> Tensor:
+    """KTO's reference point of a step, a scalar in nats; 0 for every other objective."""
+    if not OBJECTIVES[config.loss].unpaired:
+        return torch.zeros(())
+    point = reference_point(model, [item.mismatched for item in items if item.mismatched], config.micro_tokens)
+    totals.add_values("kl__reference_point", point.reshape(1))
+    return point
+
+
+def loss_of(model: nn.Module, items: Sequence[Item], config: DpoConfig, totals: PairTotals, point: Tensor) -> Tensor:
+    """Sum over a pack's prompts of their loss."""
+    objective, preferences = OBJECTIVES[config.loss], [item.preference for item in items]
+    batch = pack([item.tree for item in items]).to(loop.device_of(model))
     logprob_N = sequence_logprob(model, batch)
-    reference_N = torch.tensor([value for _, row in items for value in row], device=logprob_N.device)
-    pairs = pairs_of(batch, [item for item, _ in items])
-    four = [x_N[index_P] for x_N in (logprob_N, reference_N) for index_P in (pairs.better_P, pairs.worse_P)]
-    extra: dict[str, Any] = {"probability_B": pairs.probability_P} if config.loss in SOFT else {}
-    loss_P = LOSSES[config.loss](*four, beta=config.beta, **extra)
-    length_N = torch.bincount(batch.scored_response, minlength=batch.count)
-    totals.add(pairs, losses.implicit_reward(logprob_N, reference_N, beta=config.beta), length_N, logprob=logprob_N)
-    return pairs.sum_of_tree_means(loss_P)
+    scored = Scored(
+        batch=batch,
+        preferences=preferences,
+        pairs=pairs_of(batch, preferences, failed=config.failed),
+        logprob_N=logprob_N,
+        reference_N=torch.tensor([value for item in items for value in item.reference], device=logprob_N.device),
+        length_N=torch.bincount(batch.scored_response, minlength=batch.count),
+        settings=config.reads,
+        failed=config.failed,
+        reference_point=point,
+    )
+    reward_N = objective.reward(scored)
+    totals.add(scored.pairs, reward_N, scored.length_N, logprob=logprob_N)
+    if objective.unpaired:
+        label_N = labels_of(scored.rank_BK, batch, config.failed)
+        add_labels(totals, label_N, reward=reward_N, logprob=logprob_N, length=scored.length_N.float())
+    return objective.loss(scored)
 
 
 @torch.no_grad()
@@ -169,7 +234,7 @@ def evaluate(model: nn.Module, items: Sequence[Item], config: DpoConfig, precisi
     model.eval()
     totals, total = PairTotals(), 0.0
     with precision.forward():
-        for group in budget_packs([item.tree.length for item, _ in items], config.micro_tokens):
-            total += loss_of(model, [items[i] for i in group], config, totals).item()
-    kept = ("accuracy_tie_half", "accuracy_strict", "longer_wins_accuracy", "margin")
-    return {"eval__loss": total / len(items), **{f"eval__{k}": v for k, v in totals.means().items() if k in kept}}
+        point = point_of(model, items, config, totals)
+        for group in budget_packs([item.tree.length for item in items], config.micro_tokens):
+            total += loss_of(model, [items[i] for i in group], config, totals, point).item()
+    return {"eval__loss": total / len(items), **{f"eval__{k}": v for k, v in totals.means().items() if k in KEPT}}

@@ -259,8 +259,10 @@ def has_results(folder: Path) -> bool:
 
 def clear_start(folder: Path) -> None:
     """Remove what a run without results left: it belongs to settings or data that are no longer asked for."""
-    for name in ("manifest.json", "reference.pt", "metrics.jsonl", "samples.jsonl", "bad_rows.jsonl"):
+    for name in ("manifest.json", "metrics.jsonl", "samples.jsonl", "bad_rows.jsonl"):
         _remove(folder / name)
+    for path in folder.glob("reference-*.pt"):
+        _remove(path)
 
 
 def write_text(path: Path, text: str) -> None:
