@@ -1,8 +1,17 @@
 """Fixtures every test may use."""
 
 import os
+import tempfile
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if "ACCORD_CACHE" not in os.environ:  # converted models are shared with the user's cache, the rest is thrown away
+    kept = Path.home() / ".cache" / "accord"
+    thrown_away = tempfile.TemporaryDirectory(prefix="accord-tests-")
+    for name in ("models", "hashes", "locks"):
+        (kept / name).mkdir(parents=True, exist_ok=True)
+        (Path(thrown_away.name) / name).symlink_to(kept / name)
+    os.environ["ACCORD_CACHE"] = thrown_away.name
 
 import pytest
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from accord.models.score import prepare
-from accord.train import loop, policy, preference, reward, sft
+from accord.train import loop, policy, preference, reference, reward, sft
 from accord.train.configs import DpoConfig, PpoConfig, RewardConfig, SftConfig
 from accord.train.loop import Diverged, optimise
 from accord.train.progress import Quiet
@@ -246,10 +246,12 @@ def test_a_step_that_is_not_finite_changes_nothing():
 def test_reference_figures_of_other_tokens_are_made_again(tiny_folder, tmp_path):
     out, data = tmp_path / "dpo", comparisons(tmp_path / "c.jsonl", 8)
     settings = DpoConfig(model=str(tiny_folder), data=[data], out=out, **FAST)
-    out.mkdir()
+    preference.run(settings, Quiet())
+    [own] = out.glob("reference-*.pt")
     wrong = {"key": 1, "logprob_N": torch.full((16,), -1e6)}  # left by a run on other tokens
-    torch.save(wrong, out / "reference.pt")
-    first = metrics(preference.run(settings, Quiet()))[0]
+    (tmp_path / "again").mkdir()
+    torch.save(wrong, tmp_path / "again" / own.name)
+    first = metrics(preference.run(settings.model_copy(update={"out": tmp_path / "again"}), Quiet()))[0]
     assert abs(first["loss"] - 0.6931) < 1e-3
 
 
@@ -373,16 +375,16 @@ def test_a_run_killed_before_it_could_say_it_is_done_only_says_so(job, tiny_fold
 
 
 def test_the_reference_is_asked_once_and_not_again_by_a_continued_run(tiny_folder, tmp_path, monkeypatch):  # field: M2
-    data = comparisons(tmp_path / "c.jsonl", 8)
-    settings = DpoConfig(model=str(tiny_folder), data=[data], eval_data=[data], out=tmp_path / "dpo", epochs=3, **FAST)
-    asked, step, plain = [], loop.optimise, preference.all_sequence_logprobs
-    monkeypatch.setattr(preference, "all_sequence_logprobs", lambda *a: asked.append(len(a[1])) or plain(*a))
+    data, held = comparisons(tmp_path / "c.jsonl", 8), comparisons(tmp_path / "h.jsonl", 6)
+    settings = DpoConfig(model=str(tiny_folder), data=[data], eval_data=[held], out=tmp_path / "dpo", epochs=3, **FAST)
+    asked, step, plain = [], loop.optimise, reference.all_sequence_logprobs
+    monkeypatch.setattr(reference, "all_sequence_logprobs", lambda *a: asked.append(len(a[1])) or plain(*a))
     monkeypatch.setattr(loop, "optimise", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         preference.run(settings, Quiet())
     monkeypatch.setattr(loop, "optimise", step)
     preference.run(settings, Quiet())
-    assert asked == [16]  # training and held-out rows, before the first step of three epochs
+    assert asked == [8, 6]  # training and held-out rows, before the first step of three epochs
 
 
 # -- what is not finite ------------------------------------------------------------------------------------------------
