@@ -375,6 +375,7 @@ def test_a_run_killed_before_it_could_say_it_is_done_only_says_so(job, tiny_fold
 
 
 def test_the_reference_is_asked_once_and_not_again_by_a_continued_run(tiny_folder, tmp_path, monkeypatch):  # field: M2
+    monkeypatch.setenv("ACCORD_CACHE", str(tmp_path / "cache"))
     data, held = comparisons(tmp_path / "c.jsonl", 8), comparisons(tmp_path / "h.jsonl", 6)
     settings = DpoConfig(model=str(tiny_folder), data=[data], eval_data=[held], out=tmp_path / "dpo", epochs=3, **FAST)
     asked, step, plain = [], loop.optimise, reference.all_sequence_logprobs
