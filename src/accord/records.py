@@ -121,10 +121,17 @@ class Demonstration(BaseModel, frozen=True, extra="forbid"):
         default=None, description="the assistant turn that follows the prompt and is trained on"
     )
     messages: Conversation | None = Field(default=None, description="a conversation instead of prompt and response")
+    finished: bool | None = Field(
+        default=None,
+        strict=True,
+        description="of a prompt's response: false if it was cut off by length, then no end is trained; none: true",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Demonstration:
         if self.messages is not None:
+            if self.finished is not None:
+                raise ValueError("found `finished` beside `messages`; it belongs to a `prompt` and its `response`")
             if self.prompt is not None or self.response is not None:
                 raise ValueError("found `messages` beside `prompt` or `response`; expected one form; remove the other")
             self._check_messages(self.messages)
@@ -248,6 +255,9 @@ class Ranking(BaseModel, frozen=True, extra="forbid"):
     scores: tuple[Number, ...] | None = Field(
         default=None, description="how good each response is, in units of the reward that ranked them; none: not said"
     )
+    finished: tuple[bool, ...] | None = Field(
+        default=None, description="false: the response was cut off by length and has no end; none: all are finished"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Ranking:
@@ -259,11 +269,12 @@ class Ranking(BaseModel, frozen=True, extra="forbid"):
                 f"`ranks` has {len(self.ranks)} entries for {len(self.responses)} responses; expected one per "
                 "response; write equal numbers for a tie, null for a failed one"
             )
-        if self.scores is not None and len(self.scores) != len(self.responses):
-            raise ValueError(
-                f"`scores` has {len(self.scores)} entries for {len(self.responses)} responses; expected one per "
-                "response; add the missing ones or leave `scores` out"
-            )
+        for name, values in (("scores", self.scores), ("finished", self.finished)):
+            if values is not None and len(values) != len(self.responses):
+                raise ValueError(
+                    f"`{name}` has {len(values)} entries for {len(self.responses)} responses; expected one per "
+                    f"response; add the missing ones or leave `{name}` out"
+                )
         seen: dict[str, int | None] = {}
         for number, (response, rank) in enumerate(zip(self.responses, self.ranks, strict=True)):
             if rank is not None:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from accord.data.batches import demonstration_trees, fit, preferences, prompt_ids, step_batches
-from accord.records import Comparison, Demonstration, Message, Ranking
+from accord.records import Comparison, Demonstration, Feedback, Message, Ranking
 from accord.text import Template
 from accord.trees import Branch, PromptTree
 from fakes import tiny_tokenizer
@@ -168,3 +168,18 @@ def test_the_order_is_a_function_of_seed_and_epoch_alone():
     first, second = step_batches(20, 20, 2, 5)
     assert first != second
     step_batches(3, 1, 1, 2**70)  # any seed will do
+
+
+def test_what_was_cut_off_teaches_no_end(template):
+    rows = [Demonstration(prompt="q", response="ab", finished=mark) for mark in (None, True, False)]
+    trees, _ = demonstration_trees(rows, template, 100)
+    assert [tree.branches[0].tokens[-1] == template.end_id for tree in trees] == [True, True, False]
+    assert [len(tree.branches[0].tokens) for tree in trees] == [3, 3, 2]
+    ranking = Ranking(prompt="q", responses=["ab", "cd", ""], ranks=[1, 2, None], finished=[False, True, False])
+    [item], _ = preferences([ranking], template, 100)
+    assert [branch.tokens[-1] == template.end_id for branch in item.tree.branches] == [False, True, True]
+
+
+def test_thumbs_are_rankings_of_one(template):
+    rows = [Feedback(prompt="q", response="ab", label=label) for label in (True, False)]
+    assert [item.ranks for item in preferences(rows, template, 100)[0]] == [(1,), (0,)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from accord.data.formats import parse
-from accord.records import Comparison, Demonstration, Message, Ranking
+from accord.records import Comparison, Demonstration, Feedback, Message, Ranking
 
 
 def turns(*texts: str) -> list[dict[str, str]]:
@@ -239,3 +239,48 @@ def test_prompts_of_any_record(row, expected):
 @pytest.mark.parametrize("row", [{"prompt": ""}, {"prompt": turns("q", "a")}, {"prompt": []}, {"prompt": [], "x": 1}])
 def test_a_prompt_has_to_be_answerable(row):
     assert "`prompt`" in complaint(row, "prompts")
+
+
+@pytest.mark.parametrize(
+    ("form", "row"),
+    [
+        ("prompt, completion and label", {"prompt": "q", "completion": "a", "label": True}),
+        ("prompt, completion and label", {"prompt": turns("q"), "completion": turns("", "a")[1:], "label": True}),
+        ("prompt, response and label", {"prompt": "q", "response": "a", "label": True}),
+        ("messages and label", {"messages": turns("q", "a"), "label": True}),
+    ],
+)
+def test_thumbs_as_trl_and_llama_factory_write_them(form, row):
+    assert parse(row, "feedback") == (Feedback(prompt="q", response="a", label=True), form)
+    assert parse({**row, "label": False}, "feedback")[0].label is False
+
+
+def test_feedback_may_be_ranked_too():
+    assert parse({"prompt": "q", "chosen": "a", "rejected": "b"}, "feedback")[1] == "named prompt"
+    assert parse({"prompt": "q", "responses": ["a", "b"], "ranks": [1, 2]}, "feedback")[1] == "ranking"
+
+
+@pytest.mark.parametrize(
+    ("row", "parts"),
+    [
+        ({"prompt": "q", "completion": "a", "label": 1}, ("`label`: found 1", "boolean")),
+        ({"prompt": "q", "completion": "a", "label": "good"}, ("`label`: found 'good'",)),
+        ({"prompt": "q", "completion": " ", "label": True}, ("`response` is empty",)),
+        ({"messages": turns("q", "a", "r"), "label": True}, ("`messages` ends with user", "`label` judges")),
+        ({"messages": [], "label": True}, ("`messages` ends with no turn",)),
+        ({"prompt": "q", "completion": "a"}, ("expected `prompt` + `response` + `label`", "demonstrations")),
+    ],
+)
+def test_bad_feedback_is_explained(row, parts):
+    message = complaint(row, "feedback")
+    assert all(part in message for part in parts), message
+
+
+def test_scores_and_cut_off_responses_of_a_ranking():
+    row = {"prompt": "q", "responses": ["a", "b"], "ranks": [1, 2], "scores": [0.5, -1], "finished": [True, False]}
+    record, _ = parse(row, "ranking")
+    assert (record.scores, record.finished) == ((0.5, -1.0), (True, False))
+    assert "`scores` has 1 entries for 2 responses" in complaint({**row, "scores": [1]}, "ranking")
+    assert "`finished` has 3 entries" in complaint({**row, "finished": [True] * 3}, "ranking")
+    assert "`scores[1]`: found nan" in complaint({**row, "scores": [1.0, float("nan")]}, "ranking")
+    assert parse({"prompt": "q", "response": "a", "finished": False}, "demonstration")[0].finished is False

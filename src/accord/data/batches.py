@@ -114,7 +114,8 @@ def demonstration_trees(
 
     def encode(record: Demonstration) -> PromptTree:
         if record.trained == "last":
-            return template.tree(record.conversation[:-1], [record.conversation[-1].content])
+            said = record.conversation[-1].content
+            return template.tree(record.conversation[:-1], [said], finished=[record.finished is not False])
         return template.conversation(record.conversation)
 
     return _fitted(records, encode, lambda tree: tree, lambda _, tree: tree, (max_length, template.bos_id))
@@ -131,7 +132,7 @@ def preferences(
         if isinstance(record, Comparison):
             tree = template.tree(record.prompt, [record.chosen, record.rejected])
             return Preference(tree=tree, ranks=(1, 2), probability=record.probability, margin=record.margin)
-        tree = template.tree(record.prompt, record.responses)
+        tree = template.tree(record.prompt, record.responses, finished=record.finished)
         return Preference(tree=tree, ranks=tuple(record.ranks_as_ids()), scores=record.scores)
 
     def cut(item: Preference, tree: PromptTree) -> Preference:

@@ -87,7 +87,8 @@ def _answered(row: Row, field: str) -> Demonstration:
         return Demonstration(messages=asked + chats.conversation(value, field))
     text = chats.reply(value, field)
     check_text(field, text)
-    return Demonstration(prompt=asked, response=text.strip() if prompts.from_transcript(row) else text)
+    said = text.strip() if prompts.from_transcript(row) else text
+    return Demonstration(prompt=asked, response=said, finished=row.get("finished"))
 
 
 def _sharegpt(row: Row) -> Demonstration:
@@ -132,7 +133,7 @@ def _labelled_messages(row: Row) -> Feedback:
 
 def _ranking(row: Row) -> Ranking:
     asked = chats.conversation(row["prompt"], "prompt")
-    said = {name: row[name] for name in ("responses", "ranks", "scores") if name in row}
+    said = {name: row[name] for name in ("responses", "ranks", "scores", "finished") if name in row}
     return Ranking.model_validate({"prompt": asked, **said})
 
 

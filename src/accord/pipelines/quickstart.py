@@ -160,12 +160,14 @@ def sample_and_rank(config: QuickstartConfig, recipe: Recipe, display: Display) 
         prompts=prompts, samples=recipe.samples, max_new_tokens=recipe.max_new_tokens, seed=config.seed
     )
     display.begin("rollouts", len(prompts) * recipe.samples)
-    texts_BK = responder(model, template, precision, lambda done, total: display.update(done, {})).texts_BK
+    responses = responder(model, template, precision, lambda done, total: display.update(done, {}))
     rankings: list[dict[str, Any]] = []
     demonstrations: list[dict[str, Any]] = []
     arbitrary = 0
-    for prompt, texts in zip(prompts, texts_BK, strict=True):
-        said = list(dict.fromkeys(text for text in texts if text.strip()))  # an empty or repeated response is no choice
+    for prompt, texts, marks in zip(prompts, responses.texts_BK, responses.finished_BK, strict=True):
+        # An empty or repeated response is no choice. What was cut off is marked: without an end it must not teach one.
+        finished = {text: mark for text, mark in zip(texts, marks, strict=True) if text.strip()}
+        said = list(finished)
         gold = gold_rewards(said)
         if config.fast and len(set(gold)) < 2:
             arbitrary += 1  # a model that writes no words still has the machinery to go through
@@ -174,8 +176,10 @@ def sample_and_rank(config: QuickstartConfig, recipe: Recipe, display: Display) 
             continue  # all tie: nothing to prefer
         rows = [message.model_dump() for message in prompt]
         order = sorted(set(gold), reverse=True)
-        rankings.append({"prompt": rows, "responses": said, "ranks": [order.index(value) + 1 for value in gold]})
-        demonstrations.append({"prompt": rows, "response": said[gold.index(order[0])]})
+        ranks = [order.index(value) + 1 for value in gold]
+        rankings.append({"prompt": rows, "responses": said, "ranks": ranks, "finished": list(finished.values())})
+        best = said[gold.index(order[0])]
+        demonstrations.append({"prompt": rows, "response": best, "finished": finished[best]})
     if arbitrary:
         display.note(f"{arbitrary} of {len(prompts)} prompts: all responses tie; --fast ranks them arbitrarily")
     if len(rankings) < 2:

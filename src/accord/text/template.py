@@ -9,7 +9,7 @@ differs from the template's own rendering encoded in one go, `difference` shows 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -77,9 +77,17 @@ class Template:
         said = self._encode(self._lead + text, split_special_tokens=True)
         return (*said, self.end_id) if finished else said
 
-    def tree(self, messages: Conversation, responses: Iterable[str]) -> PromptTree:
-        """A prompt with its responses, every response token and end token scored."""
-        return PromptTree(self.prompt(messages), tuple(Branch.response(self.response(text)) for text in responses))
+    def tree(
+        self, messages: Conversation, responses: Sequence[str], finished: Sequence[bool] | None = None
+    ) -> PromptTree:
+        """A prompt with its responses, every response token and end token scored.
+
+        A response that was cut off by length is not `finished` and has no end token (none given: all are finished); one
+        without a text was ended at once.
+        """
+        marks = finished or [True] * len(responses)
+        branches = (self.response(text, finished=mark or not text) for text, mark in zip(responses, marks, strict=True))
+        return PromptTree(self.prompt(messages), tuple(map(Branch.response, branches)))
 
     def conversation(self, messages: Conversation) -> PromptTree:
         """A whole conversation as a tree of one branch: every assistant turn scored, everything else not.

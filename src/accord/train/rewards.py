@@ -22,7 +22,7 @@ from accord.records import Conversation, Message
 from accord.text import Template
 from accord.train.loop import Precision, device_of
 from accord.train.scoring import all_rewards
-from accord.trees import Branch, PromptTree
+from accord.trees import PromptTree
 
 __all__ = ["FunctionReward", "ModelReward", "Responses", "Reward", "load_reward"]
 
@@ -89,13 +89,7 @@ class ModelReward:
     @staticmethod
     def _retokenised(template: Template, responses: Responses) -> list[PromptTree]:
         return [
-            PromptTree(
-                template.prompt(prompt),
-                tuple(
-                    Branch.response(template.response(text, finished=finished or not text))
-                    for text, finished in zip(texts, marks, strict=True)
-                ),
-            )
+            template.tree(prompt, texts, marks)
             for prompt, texts, marks in zip(responses.prompts, responses.texts_BK, responses.finished_BK, strict=True)
         ]
 
