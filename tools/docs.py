@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 
 from accord.cli.docs import reference as cli_reference
+from accord.cli.methods_page import markdown as methods_markdown
 from accord.train.metrics import markdown as metrics_markdown
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-PAGES = {"metrics.md": metrics_markdown, "cli.md": cli_reference}
+PAGES = {"methods.md": methods_markdown, "metrics.md": metrics_markdown, "cli.md": cli_reference}
 
 
 def main() -> int:

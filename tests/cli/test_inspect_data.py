@@ -118,7 +118,9 @@ def test_the_kind_is_guessed_from_the_first_row(write: Callable[..., Path], row:
 
 
 def test_a_file_of_no_kind_is_an_error(write: Callable[..., Path]) -> None:
-    with pytest.raises(ValueError, match="the first row is no preference, no feedback, no demonstration, no prompts; --kind KIND"):
+    with pytest.raises(
+        ValueError, match="the first row is no preference, no feedback, no demonstration, no prompts; --kind KIND"
+    ):
         guess_kind(write({"a": 1}))
 
 
