@@ -78,6 +78,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    # Read when torch is loaded, later. By default OpenMP's threads spin while they wait for each other: with another
+    # process on the same cores each spins away the other's time, and both become ten times as slow (docs/log.md).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help", "help"):
         print_overview()
