@@ -47,10 +47,11 @@ def markdown() -> str:
 
 
 def _lines() -> Iterator[str]:
-    yield "| method | command | data | loss in `accord.losses` |"
-    yield "|---|---|---|---|"
+    yield "| method | job | choice | data | loss in `accord.losses` |"
+    yield "|---|---|---|---|---|"
     for method in METHODS:
-        yield f"| [{method.title}](#{_anchor(method)}) | `{_command(method)}` | {method.data} | `{method.function}` |"
+        link = f"[{method.title}](#{_anchor(method)})"
+        yield f"| {link} | {method.job} | {_choice(method)} | {method.data} | `{method.function}` |"
     for job, (title, config) in JOBS.items():
         yield f"\n## {title}"
         for method in (method for method in METHODS if method.job == job):
@@ -86,9 +87,9 @@ def _settings(config: type[TrainConfig]) -> Iterator[str]:
         yield f"| `{name}` | {meaning} | {defaults} |"
 
 
-def _command(method: Method) -> str:
-    choice = {"reward": " --loss ", "dpo": " --loss ", "ppo": " --algorithm "}.get(method.job)
-    return f"accord train {method.job}" + (f"{choice}{method.name}" if choice else "")
+def _choice(method: Method) -> str:
+    config = JOBS[method.job][1]
+    return f"`--{config.choice} {method.name}`" if config is not None else "-"
 
 
 def _heading(method: Method) -> str:
