@@ -118,12 +118,12 @@ def uneven_rankings(path):
 
 def test_pro(tiny_folder, tmp_path):
     data = uneven_rankings(tmp_path / "data.jsonl")
-    config = DpoConfig(**settings(tiny_folder, data, tmp_path / "run", batch_size=8, loss="pro"))
+    config = DpoConfig(**settings(tiny_folder, data, tmp_path / "run", batch_size=6, loss="pro"))
     folder = preference.run(config, Quiet())
     one, model = twin("pro"), policy_of(tiny_folder)
     lines = one.read(data, {"prompt", "responses", "ranks"})
     tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
-    losses = one.train(model, tokenizer, lines, epochs=9, steps=5, batch_size=8, peak=RATE)
+    losses = one.train(model, tokenizer, lines, epochs=9, steps=5, batch_size=6, peak=RATE)
     assert_same_losses(losses, [row["loss"] for row in metrics(folder)])
     start, end = policy_of(tiny_folder).state_dict(), policy_of(folder / "model").state_dict()
     assert_same_way(model.state_dict(), end, start)
