@@ -1,6 +1,6 @@
 """Direct preference optimisation in one file: learning from comparisons without a reward model.
 
-    loss  = -log sigma(beta * (ratio(chosen) - ratio(rejected))),   mean over the comparisons of a step
+    loss     = -log sigma(beta * (ratio(chosen) - ratio(rejected))),   mean over the comparisons of a step
     ratio(y) = log pi(y | x) - log pi_ref(y | x)
 
 beta times the log-ratio of policy to reference is the reward for which the policy is the best one, so a reward model is
@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def logprobs(model: Any, rows: list[Row]) -> tuple[Tensor, Tensor]:
     return logprob_NT, response_NS[:, 1:].bool()
 
 
-def padded(ids: list[list[int]], device: torch.device) -> Tensor:
+def padded(ids: Sequence[Sequence[int]], device: torch.device) -> Tensor:
     """(N, S) rows of unequal length with zeros on their right."""
     return pad_sequence([torch.tensor(row) for row in ids], batch_first=True).to(device)
 

@@ -20,7 +20,7 @@ import argparse
 import copy
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,7 +151,7 @@ def prompt_ids(tokenizer: Any, prompt: Prompt) -> list[int]:
     return tokenizer(asked, add_special_tokens=False).input_ids
 
 
-def padded(ids: list[list[int]], device: torch.device) -> Tensor:
+def padded(ids: Sequence[Sequence[int]], device: torch.device) -> Tensor:
     """(N, S) rows of unequal length with zeros on their right."""
     return pad_sequence([torch.tensor(row) for row in ids], batch_first=True).to(device)
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,7 @@ def logprobs(model: Any, rows: list[Row]) -> tuple[Tensor, Tensor]:
     return logprob_NT, response_NS[:, 1:].bool()
 
 
-def padded(ids: list[list[int]], device: torch.device) -> Tensor:
+def padded(ids: Sequence[Sequence[int]], device: torch.device) -> Tensor:
     """(N, S) rows of unequal length with zeros on their right."""
     return pad_sequence([torch.tensor(row) for row in ids], batch_first=True).to(device)
 
