@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.panel import Panel
@@ -18,7 +19,8 @@ from accord.cli.console import output_console, waiting
 from accord.cli.options import add_config_arguments, config_from
 from accord.pipelines.jobs import JOBS, Job, check_data
 from accord.pipelines.settings import show
-from accord.train.configs import DpoConfig, PpoConfig, TrainConfig
+from accord.train.configs import PpoConfig, TrainConfig
+from accord.train.methods import method
 
 __all__ = ["add_arguments", "plan_panel", "print_results", "run"]
 
@@ -67,9 +69,10 @@ def _plan(job: Job, config: TrainConfig) -> Iterator[tuple[str, str]]:
     if isinstance(config, PpoConfig):
         yield "reward", ", ".join(config.reward)
         yield "rollouts", f"{config.samples} responses a prompt, at most {config.max_new_tokens} tokens each"
-        yield "objective", f"{config.algorithm}, KL penalty {show(config.kl_beta)} per nat"
-    if isinstance(config, DpoConfig):
-        yield "objective", f"{config.loss}, beta {show(config.beta)}"
+        yield "objective", f"{_title(config)}, KL penalty {show(config.kl_beta)} per nat in the {_place(config)}"
+    elif config.choice is not None:
+        settings = ", ".join(f"{name} {_plain(value)}" for name, value in config.reads.items())
+        yield "objective", _title(config) + (f": {settings}" if settings else "")
     yield "steps", _steps(config)
     yield "learning rate", f"{show(config.learning_rate)}, {config.schedule}"
     yield (
@@ -77,6 +80,20 @@ def _plan(job: Job, config: TrainConfig) -> Iterator[tuple[str, str]]:
         "bf16 or fp32, whichever the device is fast at" if config.precision == "auto" else config.precision,
     )
     yield "results", f"{config.out} {_state(config.out)}".rstrip()
+
+
+def _title(config: TrainConfig) -> str:
+    assert config.choice is not None
+    return method(config.job, getattr(config, config.choice)).title
+
+
+def _place(config: PpoConfig) -> str:
+    where = "reward and loss" if config.kl_place == "both" else config.kl_place
+    return f"{where} ({config.kl_estimator})"
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else show(value)
 
 
 def _weights(config: TrainConfig) -> str:
