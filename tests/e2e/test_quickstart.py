@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from accord.train.run import take
+
 POLICIES = {"base", "sft", "ppo", "dpo"}
 FIGURES = {
     "gold_reward": float,
@@ -58,6 +60,10 @@ def test_the_loop_on_a_tiny_model_and_once_more(tiny_folder, tmp_path):
     again = quickstart(tiny_folder, out)  # everything is there: nothing is trained again
     assert again.returncode == 0, again.stderr[-3000:]
     assert json.loads((out / "summary.json").read_text(encoding="utf8")) == first
+    with take(out):
+        second = quickstart(tiny_folder, out)
+    assert second.returncode == 2
+    assert "is in use by another process" in " ".join(second.stderr.split())
     other = quickstart(tiny_folder, out, "--seed", "3")
     assert other.returncode == 2
     assert "seed = 0, asked for is 3" in " ".join(other.stderr.split())

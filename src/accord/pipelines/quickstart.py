@@ -44,16 +44,25 @@ STAGES = {
 
 def run(config: QuickstartConfig, display: StagesDisplay) -> dict[str, Any]:
     """Run, or continue, or find finished; returns what is in summary.json."""
-    from accord.evaluate.report import write_report
     from accord.models.load import resolve
-    from accord.train.run import settle_config, write_text
+    from accord.train.run import take
 
     recipe = FAST if config.fast else FULL
     out = config.out
     source = resolve(config.model)  # a wrong name must not bind the folder
     out.mkdir(parents=True, exist_ok=True)
+    with take(out):
+        return _run(config, recipe, display, source.fingerprint)
+
+
+def _run(config: QuickstartConfig, recipe: Recipe, display: StagesDisplay, fingerprint: str) -> dict[str, Any]:
+    """The stages, in a folder that nobody else is using."""
+    from accord.evaluate.report import write_report
+    from accord.train.run import settle_config, write_text
+
+    out = config.out
     settle_config(out, {"job": "quickstart", **config.model_dump(mode="json")})
-    settle_manifest(out, config, {"model_fingerprint": source.fingerprint, "recipe": vars(recipe)})
+    settle_manifest(out, config, {"model_fingerprint": fingerprint, "recipe": vars(recipe)})
 
     clock = Clock(out, display)
     clock.time("rollouts", lambda: sample_and_rank(config, recipe, display))

@@ -34,7 +34,7 @@ from accord.data.files import sha256
 from accord.train.configs import FREE_TO_CHANGE, TrainConfig
 from accord.train.metrics import METRICS
 
-__all__ = ["Run", "environment", "settle_config", "write_atomically", "write_text"]
+__all__ = ["Run", "environment", "settle_config", "take", "write_atomically", "write_text"]
 
 VERSIONED = ("torch", "transformers", "peft", "tokenizers", "safetensors", "numpy", "accord-align")
 
@@ -68,7 +68,7 @@ class Run:
         self.job, self.config, self.notify = job, config, notify
         self.folder = Path(config.out)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = self._take()
+        self._lock = take(self.folder)
         self.finished = (self.folder / "done.json").exists()
         try:
             settle_config(self.folder, self._resolved())
@@ -84,15 +84,6 @@ class Run:
         self._started = time.monotonic()
 
     # -- beginning -----------------------------------------------------------------------------------------------------
-
-    def _take(self) -> IO[str]:
-        handle = (self.folder / ".lock").open("w")
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            handle.close()
-            raise ValueError(f"{self.folder} is in use by another process; give this run another --out") from None
-        return handle
 
     def _resolved(self) -> dict[str, Any]:
         return {"job": self.job, **self.config.model_dump(mode="json")}
@@ -225,6 +216,20 @@ class Run:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def take(folder: Path) -> IO[str]:
+    """Take a folder for this process; it is let go when the file that is returned is closed.
+
+    Raises: ValueError: another process has it.
+    """
+    handle = (folder / ".lock").open("w")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        handle.close()
+        raise ValueError(f"{folder} is in use by another process; give this run another --out") from None
+    return handle
 
 
 def settle_config(folder: Path, wanted: Mapping[str, Any]) -> None:
