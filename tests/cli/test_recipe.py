@@ -80,7 +80,7 @@ def test_references_defaults_and_folders_are_resolved(write: Callable[..., Path]
     assert isinstance(judge.config, RewardConfig)
     assert (judge.config.batch_size, judge.config.model) == (8, str(runs / "first"))
     assert isinstance(second.config, PpoConfig)
-    assert (second.config.reward, second.config.data[1]) == (str(runs / "judge"), runs / "first" / "samples.jsonl")
+    assert (second.config.reward, second.config.data[1]) == ((str(runs / "judge"),), runs / "first" / "samples.jsonl")
     assert (first.needs, judge.needs, second.needs) == ((), ("first",), ("first", "judge"))
 
 

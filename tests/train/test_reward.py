@@ -167,6 +167,18 @@ def test_calibration_by_hand():
     assert reward.calibrated(torch.zeros(3, 0)) == {}
 
 
+def test_calibration_is_of_decided_pairs_alone(tiny_folder, tmp_path):
+    """Held-out ties and votes at 1/2 leave nothing to be sure of."""
+    ordered(tmp_path / "data.jsonl", 16, 0)
+    ties = [{"prompt": "ab", "responses": ["a", "z"], "ranks": [1, 1]}]
+    votes = [{"prompt": "ab", "chosen": "a", "rejected": "z", "probability": 0.5}]
+    for loss, rows in (("davidson", ties), ("bradley-terry", votes)):
+        held_out = write(tmp_path / f"{loss}.jsonl", rows)
+        folder = start(tiny_folder, tmp_path, loss, loss=loss, eval_data=[held_out], max_steps=1)
+        assert "eval/loss" in metrics(folder)[-1]
+        assert "eval/ece" not in metrics(folder)[-1]
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 def test_every_setting_of_a_loss_is_read(loss, tiny_folder, tmp_path):
     ordered(tmp_path / "data.jsonl", 16, 0)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["METRICS", "markdown"]
+__all__ = ["METRICS", "is_known", "markdown"]
 
+ANY = "NAME"  # at the end of a metric's name: it stands for what a run has several of
 METRICS: dict[str, tuple[str, str]] = {
     "step": ("optimiser steps", "steps taken when the line was written"),
     "epoch": ("passes", "share of the data seen, 1 = once"),
@@ -31,6 +32,15 @@ METRICS: dict[str, tuple[str, str]] = {
     "length/rejected": ("tokens", "mean length of the other response, end token included"),
     "reward/mean": ("reward units", "mean score of the sampled responses as the reward gave it"),
     "reward/std": ("reward units", "their standard deviation"),
+    "reward/source/NAME": (
+        "deviations",
+        "mean score of one of several sources, normalised, before its weight; NAME is the source's last folder",
+    ),
+    "reward/disagreement": (
+        "deviations",
+        "standard deviation over the members of an ensemble, mean over responses; it rises where a policy leaves what "
+        "the members were taught, the first sign of reward hacking",
+    ),
     "reward/normalised": ("deviations", "mean score after normalisation and clipping, before the KL penalty"),
     "kl/reference": ("nats", "KL(policy || reference) of the samples, k1, summed over tokens, mean over responses"),
     "kl/coefficient": ("reward units/nat", "weight of the KL penalty"),
@@ -71,6 +81,12 @@ METRICS: dict[str, tuple[str, str]] = {
     "eval/kl/reference": ("nats", "as kl/reference, on the held-out prompts"),
     "eval/length/mean": ("tokens", "mean length of responses sampled for the held-out prompts"),
 }
+
+
+def is_known(name: str) -> bool:
+    """Whether a figure has a meaning here, itself or as one of a kind (`reward/source/helpful`)."""
+    kinds = (known.removesuffix(ANY) for known in METRICS if known.endswith(f"/{ANY}"))
+    return name in METRICS or any(name.startswith(kind) and name != kind for kind in kinds)
 
 
 def markdown() -> str:

@@ -5,7 +5,7 @@ A metric that is not listed is drawn all the same, after the others, under its o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 __all__ = ["KNOWN", "MetricName", "describe", "is_main", "sort_key"]
 
@@ -47,6 +47,8 @@ KNOWN = {
     "length/chosen": MetricName("Length of the preferred", "tokens"),
     "length/rejected": MetricName("Length of the other", "tokens"),
     "reward/std": MetricName("Spread of the reward", "reward units, SD"),
+    "reward/source/NAME": MetricName("Reward, source NAME", "deviations"),
+    "reward/disagreement": MetricName("Disagreement of the ensemble", "deviations", main=True),
     "reward/normalised": MetricName("Reward, normalised", "deviations"),
     "kl/coefficient": MetricName("Weight of the KL penalty", "reward units per nat"),
     "kl/old": MetricName("KL of one rollout's updates", "nats per token"),
@@ -65,11 +67,16 @@ KNOWN = {
     "seconds/update": MetricName("Time to update", "seconds"),
 }
 ORDER = {name: position for position, name in enumerate(KNOWN)}
+ANY = "NAME"  # at the end of a known name: it stands for what a run has several of
 
 
 def describe(name: str) -> MetricName:
     """The words for a metric; its own name, without a unit, where there are none."""
-    return KNOWN.get(name, MetricName(name.replace("_", " ").replace("/", ": "), ""))
+    kind = _kind(name)
+    if kind is None:
+        return MetricName(name.replace("_", " ").replace("/", ": "), "")
+    known = KNOWN[kind]
+    return replace(known, title=known.title.replace(ANY, name.removeprefix(kind.removesuffix(ANY))))
 
 
 def is_main(name: str) -> bool:
@@ -79,4 +86,13 @@ def is_main(name: str) -> bool:
 
 def sort_key(name: str) -> tuple[int, str]:
     """Known metrics first, in their order; the rest by name."""
-    return ORDER.get(name, len(ORDER)), name
+    kind = _kind(name)
+    return len(ORDER) if kind is None else ORDER[kind], name
+
+
+def _kind(name: str) -> str | None:
+    """The known name of a metric: its own, or that of its kind (`reward/source/NAME`)."""
+    if name in KNOWN:
+        return name
+    kinds = (known for known in KNOWN if known.endswith(f"/{ANY}"))
+    return next((kind for kind in kinds if name.startswith(kind.removesuffix(ANY))), None)
