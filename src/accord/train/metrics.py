@@ -6,7 +6,7 @@ __all__ = ["METRICS", "is_known", "markdown"]
 
 ANY = "NAME"  # at the end of a metric's name: it stands for what a run has several of
 METRICS: dict[str, tuple[str, str]] = {
-    "step": ("optimiser steps", "steps taken when the line was written"),
+    "step": ("optimiser steps", "steps taken when the line was written; prompts answered, where a job only samples"),
     "epoch": ("passes", "share of the data seen, 1 = once"),
     "seconds": ("s", "time since the job started, summed over resumed parts"),
     "tokens_per_second": ("tokens/s", "tokens of the step's trees, prompts counted once, over the step's time"),
@@ -32,6 +32,7 @@ METRICS: dict[str, tuple[str, str]] = {
     "length/rejected": ("tokens", "mean length of the other response, end token included"),
     "reward/mean": ("reward units", "mean score of the sampled responses as the reward gave it"),
     "reward/std": ("reward units", "their standard deviation"),
+    "reward/best": ("reward units", "mean over prompts of the score of their best response"),
     "reward/source/NAME": (
         "deviations",
         "mean score of one of several sources, normalised, before its weight; NAME is the source's last folder",

@@ -26,6 +26,7 @@ KNOWN = {
     "accuracy_tie_half": MetricName("Accuracy on pairs", "share, ties half", main=True),
     "margin": MetricName("Margin, preferred over other", "reward units", main=True),
     "reward/mean": MetricName("Reward of the samples", "reward units", main=True),
+    "reward/best": MetricName("Reward of the best sample", "reward units", main=True),
     "gold_reward": MetricName("Gold reward", "gold units", main=True),
     "kl/reference": MetricName("KL to the reference", "nats per response", main=True),
     "entropy": MetricName("Entropy of the policy", "nats per token", main=True),
