@@ -139,6 +139,7 @@ def collect(  # noqa: PLR0913 - one rollout needs every part of the run
         "sampler__gap": gap,
         "seconds__sample": clock[1] - clock[0],
         "seconds__score": clock[2] - clock[1],
+        **getattr(reward, "figures", {}),  # of its sources, where it has several
     }
     return Experience(
         responses=responses,

@@ -35,9 +35,10 @@ from accord.train.configs import PpoConfig
 from accord.train.experience import Actor, Experience, collect, to_pack
 from accord.train.export import save_policy
 from accord.train.progress import Bar, Display
-from accord.train.rewards import Reward, load_reward
+from accord.train.rewards import Reward
 from accord.train.run import Run
 from accord.train.scoring import rows_of
+from accord.train.sources import load_rewards
 from accord.trees import budget_packs, pack
 
 __all__ = ["run"]
@@ -68,7 +69,7 @@ def run(
         original = None if config.lora_rank else copy.deepcopy(model)
         model, precision = loop.set_up(model, config, run, display)
         actor = make_actor(model, original, config, precision)
-        reward = reward or load_reward(config.reward[0], template, precision.name, config.micro_tokens)
+        reward = reward or load_rewards(config, template, precision.name)
         limit = loop.length_limit(model, config, display)
         prompts, rows = read_prompts(config, run, template, "data", limit)
         held_out = read_prompts(config, run, template, "eval_data", limit)[0] if config.eval_data else []
