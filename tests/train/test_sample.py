@@ -111,6 +111,7 @@ def test_empty_and_repeated_texts_are_no_choice():
     assert best["response"] == "x"
     assert judged(("x", 1.0, True), ("x", 2.0, True)) == (None, {"prompt": best["prompt"], "response": "x"})
     assert judged(("", 1.0, True), (" ", 2.0, True)) == (None, None)
+    assert judged(("x", 3.0, True), ("y", 2.0, True), ("x", 1.0, False))[0]["ranks"] == [1, 2]
 
 
 def test_responses_that_all_tie_are_no_ranking_but_one_is_the_best():
@@ -326,7 +327,7 @@ def test_every_setting_is_read(talker, tmp_path):
     spy = Spy(**settings)
     seen.clear()
     sample.run(spy, Quiet())
-    assert SampleConfig.model_fields.keys() - seen == {"ensemble"}  # that of reward models
+    assert SampleConfig.model_fields.keys() - seen == set()
 
 
 def test_prompts_that_leave_no_room_are_said(tiny_folder, tmp_path):

@@ -251,7 +251,7 @@ def _check_made(stage: Stage, source: Stage) -> None:
 
 def _rewards(config: JobConfig) -> tuple[str, ...]:
     """Names of a stage's reward sources, the members of ensembles one by one."""
-    return tuple(member for name in getattr(config, "reward", ()) for member in name.split(","))
+    return tuple(member.strip() for name in getattr(config, "reward", ()) for member in name.split(","))
 
 
 def _check_inputs(stage: Stage, stages: Sequence[Stage]) -> None:

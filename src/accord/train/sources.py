@@ -93,7 +93,12 @@ def load_rewards(config: RewardSources, template: Template, precision_name: str)
 
     Raises: ValueError: a source, or a member of an ensemble, is not there; the message names it.
     """
-    sources = [_source(name, config, template, precision_name) for name in config.reward]
+    combine = config.ensemble or "mean"
+
+    def load(name: str) -> Reward:
+        return load_reward(name, template, precision_name, config.micro_tokens)
+
+    sources = [_source(name, load, combine) for name in config.reward]
     weights = config.reward_weights or (1.0,) * len(sources)
     if len(sources) == 1 and weights == (1.0,) and not config.length_penalty:
         return sources[0]
@@ -119,13 +124,13 @@ def _last_folder(name: str) -> str:
     return parts[-1] if parts else name
 
 
-def _source(name: str, config: RewardSources, template: Template, precision_name: str) -> Reward:
+def _source(name: str, load: Callable[[str], Reward], combine: str) -> Reward:
     if "," not in name or Path(name).exists():
-        return load_reward(name, template, precision_name, config.micro_tokens)
+        return load(name)
     members = []
     for member in (part.strip() for part in name.split(",")):
         try:
-            loaded = load_reward(member, template, precision_name, config.micro_tokens)
+            loaded = load(member)
         except ValueError as error:
             raise ValueError(f"ensemble {name!r}: {error}") from error
         if not isinstance(loaded, ModelReward):
@@ -134,7 +139,7 @@ def _source(name: str, config: RewardSources, template: Template, precision_name
                 "moments; give the function as a source of its own"
             )
         members.append(loaded)
-    return Ensemble(members, config.ensemble or "mean")
+    return Ensemble(members, combine)
 
 
 def _normal(source: Reward, responses: Responses) -> Tensor:
