@@ -1,7 +1,8 @@
 """Every method of `accord train` on the quickstart's task, from the same model, on the same data, with one budget.
 
 The folder of a quickstart gives the SFT model, the rankings, the prompts and the reward model. Preference methods see
-all rankings once, policy methods roll out half of the prompts once, reward models see the training rankings once. Every
+half of the rankings once, policy methods roll out half of the prompts once, reward models see the training rankings
+once. Every
 policy then answers the held-out prompts, which the gold reward judges that nothing was trained on.
 
     python -m benchmarks.methods --quickstart runs/quickstart --out runs/methods
@@ -146,7 +147,11 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
 def preference(bench: Bench, name: str) -> None:
     """One direct or listwise method."""
     settings = dict(PREFERENCE[name])
-    rankings, data = bench.quickstart / "data/rankings.jsonl", settings.pop("data", None)
+    lines = (bench.quickstart / "data/rankings.jsonl").read_text(encoding="utf8").splitlines()[::2]
+    rankings, data = (
+        write_rows(bench.out / "rankings.jsonl", [json.loads(line) for line in lines]),
+        settings.pop("data", None),
+    )
     # Every third pair: about as many steps as the others take, each on twice as many prompts
     path = write_rows(bench.out / f"{data}.jsonl", soft_rows(rankings, data)[::3]) if data else rankings
     settings |= {"model": str(bench.quickstart / "sft"), "data": [path], "learning_rate": FULL.dpo_rate}
