@@ -58,6 +58,6 @@ def check_data(config: TrainConfig, made: tuple[Path, ...] = ()) -> None:
     """
     from accord.data.files import check_path  # takes longer to import than the help of a command may
 
-    for path in (*config.data, *config.eval_data):
+    for path in (*config.data, *config.eval_data, *(getattr(config, "ptx_data", None) or ())):
         if not any(path.is_relative_to(folder) for folder in made):
             check_path(path)
