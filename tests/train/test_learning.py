@@ -74,14 +74,17 @@ def test_dpo_prefers_what_people_prefer(tiny_folder, tmp_path, loss, lora):
     )
 
 
-@pytest.fixture(scope="module")
-def undecided(tiny_folder, tmp_path_factory):
+def train_undecided(model, folder):
     """Answers "a", "m" or "z", each a third of the time. (A frozen random embedding bounds what adapters can do.)"""
-    folder = tmp_path_factory.mktemp("undecided")
     rows = [{"prompt": WORDS[i % 8], "response": "amz"[i % 3] * 2} for i in range(48)]
     data = write(folder / "data.jsonl", rows)
-    config = SftConfig(model=str(tiny_folder), data=[data], out=folder / "sft", batch_size=16, epochs=20, **FAST)
+    config = SftConfig(model=str(model), data=[data], out=folder / "sft", batch_size=16, epochs=20, **FAST)
     return sft.run(config, Quiet())
+
+
+@pytest.fixture(scope="module")
+def undecided(tiny_folder, tmp_path_factory):
+    return train_undecided(tiny_folder, tmp_path_factory.mktemp("undecided"))
 
 
 def test_ppo_moves_adapters_alone(undecided, tmp_path):
