@@ -1,5 +1,8 @@
 """Each policy algorithm's step is its definition, loss and gradient, whatever the split into packs; ragged lengths."""
 
+import copy
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -7,15 +10,17 @@ from torch.testing import assert_close
 
 from accord.losses import advantages, kl
 from accord.losses import policy as losses
-from accord.models.score import response_scores
+from accord.models.score import prepare, response_scores
 from accord.records import Message
-from accord.train import updates
+from accord.train import loop, updates
 from accord.train.algorithms import Coefficients, weighted_sum
 from accord.train.configs import PpoConfig
 from accord.train.experience import Actor, Experience
+from accord.train.loop import Precision, add_lora
 from accord.train.rewards import Responses
 from accord.train.scoring import firsts
 from accord.trees import PromptTree, pack
+from fakes import tiny_llama
 from train.test_exact_accumulation import (
     BASE,
     BUDGETS,
@@ -152,6 +157,34 @@ def test_a_step_is_its_definition_in_any_split(case):
     assert results[16][0] == pytest.approx(loss.item(), rel=1e-5)
     expected = gradient(*parts)
     assert_close(results[16][1], expected, rtol=0, atol=2e-6 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("lora", [0, 4])
+def test_in_bf16_the_exact_kl_starts_at_zero_and_keeps_its_gradient(lora):
+    """Autocast keeps weights it has cast: those of the reference's pass must not serve the policy, without a graph."""
+    gradients = {}
+    for name in ("bf16", "fp32"):
+        precision, model = Precision(name, torch.device("cpu")), tiny_llama()
+        assert prepare(model) is None
+        reference = None if lora else precision.freeze(copy.deepcopy(model))
+        if lora:
+            model = add_lora(precision.freeze(model), lora, 0, base="")
+        actor = Actor(policy=loop.steady(model), reference=reference, value_head=None, critic=None)
+        config = config_of("grpo token exact", micro_tokens=64)
+        made = experience_of(config, False)
+        made = replace(made, logprob_NT=made.logprob_NT.float(), advantage_NT=made.advantage_NT.float())
+        with precision.forward():
+            assert updates.accumulate(made, CHOSEN, actor, config, Coefficients(config))["loss__kl"] == 0
+        for number, p in enumerate(loop.trainable(model)):
+            with torch.no_grad():
+                p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(number)) * 0.05)
+        model.zero_grad(set_to_none=True)
+        made.advantage_NT.nan_to_num_()[:] = 0  # the KL alone
+        with precision.forward():
+            assert updates.accumulate(made, CHOSEN, actor, config, Coefficients(config))["loss__kl"] > 1e-3
+        gradients[name] = gradient(model)
+    assert gradients["bf16"].shape == gradients["fp32"].shape
+    assert float(nn.functional.cosine_similarity(gradients["bf16"], gradients["fp32"], dim=0)) > 0.99
 
 
 def tables():

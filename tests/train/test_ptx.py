@@ -113,6 +113,29 @@ def test_text_that_is_trained_beside_is_not_forgotten(tiny_folder, tmp_path, alg
         policy.run(config, Quiet(), reward)
 
 
+def test_each_step_of_a_run_takes_the_rows_of_its_number(tiny_folder, tmp_path, monkeypatch):
+    asked, rows = [], Ptx.rows
+    monkeypatch.setattr(Ptx, "rows", lambda self, step: asked.append(step) or rows(self, step))
+    data = write(tmp_path / "text.jsonl", [{"text": text} for text in TEXTS])
+    policy.run(settings_of(tiny_folder, tmp_path, "run", ptx_data=[data], epochs=2), Quiet())
+    assert asked == list(range(16))  # 2 epochs of 2 rollouts, 2 passes of 2 steps each
+
+
+def test_an_unfinished_run_goes_on_with_the_same_text_only(tiny_folder, tmp_path):
+    class Stop(Quiet):
+        def update(self, step, figures):
+            if step > 4:
+                raise KeyboardInterrupt
+
+    data = write(tmp_path / "text.jsonl", [{"text": text} for text in TEXTS])
+    config = settings_of(tiny_folder, tmp_path, "run", ptx_data=[data], save_every=1)
+    with pytest.raises(KeyboardInterrupt):
+        policy.run(config, Stop())
+    write(data, [{"text": "other"}])
+    with pytest.raises(ValueError, match=r"ptx_data was .* when the run began"):
+        policy.run(config, Quiet())
+
+
 def test_demonstrations_serve_as_text_too_and_bad_rows_do_not(tiny_folder, tmp_path):
     data = write(tmp_path / "mixed.jsonl", [{"text": "some text"}, {"prompt": "ab", "response": "cd"}])
     config = settings_of(tiny_folder, tmp_path, "run", max_steps=1, ptx_data=[data])
