@@ -1,7 +1,7 @@
 """Every method of `accord train` on the quickstart's task, from the same model, on the same data, with one budget.
 
 The folder of a quickstart gives the SFT model, the rankings, the prompts and the reward model. Preference methods see
-half of the rankings once, policy methods roll out half of the prompts once, reward models see the training rankings
+half of the rankings once, policy methods roll out 96 prompts once, reward models see half of the training rankings
 once. Every
 policy then answers the held-out prompts, which the gold reward judges that nothing was trained on.
 
@@ -165,7 +165,7 @@ def policy(bench: Bench, name: str) -> None:
     if settings.pop("ptx", False):
         settings |= {"ptx_data": [bench.quickstart / "data/demonstrations.jsonl"], "ptx_batch_size": 4}
     algorithm = name.split(",")[0]
-    lines = (bench.quickstart / "data/prompts.jsonl").read_text(encoding="utf8").splitlines()[::2]
+    lines = (bench.quickstart / "data/prompts.jsonl").read_text(encoding="utf8").splitlines()[::2][:96]
     path = write_rows(bench.out / "prompts.jsonl", [json.loads(line) for line in lines])
     if "minibatches" in method("ppo", algorithm).reads:
         settings |= {"minibatches": FULL.ppo_minibatches, "ppo_epochs": 1}
@@ -183,7 +183,11 @@ def policy(bench: Bench, name: str) -> None:
 def reward(bench: Bench, name: str) -> None:
     """One reward model: accuracy on held-out rankings."""
     settings = {"loss": name.split(",")[0]} | REWARD[name]
-    rankings, data = bench.quickstart / "data/rankings.train.jsonl", settings.pop("data", None)
+    lines = (bench.quickstart / "data/rankings.train.jsonl").read_text(encoding="utf8").splitlines()[::2]
+    rankings, data = (
+        write_rows(bench.out / "reward.jsonl", [json.loads(line) for line in lines]),
+        settings.pop("data", None),
+    )
     path = write_rows(bench.out / f"reward-{data}.jsonl", soft_rows(rankings, data)[::3]) if data else rankings
     settings |= {"model": str(bench.quickstart / "sft"), "data": [path], "learning_rate": FULL.reward_rate}
     settings |= {"eval_data": [bench.quickstart / "data/rankings.held-out.jsonl"], "eval_every": 10_000}

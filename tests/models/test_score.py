@@ -7,7 +7,8 @@ from torch.testing import assert_close
 
 from accord.models import attention
 from accord.models.attention import NAME
-from accord.models.score import base_of, prepare, response_scores, rewards
+from accord.models.head import Distribution, head_of
+from accord.models.score import base_of, prepare, response_scores, response_states, rewards
 from accord.trees import Branch, PromptTree, budget_packs, pack
 from fakes import FAMILIES, VOCABULARY, tiny_gemma, tiny_llama
 
@@ -113,6 +114,29 @@ def test_a_sliding_window_spans_prompt_and_response():
     assert_close(
         response_scores(model, pack(trees)).logprob_T, torch.cat(by_definition(model, trees)), rtol=1e-9, atol=1e-11
     )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("packed", [True, False])
+def test_the_exact_kl_to_another_model_is_that_of_the_logits(family, packed):
+    model, other = FAMILIES[family]().double(), FAMILIES[family](seed=3).double()
+    for one in (model, other):
+        assert not packed or prepare(one) is None
+    trees = some_trees()
+    batch = pack(trees)
+    with torch.no_grad():
+        distribution = Distribution(response_states(other, batch), head_of(other))
+        found = response_scores(model, batch, temperature=0.7, other=distribution)
+        expected = []
+        for tree in trees:
+            for branch in tree.branches:
+                ids = torch.tensor([tree.prompt + branch.tokens])
+                rows = slice(len(tree.prompt) - 1, -1)
+                p, q = ((m(input_ids=ids).logits[0, rows] / 0.7).log_softmax(-1) for m in (model, other))
+                expected.append((p.exp() * (p - q)).sum(-1))
+    assert_close(found.kl_T, torch.cat(expected), rtol=1e-8, atol=1e-10)
+    assert float(found.kl_T.min()) > 1e-4
+    assert response_scores(model, batch).kl_T is None
 
 
 def test_entropy_is_that_of_the_whole_distribution_and_differentiable():

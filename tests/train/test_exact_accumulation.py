@@ -15,7 +15,8 @@ from transformers import AutoModelForSequenceClassification
 from accord.data.batches import Preference
 from accord.models.score import prepare, response_scores, rewards, values
 from accord.records import Message
-from accord.train import policy, preference, reward, sft
+from accord.train import preference, reward, sft, updates
+from accord.train.algorithms import Coefficients
 from accord.train.configs import DpoConfig, PpoConfig, RewardConfig
 from accord.train.experience import Actor, Experience
 from accord.train.reward_objective import Objective
@@ -226,7 +227,7 @@ def test_ppo(critic):
         value_model = model_of("reward") if critic == "separate" else None
         actor = Actor(policy=model, reference=None, value_head=head, critic=value_model)
         config = PpoConfig(**BASE, reward="r", micro_tokens=budget, entropy_coefficient=0.03, value_clip=0.4, clip=0.3)
-        figures = policy.accumulate(made, [3, 0, 4, 1], actor, config)  # a minibatch, not in order
+        figures = updates.accumulate(made, [3, 0, 4, 1], actor, config, Coefficients(config))  # not in order
         parts = [part for part in (model, head, value_model) if part is not None]
         results[budget] = (figures["loss"], gradient(*parts), figures)
     check_same(results)

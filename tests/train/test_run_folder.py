@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from accord.models.score import prepare
-from accord.train import loop, policy, preference, reference, reward, sft
+from accord.train import loop, policy, preference, reference, reward, sft, updates
 from accord.train.configs import DpoConfig, PpoConfig, RewardConfig, SftConfig
 from accord.train.loop import Diverged, optimise
 from accord.train.progress import Quiet
@@ -426,12 +426,12 @@ def test_a_loss_that_is_not_finite_names_step_rows_and_checkpoint(job, name, tin
 
 def test_a_rollout_that_is_not_finite_names_the_prompts_rows(tiny_folder, tmp_path, monkeypatch):
     data = prompts(tmp_path / "prompts.jsonl", 8)
-    plain = policy.accumulate
+    plain = updates.accumulate
 
     def accumulate(*arguments):
         return plain(*arguments) | {"loss": math.nan}
 
-    monkeypatch.setattr(policy, "accumulate", accumulate)
+    monkeypatch.setattr(updates, "accumulate", accumulate)
     settings = PpoConfig(
         model=str(tiny_folder), data=[data], out=tmp_path / "run", reward="train.data:many_a", max_new_tokens=4,
         **FAST | {"batch_size": 2},

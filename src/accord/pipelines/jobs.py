@@ -75,6 +75,7 @@ def check_data(config: JobConfig, made: tuple[Path, ...] = ()) -> None:
     """
     from accord.data.files import check_path  # takes longer to import than the help of a command may
 
-    for path in (*config.data, *getattr(config, "eval_data", ())):
+    held_out, text = getattr(config, "eval_data", ()), getattr(config, "ptx_data", None) or ()
+    for path in (*config.data, *held_out, *text):
         if not any(path.is_relative_to(folder) for folder in made):
             check_path(path)

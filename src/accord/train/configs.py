@@ -331,7 +331,7 @@ class PpoConfig(RewardSources, TrainConfig):
                 if getattr(self, name) is not None:
                     yield f'"{name}" is read only with ptx_data; give that, or remove it'
         if self.algorithm == "reinforce" and self.baseline != "value":
-            for name in ("critic", "value_coefficient", "value_clip", "value_learning_rate"):
+            for name in ("critic", "value_coefficient", "value_learning_rate"):
                 if getattr(self, name) != self.methods()["reinforce"].reads[name]:
                     yield f'"{name}" is read only with baseline value; remove it, or set baseline to value'
         if self.algorithm == "trpo" and self.precision == "bf16":

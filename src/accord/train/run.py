@@ -90,7 +90,7 @@ class Run:
 
     def _check_inputs(self) -> None:
         """A finished run is reused only for the data it was made from, as far as that is still there."""
-        for name in ("data", "eval_data"):
+        for name in ("data", "eval_data", "ptx_data"):
             for entry in self.known(name) or []:
                 path = Path(entry["file"])
                 if path.is_file() and sha256(path) != entry["sha256"]:
@@ -105,7 +105,7 @@ class Run:
         facts = json.loads(json.dumps({**self.manifest, **facts}))
         if path.exists():
             found = json.loads(path.read_text(encoding="utf8"))
-            for key in ("data", "eval_data", "model_fingerprint", "precision", "reward"):
+            for key in ("data", "eval_data", "ptx_data", "model_fingerprint", "precision", "reward"):
                 if key in found and found[key] != facts.get(key):
                     if not has_results(self.folder):
                         clear_start(self.folder)
