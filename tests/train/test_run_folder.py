@@ -188,8 +188,8 @@ def test_without_a_checkpoint_everything_is_taken_back_and_time_adds_up(tiny_fol
         run.log(1, loss=1.0)
         assert run.restore() is None
         assert metrics(run.folder) == []
-        run.save(1, {"x": torch.ones(2)})
         spent = run.seconds
+        run.save(1, {"x": torch.ones(2)})
     with Run("sft", config(tmp_path / "run", tiny_folder, tmp_path)) as run:
         assert torch.equal(run.restore()["x"], torch.ones(2))
         assert run.seconds >= spent
