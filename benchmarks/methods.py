@@ -1,7 +1,7 @@
 """Every method of `accord train` on the quickstart's task, from the same model, on the same data, with one budget.
 
 The folder of a quickstart gives the SFT model, the rankings, the prompts and the reward model. Preference methods see
-half of the rankings once, policy methods roll out 96 prompts once, reward models see half of the training rankings
+half of the rankings once, policy methods roll out 64 prompts once, reward models see half of the training rankings
 once. Every
 policy then answers the held-out prompts, which the gold reward judges that nothing was trained on.
 
@@ -165,7 +165,7 @@ def policy(bench: Bench, name: str) -> None:
     if settings.pop("ptx", False):
         settings |= {"ptx_data": [bench.quickstart / "data/demonstrations.jsonl"], "ptx_batch_size": 4}
     algorithm = name.split(",")[0]
-    lines = (bench.quickstart / "data/prompts.jsonl").read_text(encoding="utf8").splitlines()[::2][:96]
+    lines = (bench.quickstart / "data/prompts.jsonl").read_text(encoding="utf8").splitlines()[::4]
     path = write_rows(bench.out / "prompts.jsonl", [json.loads(line) for line in lines])
     if "minibatches" in method("ppo", algorithm).reads:
         settings |= {"minibatches": FULL.ppo_minibatches, "ppo_epochs": 1}
