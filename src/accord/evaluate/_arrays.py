@@ -106,6 +106,12 @@ def picked(clusters_N: Clusters | None, kept_N: NDArray[np.bool_]) -> Clusters |
     return [cluster for cluster, kept in zip(clusters_N, kept_N, strict=True) if kept]
 
 
+def cluster_numbers(clusters_N: Clusters | None, kept_N: NDArray[np.bool_]) -> Ints:
+    """The clusters of the rows that are kept, numbered by first appearance; every row its own when None."""
+    clusters = picked(clusters_N, kept_N)
+    return np.arange(int(kept_N.sum())) if clusters is None else numbered(clusters)
+
+
 def ratio(numerator: float, denominator: float) -> float:
     """The quotient, NaN where the denominator is 0: undefined is neither 0 nor 1."""
     return float(numerator / denominator) if denominator else NAN

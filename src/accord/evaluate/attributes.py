@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from accord.evaluate._arrays import NAN, Clusters, floats, numbered, picked
+from accord.evaluate._arrays import NAN, Clusters, cluster_numbers, floats
 from accord.evaluate.intervals import wilson
 from accord.evaluate.result import Result
 
@@ -32,8 +32,7 @@ def binary_rate(value_N: ArrayLike, prompt_N: Clusters | None = None, level: flo
     if wrong.size:
         raise ValueError(f"`value_N` holds {wrong[0]:g}; expected 0 or 1, NaN where unrated")
     rated = ~np.isnan(value)
-    prompts = picked(prompt_N, rated)
-    prompt = np.arange(int(rated.sum())) if prompts is None else numbered(prompts)
+    prompt = cluster_numbers(prompt_N, rated)
     mean_P = np.bincount(prompt, weights=value[rated]) / np.bincount(prompt)
     share = float(mean_P.mean()) if len(mean_P) else NAN
     interval = wilson(min(float(mean_P.sum()), len(mean_P)), len(mean_P), level)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from accord.evaluate._arrays import NAN, Clusters, Floats, Ints, floats, numbered, picked, ratio, same_length
+from accord.evaluate._arrays import NAN, Clusters, Floats, Ints, cluster_numbers, floats, ratio, same_length
 
 __all__ = ["Gain", "LengthReport", "distinct_n", "length_report", "repeated_ngrams", "within_length_gain"]
 
@@ -66,7 +66,7 @@ def length_report(reward_N: ArrayLike, length_N: ArrayLike, prompt_N: Clusters) 
     reward, length = floats("reward_N", reward_N), floats("length_N", length_N)
     same_length(reward_N=reward, length_N=length)
     kept = ~(np.isnan(reward) | np.isnan(length))
-    prompt = numbered(picked(prompt_N, kept) or [])
+    prompt = cluster_numbers(prompt_N, kept)
     reward, length = reward[kept], length[kept]
     inner_reward, inner_length = _within(reward, prompt), _within(length, prompt)
     return LengthReport(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from accord.evaluate._arrays import NAN, Clusters, Floats, Ints, between, floats, numbered, picked, same_length
+from accord.evaluate._arrays import NAN, Clusters, Floats, Ints, between, cluster_numbers, floats, numbered, same_length
 from accord.evaluate._bootstrap import NO_INTERVAL, Interval, cluster_draws, deviations, percentiles
 from accord.evaluate.result import Result
 
@@ -316,5 +316,4 @@ def _scored(values_N: ArrayLike, clusters_N: Clusters | None) -> tuple[Floats, I
     """Drop the rows without a value, then number the clusters of the others by first appearance."""
     value_N = floats("values_N", values_N)
     kept_N = ~np.isnan(value_N)
-    kept_clusters = picked(clusters_N, kept_N)
-    return value_N[kept_N], np.arange(int(kept_N.sum())) if kept_clusters is None else numbered(kept_clusters)
+    return value_N[kept_N], cluster_numbers(clusters_N, kept_N)

@@ -11,18 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from accord.evaluate._arrays import (
-    NAN,
-    Clusters,
-    Floats,
-    Ints,
-    between,
-    floats,
-    integers,
-    numbered,
-    picked,
-    same_length,
-)
+from accord.evaluate._arrays import NAN, Clusters, Floats, Ints, between, cluster_numbers, floats, integers, same_length
 from accord.evaluate._bootstrap import cluster_counts, percentiles
 
 __all__ = ["BradleyTerry", "bradley_terry", "bradley_terry_ci", "elo", "rank_from_intervals"]
@@ -150,8 +139,7 @@ def bradley_terry_ci(  # noqa: PLR0913 - the arguments of `bradley_terry` and of
     """
     games = _games(first_G, second_G, outcome_G, num_models, weights_G)
     _check_scale(num_models, l2, anchor, scale, base)
-    clusters = picked(clusters_G, games.kept)
-    cluster_G = np.arange(len(games.first)) if clusters is None else numbered(clusters)
+    cluster_G = cluster_numbers(clusters_G, games.kept)
     count = int(cluster_G.max(initial=-1)) + 1
     rating_RM = np.full((0, num_models), NAN)
     if count >= 2:

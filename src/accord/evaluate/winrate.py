@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from accord.evaluate._arrays import NAN, Clusters, Floats, between, floats, numbered, one_of, picked, ratio, same_length
+from accord.evaluate._arrays import NAN, Clusters, Floats, between, cluster_numbers, floats, one_of, ratio, same_length
 from accord.evaluate._bootstrap import cluster_counts, percentiles
 from accord.evaluate._length_fit import fit_lengths
 from accord.evaluate.intervals import mean_result
@@ -218,8 +218,7 @@ def length_controlled_win_rate(
     raw = win_rate(np.where(scored_N, outcome, NAN), clusters_N, replicates, level, seed)
     outcome, longer = outcome[scored_N], (model - baseline)[scored_N]
     fit = fit_lengths(longer, outcome, np.ones((1, len(outcome))), ridge)
-    clusters = picked(clusters_N, scored_N)
-    cluster_N = np.arange(len(outcome)) if clusters is None else numbered(clusters)
+    cluster_N = cluster_numbers(clusters_N, scored_N)
     bootstrapped = bool(replicates) and (raw.clusters or 0) >= 2
     ci = raw.ci
     if bootstrapped:
