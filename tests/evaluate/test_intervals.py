@@ -107,6 +107,7 @@ def test_ten_of_ten_is_not_certain():
     found = mean_result([1.0] * 10)
     assert found.ci == pytest.approx((0.7224672, 1.0))
     assert (found.method, found.seed) == ("wilson", None)
+    assert mean_result([1.0] * 30, np.repeat(np.arange(10), 3)).ci == found.ci  # ten prompts, however many rows
     assert mean_result([2.0] * 10).ci == (2.0, 2.0)  # no share: nothing else to go by
 
 

@@ -34,6 +34,13 @@ MODULES = (
 )
 
 
+def test_the_page_names_every_function():
+    page = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf8")
+    for name in MODULES:
+        functions = [word for word in importlib.import_module(f"accord.evaluate.{name}").__all__ if word[0].islower()]
+        assert [word for word in functions if f"`{word}`" not in page and f"`{name}.{word}`" not in page] == []
+
+
 def test_every_function_has_cases():
     """But for those with a test of their own beside: no golden case was ever made for them."""
     own = {"intervals:mean_result", "ratings:bradley_terry_ci", "winrate:outcomes", "toxicity:score_texts"}
