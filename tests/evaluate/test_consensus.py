@@ -51,6 +51,13 @@ def test_the_likelihood_rises_and_the_names_of_classes_mean_nothing():
     assert not dawid_skene(item, annotator, label, 600, 9, 3, max_iterations=2).converged
 
 
+def test_what_dawid_skene_refuses():
+    for change in ({"num_items": 0, "item_M": []}, {"smoothing": -1}, {"num_items": 2}, {"label_M": [2]}):
+        arguments = {"item_M": [0], "annotator_M": [0], "label_M": [1]} | change
+        with pytest.raises(ValueError, match="expected"):
+            dawid_skene(**{"num_items": 1, "num_annotators": 1, "num_classes": 2} | arguments)
+
+
 def test_one_annotator_is_believed():
     found = dawid_skene([0, 1, 2], [0, 0, 0], [0, 1, 1], 3, 1, 2, smoothing=0.0)
     assert found.posterior_NC.tolist() == [[1, 0], [0, 1], [0, 1]]

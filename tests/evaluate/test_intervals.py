@@ -82,6 +82,16 @@ def test_bootstrap_undefined_too_often_is_nan():
     assert all(map(math.isnan, bootstrap(lambda rows: 1.0, ["only", "only"])))
 
 
+def test_a_few_undefined_draws_are_left_out_and_many_are_too_many():
+    """A draw of n rows misses the first one with chance (1 - 1/n)^n, about 0.37; of 3 copies together, 0.05."""
+
+    def first_seen(rows):
+        return 1.0 if (rows % 30 == 0).any() else math.nan
+
+    assert all(map(math.isnan, bootstrap(first_seen, np.arange(30), replicates=300)))
+    assert bootstrap(first_seen, np.arange(90), replicates=300) == (1.0, 1.0)
+
+
 def test_nothing_scored_is_nan_and_not_zero():
     empty, lost = mean_result([]), mean_result([math.nan, math.nan])
     assert math.isnan(empty.value)

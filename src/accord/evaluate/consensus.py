@@ -124,13 +124,14 @@ def dawid_skene(
     Returns: a `DawidSkene`.
 
     Raises:
-        ValueError: lengths differ, a code out of range, an item without a label, or negative smoothing.
+        ValueError: lengths differ, a code out of range, no items, an item without a label, or negative smoothing.
     """
     item, label = integers("item_M", item_M, num_items), integers("label_M", label_M, num_classes)
     annotator = integers("annotator_M", annotator_M, num_annotators)
     same_length(item_M=item, annotator_M=annotator, label_M=label)
-    if smoothing < 0 or max_iterations < 1:
-        raise ValueError(f"smoothing {smoothing}, {max_iterations} iterations; expected at least 0, and at least 1")
+    if smoothing < 0 or max_iterations < 1 or num_items < 1:
+        found = f"smoothing {smoothing}, {max_iterations} iterations, {num_items} items"
+        raise ValueError(f"{found}; expected at least 0, 1 and 1")
     unlabelled = np.flatnonzero(np.bincount(item, minlength=num_items) == 0)
     if len(unlabelled):
         raise ValueError(f"item {unlabelled[0]} has no label; expected one or more for every item; leave it out")

@@ -5,6 +5,7 @@ Suffixes: N sequences, T tokens, M checkpoints.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -84,8 +85,8 @@ def sequence_kl(
         d_NT = np.maximum(d_NT, _FLOOR)
         d_NT = np.expm1(-d_NT) + d_NT
     result = mean_result(d_NT.sum(axis=1), None, replicates, level, seed, estimator=estimator)
-    result.detail["clearly_negative"] = result.ci is not None and result.ci[1] < 0
-    return result
+    negative = result.ci is not None and result.ci[1] < 0
+    return replace(result, detail=result.detail | {"clearly_negative": negative})
 
 
 def frontier(kl_M: ArrayLike, reward_M: ArrayLike, reward_at_zero: float, kl_max: float | None = None) -> Frontier:

@@ -61,7 +61,7 @@ def fit_overoptimisation(
         )
     d = np.sqrt(kl)
     bend = d**2 if form == "best_of_n" else d * np.log(np.where(d > 0, d, 1.0))
-    (alpha, beta), _, rank, _ = np.linalg.lstsq(np.stack([d, -bend], axis=1), gain)
+    (alpha, beta), _, rank, _ = np.linalg.lstsq(np.stack([d, -bend], axis=1), gain, rcond=None)
     if rank < 2:  # checkpoints at one KL say nothing about a curve
         return Overoptimisation(NAN, NAN, NAN, NAN, len(kl))
     spread = float(((gain - gain.mean()) ** 2).sum())

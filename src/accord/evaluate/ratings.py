@@ -93,7 +93,7 @@ def bradley_terry(  # noqa: PLR0913 - the scale is three numbers, as everywhere 
     strength_M = _fit(wins_MM, l2)
     component_M, bounded_M = _components(wins_MM)
     rating_M = _ratings(strength_M, component_M, anchor, start, scale / log(base))
-    log_likelihood = -float((wins_MM * np.logaddexp(0, strength_M - strength_M[:, None])).sum())
+    log_likelihood = 0.0 - float((wins_MM * np.logaddexp(0, strength_M - strength_M[:, None])).sum())
     return BradleyTerry(rating_M, strength_M, component_M, bounded_M, log_likelihood)
 
 
@@ -256,7 +256,7 @@ def _fit(wins_MM: Floats, l2: float) -> Floats:
         slope_M = (wins_MM.T * p_MM - wins_MM * (1 - p_MM)).sum(axis=1) + l2 * strength_M
         bend_MM = games_MM * p_MM * (1 - p_MM)
         hessian_MM = np.diag(bend_MM.sum(axis=1) + l2) - bend_MM
-        step_M = np.linalg.solve(hessian_MM, slope_M) if l2 else np.linalg.lstsq(hessian_MM, slope_M)[0]
+        step_M = np.linalg.solve(hessian_MM, slope_M) if l2 else np.linalg.lstsq(hessian_MM, slope_M, rcond=None)[0]
         for _ in range(40):
             then = loss(strength_M - step_M)
             if then <= now + 1e-13 * abs(now):
