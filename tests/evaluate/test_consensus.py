@@ -94,6 +94,14 @@ def test_one_strict_ranking_stands():
         assert ranked_pairs([ranks]).rank_K.tolist() == list(ranks)
 
 
+def test_a_wide_margin_counts_before_many_votes():
+    """B over A by 6:3, C over B by 5:4, A over C by 4:2 with three ties: the cycle breaks at the margin of 1."""
+    ranks = [[1, 2, 1], *[[1, 3, 2]] * 2, *[[2, 1, 2]] * 2, *[[2, 1, 3]] * 2, *[[3, 2, 1]] * 2]
+    found = ranked_pairs(ranks)
+    assert (found.votes_KK[1, 0], found.votes_KK[2, 1], found.votes_KK[0, 2]) == (6, 5, 4)
+    assert found.order.tolist() == [1, 0, 2]
+
+
 def test_nobody_ranked():
     with pytest.raises(ValueError, match="no row"):
         preference_share(np.empty((0, 3)))

@@ -75,8 +75,10 @@ def test_both_estimators_find_the_kl_of_two_coins():
 
 
 def test_a_mean_below_zero_is_a_bug_and_is_called_one():
-    policy = np.random.default_rng(0).normal(-2, 0.1, (50, 4))
-    assert sequence_kl(policy, policy + 0.3, np.ones((50, 4), dtype=bool)).detail["clearly_negative"]
+    policy, mask = np.random.default_rng(0).normal(-2, 0.1, (50, 4)), np.ones((50, 4), dtype=bool)
+    noise = np.random.default_rng(1).normal(0, 0.1, (50, 4))
+    assert not sequence_kl(policy, policy + noise - noise.mean(), mask).detail["clearly_negative"]
+    assert sequence_kl(policy, policy + 0.3, mask).detail["clearly_negative"]
 
 
 def test_a_lost_token_loses_its_sequence():
