@@ -21,7 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from accord.evaluate.intervals import estimate_mean
+from accord.evaluate.intervals import mean_result
+from accord.evaluate.result import ends_or_none
 from accord.pipelines.held_out import Responder, gold_rewards
 from accord.pipelines.jobs import JOBS
 from accord.pipelines.quickstart import read_prompts
@@ -113,10 +114,10 @@ class Bench:
     def figures(texts: list[str], scores: list[float]) -> dict[str, Any]:
         """Gold reward with its 95% interval, clustered by prompt, and the reward model's mean score."""
         each = len(texts) // FULL.held_out_prompts
-        gold = estimate_mean(gold_rewards(texts), [n // each for n in range(len(texts))], 0)
+        gold = mean_result(gold_rewards(texts), [n // each for n in range(len(texts))])
         return {
             "gold": gold.value,
-            "gold_ci": [gold.lo, gold.hi],
+            "gold_ci": ends_or_none(gold),
             "reward_model": sum(scores) / len(scores),
             "n": gold.n,
         }
