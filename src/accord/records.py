@@ -238,6 +238,9 @@ class Feedback(BaseModel, frozen=True, extra="forbid"):
     prompt: PromptField = Field(description="messages, or a text: one user message")
     response: Text = Field(description="the response that was judged")
     label: bool = Field(strict=True, description="true: thumbs up")
+    finished: bool | None = Field(
+        default=None, strict=True, description="false: cut off by length, so no end is trained; none: true"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Feedback:

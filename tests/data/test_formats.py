@@ -313,3 +313,9 @@ def test_scores_and_cut_off_responses_of_a_ranking():
     assert "`finished` has 3 entries" in complaint({**row, "finished": [True] * 3}, "ranking")
     assert "`scores[1]`: found nan" in complaint({**row, "scores": [1.0, float("nan")]}, "ranking")
     assert parse({"prompt": "q", "response": "a", "finished": False}, "demonstration")[0].finished is False
+
+
+def test_what_was_cut_off_is_read_or_refused():
+    assert parse({"prompt": "q", "response": "a", "label": True, "finished": False}, "feedback")[0].finished is False
+    message = complaint({"prompt": "q", "chosen": "a", "rejected": "b", "finished": [True, False]}, "comparison")
+    assert "`finished` is not read beside `chosen` and `rejected`; write the row as a ranking of two" in message

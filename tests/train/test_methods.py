@@ -9,7 +9,7 @@ import yaml
 
 from accord.cli.methods_page import recipe_of
 from accord.pipelines.jobs import JOBS
-from accord.pipelines.settings import build, read_yaml, settings_of
+from accord.pipelines.settings import Setting, SettingsError, build, read_yaml, settings_of
 from accord.train.methods import METHODS, defaults_of, method
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -90,6 +90,13 @@ def test_settings_that_do_not_go_together_are_refused(settings, words):
     with pytest.raises(ValueError, match=words):
         JOBS["ppo"].config(model="m", data=["d"], out="o", reward="r", **settings)
     JOBS["ppo"].config(model="m", data=["d"], out="o", reward="r")
+
+
+def test_a_list_of_methods_is_explained():
+    place = Setting(["dpo", "ipo"], "r.yaml, line 1", 'r.yaml, line 1: "loss"')
+    given = {name: Setting("x", "--x", "--x") for name in ("model", "data", "out")}
+    with pytest.raises(SettingsError, match="expected one of dpo"):
+        build(JOBS["dpo"].config, given | {"loss": place})
 
 
 @pytest.mark.slow

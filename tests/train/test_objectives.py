@@ -341,6 +341,34 @@ def test_data_that_is_not_read_is_refused(tiny_folder, tmp_path, row, loss, word
         preference.run(config, Quiet())
 
 
+@pytest.mark.parametrize("settings", [{"loss": "dpo"}, {"loss": "pro", "sft_weight": 0.0}])
+def test_failures_alone_teach_nothing_when_they_are_dropped(tiny_folder, tmp_path, settings):
+    rows = [{"prompt": word, "responses": ["a", "z"], "ranks": [1, None]} for word in WORDS]
+    data = write(tmp_path / "data.jsonl", rows)
+    config = DpoConfig(model=str(tiny_folder), data=[data], out=tmp_path / "run", failed="drop", **settings)
+    with pytest.raises(ValueError, match="no pair to learn from"):
+        preference.run(config, Quiet())
+
+
+def test_thumbs_without_weight_teach_nothing(tiny_folder, tmp_path):
+    data = write(tmp_path / "data.jsonl", [{"prompt": w, "response": "a", "label": True} for w in WORDS])
+    config = DpoConfig(model=str(tiny_folder), data=[data], out=tmp_path / "run", loss="kto", desirable_weight=0.0)
+    with pytest.raises(ValueError, match="8 responses with thumbs up of weight 0, 0 with thumbs down"):
+        preference.run(config, Quiet())
+
+
+def test_a_first_step_with_nothing_to_learn_is_no_error(tiny_folder, tmp_path):
+    """Ties for KTO, and a pair that is already won for a hinge, have loss 0 and no gradient."""
+    ties = [{"prompt": word, "responses": ["a", "z"], "ranks": [1, 1]} for word in WORDS[:7]]
+    data = write(tmp_path / "ties.jsonl", [*ties, {"prompt": "mn", "responses": ["a", "z"], "ranks": [1, 2]}])
+    base = {"model": str(tiny_folder), "precision": "fp32", "batch_size": 1}
+    rows = metrics(preference.run(DpoConfig(**base, data=[data], out=tmp_path / "kto", loss="kto"), Quiet()))
+    assert sum(row["grad_norm"] > 0 for row in rows) == 1
+    won = write(tmp_path / "won.jsonl", [{"prompt": w, "chosen": "a", "rejected": "z" * 30} for w in WORDS])
+    slic = DpoConfig(**base, data=[won], out=tmp_path / "slic", loss="slic", regularisation=0.0, delta=0.1)
+    assert metrics(preference.run(slic, Quiet()))[0]["grad_norm"] == 0
+
+
 # -- the reference -----------------------------------------------------------------------------------------------------
 
 

@@ -14,13 +14,17 @@ import pytest
 import accord
 from accord.cli import main
 from accord.data import read
+from accord.data.batches import demonstration_trees, preferences
+from accord.data.formats import parse
 from accord.evaluate.report import write_report
 from accord.records import Message, Response, ResponseSet
+from accord.text import Template
 from accord.train import sample, sft
 from accord.train.best_of_n import best_of_n
 from accord.train.configs import SampleConfig, SftConfig
 from accord.train.progress import Quiet
 from accord.train.rewards import FunctionReward
+from fakes import tiny_tokenizer
 from train.data import WORDS, many_a, metrics, prompts, write
 
 FILES = ("responses.jsonl", "scores.jsonl", "rankings.jsonl", "best.jsonl", "best_of_n.json")
@@ -109,7 +113,21 @@ def test_empty_and_repeated_texts_are_no_choice():
     ranking, best = judged(("x", 1.0, True), (" \n", 9.0, True), ("y", 2.0, True), ("x", 3.0, False), ("", 9.0, True))
     assert (ranking["responses"], ranking["ranks"]) == (["x", "y"], [1, 2])
     assert best["response"] == "x"
-    assert judged(("x", 1.0, True), ("x", 2.0, True)) == (None, {"prompt": best["prompt"], "response": "x"})
+    assert judged(("x", 1.0, True), ("x", 2.0, True)) == (
+        None, {"prompt": best["prompt"], "response": "x", "finished": True}
+    )  # fmt: skip
+
+
+def test_what_was_cut_off_is_marked_and_teaches_no_end():
+    ranking, best = judged(("x", 2.0, False), ("y", 1.0, True), ("y", 0.5, False), ("x", 2.0, False))
+    assert (ranking["responses"], ranking["finished"]) == (["x", "y"], [False, True])
+    assert best["finished"] is False
+    template = Template(tiny_tokenizer())
+    trees, _ = demonstration_trees([parse(best, "demonstration")[0]], template, 200)
+    assert trees[0].branches[0].tokens[-1] != template.end_id
+    [item], _ = preferences([parse(ranking, "ranking")[0]], template, 200)
+    assert [branch.tokens[-1] == template.end_id for branch in item.tree.branches] == [False, True]
+    assert judged(("x", 2.0, False), ("x", 2.0, True))[1]["finished"] is True  # said twice with one score: it can end
     assert judged(("", 1.0, True), (" ", 2.0, True)) == (None, None)
     assert judged(("x", 3.0, True), ("y", 2.0, True), ("x", 1.0, False))[0]["ranks"] == [1, 2]
 

@@ -208,7 +208,8 @@ def preferences(
 
     def encode(record: Comparison | Feedback | Ranking) -> Preference:
         if isinstance(record, Feedback):
-            return Preference(tree=template.tree(record.prompt, [record.response]), ranks=(int(record.label),))
+            tree = template.tree(record.prompt, [record.response], finished=[record.finished is not False])
+            return Preference(tree=tree, ranks=(int(record.label),))
         if isinstance(record, Comparison):
             tree = template.tree(record.prompt, [record.chosen, record.rejected])
             return Preference(tree=tree, ranks=(1, 2), probability=record.probability, margin=record.margin)

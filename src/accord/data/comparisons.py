@@ -23,6 +23,11 @@ Parts = tuple[Conversation, str, str]
 def comparison(row: Row, name: str) -> Comparison:
     """Return the comparison of a row that is written in the way `name` of SPLITS."""
     _check_names(row, ("probability", "margin"))
+    if "finished" in row:
+        raise ValueError(
+            "`finished` is not read beside `chosen` and `rejected`; write the row as a ranking of two, with "
+            "`responses`, `ranks` [1, 2] and `finished`, one mark for each"
+        )
     asked, chosen, rejected = SPLITS[name][1](row)
     optional = {field: row[field] for field in ("probability", "margin") if field in row}
     return Comparison.model_validate({"prompt": asked, "chosen": chosen, "rejected": rejected, **optional})

@@ -123,7 +123,7 @@ def _thumb(row: Row, field: str) -> Feedback:
     asked = chats.conversation(row["prompt"], "prompt")
     said = chats.reply(row[field], field)
     said = said.strip() if prompts.from_transcript(row) else said
-    return Feedback.model_validate({"prompt": asked, "response": said, "label": row["label"]})
+    return Feedback.model_validate({"prompt": asked, "response": said, **_judged(row)})
 
 
 def _labelled_messages(row: Row) -> Feedback:
@@ -134,7 +134,11 @@ def _labelled_messages(row: Row) -> Feedback:
         raise ValueError(
             f"`messages` ends with {found}; expected the assistant turn that `label` judges; correct the row"
         )
-    return Feedback.model_validate({"prompt": turns[:-1], "response": turns[-1].content, "label": row["label"]})
+    return Feedback.model_validate({"prompt": turns[:-1], "response": turns[-1].content, **_judged(row)})
+
+
+def _judged(row: Row) -> dict[str, Any]:
+    return {name: row[name] for name in ("label", "finished") if name in row}
 
 
 # --- the other records

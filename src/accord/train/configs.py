@@ -99,7 +99,7 @@ class TrainConfig(JobConfig):
             return given
         assert cls.choice is not None
         chosen = given.get(cls.choice, cls.model_fields[cls.choice].default)
-        if chosen not in methods:
+        if not isinstance(chosen, str) or chosen not in methods:
             return given  # the field's own check names the choices
         reads = methods[chosen].reads
         for name in {name for method in methods.values() for name in method.reads} - reads.keys():

@@ -97,6 +97,7 @@ def run(config: DpoConfig, display: Display | None = None, watch: loop.Watch | N
         items, held_out = (with_reference(part, config, ask, (limit, template.bos_id)) for part in (rankings, held))
         optimiser = loop.make_optimiser([model], config)
         start = loop.resume(run, model=model, optimiser=optimiser)
+        unproven = start == 0
         display.begin(config.loss, len(plan), start)
         for step in range(start, len(plan)):
             began = time.perf_counter()
@@ -107,8 +108,10 @@ def run(config: DpoConfig, display: Display | None = None, watch: loop.Watch | N
             rate = loop.learning_rate(step, len(plan), config)
             where = loop.place(run, step, [rows[i] for i in plan[step]])
             norm = loop.optimise(optimiser, rate, config.max_grad_norm, loss, where)
-            if step == 0 and (totals.decided or OBJECTIVES[config.loss].unpaired):
+            # A loss of 0 is a hinge that is satisfied or a step of ties: nothing was to be learned, nothing is proven.
+            if unproven and loss and (totals.decided or OBJECTIVES[config.loss].unpaired):
                 loop.check_moved(norm, config)
+                unproven = False
             figures = {
                 "loss": loss,
                 "grad_norm": norm,
@@ -146,16 +149,29 @@ def check_targets(
             f"{unscored} of {len(items)} rows have no `scores`, whose gaps --temperatures reads; add them or remove it"
         )
     if objective.unpaired:
-        label_N = torch.cat(
-            [labels_of(ranks_of(b, [i]), b, config.failed) for i, b in ((i, pack([i.tree])) for i in rankings)]
-        )
-        up, down = int((label_N > 0).sum()), int((label_N < 0).sum())
+        up, down = thumbs(rankings, config)
         display.note(f"{up} responses with thumbs up, {down} with thumbs down")
+        if not up * (config.desirable_weight or 0.0) + down * (config.undesirable_weight or 0.0):
+            raise ValueError(
+                f"{up} responses with thumbs up of weight {config.desirable_weight:g}, {down} with thumbs down of "
+                f"weight {config.undesirable_weight:g}: nothing would be learned; in rankings a response counts if it wins "
+                "more pairs than it loses, or fewer"
+            )
     else:
-        require_pairs(rankings)
+        require_pairs(rankings, failed=config.failed)
     note = method("dpo", config.loss).note
     if note:
         display.note(f"{config.loss}: {note}")
+
+
+def thumbs(rankings: Sequence[Preference], config: DpoConfig) -> tuple[int, int]:
+    """Responses with thumbs up, and with thumbs down."""
+    up = down = 0
+    for item in rankings:
+        batch = pack([item.tree])
+        label_N = labels_of(ranks_of(batch, [item]), batch, config.failed)
+        up, down = up + int((label_N > 0).sum()), down + int((label_N < 0).sum())
+    return up, down
 
 
 def with_reference(

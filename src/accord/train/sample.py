@@ -207,6 +207,7 @@ def write_results(run: Run, config: SampleConfig, reward: str, display: Display)
         "prompts": len(scores),
         "samples": config.samples,
         "interval": "95%, normal, over prompts",
+        "counted": "all responses, empty and cut off ones too, whatever finished_only says",
         "reward": reward,
         "seed": config.seed,
     }
@@ -224,31 +225,35 @@ def ranked(
 ) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
     """The Ranking and the best Demonstration of a prompt as rows; None where there is nothing to prefer, or to show.
 
-    Empty responses are no choice. Of a text that was said twice (once cut off, say) the higher score counts. Equal
-    scores tie, and of equal best ones the first is shown.
+    Empty responses are no choice. Of a text that was said twice (once cut off, say) the higher score counts, with its
+    mark. Equal scores tie, and of equal best ones the first is shown. What was cut off is marked: it must teach no end.
     """
     marked = zip(responses.responses, score_K, strict=True)
     said = [
         (one.text, score, (one.sampling or {}).get("finish") == "stop") for one, score in marked if one.text.strip()
     ]
-    score_of = _by_text((text, score) for text, score, _ in said)
-    places = sorted(set(score_of.values()), reverse=True)
+    judged = _by_text(said)
+    places = sorted({score for score, _ in judged.values()}, reverse=True)
     ranking: dict[str, Any] | None = None
     if len(places) > 1:
-        scores = {"scores": list(score_of.values())} if "scores" in Ranking.model_fields else {}
-        ranks = tuple(places.index(score) + 1 for score in score_of.values())
-        ranking = to_row(Ranking(prompt=responses.prompt, responses=tuple(score_of), ranks=ranks, **scores))
-    eligible = _by_text((text, score) for text, score, finished in said if finished or not finished_only)
+        scores, finished = zip(*judged.values(), strict=True)
+        ranks = tuple(places.index(score) + 1 for score in scores)
+        record = Ranking(
+            prompt=responses.prompt, responses=tuple(judged), ranks=ranks, scores=scores, finished=finished
+        )
+        ranking = to_row(record)
+    eligible = _by_text((text, score, ended) for text, score, ended in said if ended or not finished_only)
     if not eligible:
         return ranking, None
-    best = max(eligible, key=lambda text: eligible[text])
-    return ranking, to_row(Demonstration(prompt=responses.prompt, response=best))
+    best = max(eligible, key=lambda text: eligible[text][0])
+    return ranking, to_row(Demonstration(prompt=responses.prompt, response=best, finished=eligible[best][1]))
 
 
-def _by_text(said: Iterable[tuple[str, float]]) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for text, score in said:
-        found[text] = max(score, found.get(text, score))
+def _by_text(said: Iterable[tuple[str, float, bool]]) -> dict[str, tuple[float, bool]]:
+    """Score and finish of each text; of one said twice those of the better-scored, of equal ones the finished."""
+    found: dict[str, tuple[float, bool]] = {}
+    for text, score, finished in said:
+        found[text] = max((score, finished), found.get(text, (score, finished)))
     return found
 
 
