@@ -2,8 +2,7 @@
 
 The folder of a quickstart gives the SFT model, the rankings, the prompts and the reward model. Preference methods see
 half of the rankings once, policy methods roll out 64 prompts once, reward models see half of the training rankings
-once. Every
-policy then answers the held-out prompts, which the gold reward judges that nothing was trained on.
+once. Every policy then answers the held-out prompts, which the gold reward judges that nothing was trained on.
 
     python -m benchmarks.methods --quickstart runs/quickstart --out runs/methods
     python -m benchmarks.methods --quickstart runs/quickstart --out runs/methods --only dpo ipo
@@ -139,9 +138,8 @@ def soft_rows(path: Path, what: str) -> list[dict[str, Any]]:
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
-    """Write JSONL once."""
-    if not path.exists():
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf8")
+    """Write JSONL."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf8")
     return path
 
 
@@ -226,7 +224,7 @@ def baselines(bench: Bench, name: str) -> None:
     row = bench.figures(texts, scores.view(len(prompts), n).amax(-1).tolist())
     row |= {
         "kl": best_of_n(n),
-        "length": sum(len(responses.trees[b].branches[k].tokens) for b, k in enumerate(best)) / 72,
+        "length": sum(len(responses.trees[b].branches[k].tokens) for b, k in enumerate(best)) / len(best),
     }
     bench.keep(name, {"table": "policy", "seconds": time.monotonic() - began, **row})
 

@@ -71,12 +71,12 @@ def train(
     trunk = {"params": model.parameters(), "peak": settings.peak}
     head = {"params": value_head.parameters(), "peak": 50 * settings.peak}
     optimiser = torch.optim.AdamW([trunk, head], betas=(0.9, 0.95), weight_decay=0.0)
-    updates = settings.ppo_epochs * settings.minibatches
     rollouts = batches(len(prompts), settings.batch_size * settings.minibatches, settings.epochs, settings.seed)
-    steps = min(settings.steps or len(rollouts) * updates, len(rollouts) * updates)
+    taken = [math.ceil(len(chosen) / settings.batch_size) * settings.ppo_epochs for chosen in rollouts]
+    steps = min(settings.steps or sum(taken), sum(taken))
     losses = []
 
-    for number, chosen in enumerate(rollouts[: math.ceil(steps / updates)]):
+    for number, chosen in enumerate(rollouts[: sum(sum(taken[:n]) < steps for n in range(len(taken)))]):
         rows, scores = [], []
         for prompt in [prompts[i] for i in chosen]:
             ids = prompt_ids(tokenizer, prompt)
@@ -92,7 +92,7 @@ def train(
         score_N = torch.tensor(scores, device=model.device)
         advantage_NT, return_NT = estimate(score_N, old_NT, reference_NT, value_NT, sampled_NS[:, 1:], settings)
 
-        first = number * updates
+        first = sum(taken[:number])
         plan = batches(len(chosen), settings.batch_size, settings.ppo_epochs, settings.seed + number)
         for step, minibatch in enumerate(plan[: steps - first], start=first):
             n = [settings.samples * b + k for b in minibatch for k in range(settings.samples)]

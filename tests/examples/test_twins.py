@@ -151,6 +151,21 @@ def test_pro_by_hand(tiny_folder):
     assert_close(losses[0], float((first + second) / 2), rtol=1e-5, atol=0)
 
 
+def test_the_ppo_twin_plans_as_many_steps_as_the_trainer(talker, tmp_path, capsys):
+    """8 prompts, rollouts of 6: the second has 2, so it takes one step per pass, not two."""
+    one, model = twin("ppo"), policy_of(talker)
+    head = nn.Linear(64, 1)
+    wanted = one.Settings(epochs=1, batch_size=3, samples=2, max_new_tokens=2)
+    one.train(model, head, AutoTokenizer.from_pretrained(talker), WORDS, wanted, one.sample)
+    assert (
+        policy.plan_rollouts(
+            8, PpoConfig(**settings(talker, "d", "o", reward="r", batch_size=3, epochs=1, max_steps=None))
+        ).total
+        == 6
+    )
+    assert capsys.readouterr().out.count(" of 6:") == 6
+
+
 @pytest.fixture(scope="module")
 def talker(tiny_folder, tmp_path_factory):
     """Says one to four letters and stops, so that sampled responses differ in length and in reward."""

@@ -80,7 +80,8 @@ def test_a_total_by_hand():
     """2 x (1, 0, -1) - 1 x (2, 1, 0) - 0.5 per token of 3, 4, 3."""
     total = Total(dict(zip(("first", "second"), MEMBERS, strict=True)), (2.0, -1.0), 0.5)
     assert_close(total(responses()), torch.tensor([-1.5, -3.0, -3.5]))
-    assert total.figures == pytest.approx({"reward__source__first": 0.0, "reward__source__second": 1.0})
+    expected = {"reward__source__first": 0.0, "reward__source__second": 1.0, "reward__length_penalty": 0.5 * 10 / 3}
+    assert total.figures == pytest.approx(expected)
     assert (total.mean, total.std) == (0, 1)
     assert total.name == "2 x one + -1 x two - 0.5 x tokens"
 
@@ -155,7 +156,7 @@ def test_settings_make_the_sum_they_say(folders, template):
     total = load_rewards(config([folders[1], "train.data:many_a"], **settings), template, "fp32")
     expected = 0.5 * normal[1] + 2 * many - 0.1 * torch.tensor([3.0, 4.0, 3.0])
     assert_close(total(given), expected, rtol=1e-4, atol=1e-4)
-    assert list(total.figures) == ["reward__source__rm1", "reward__source__train.data:many_a"]
+    assert list(total.figures) == ["reward__source__rm1", "reward__source__train.data:many_a", "reward__length_penalty"]
     assert total.figures["reward__source__train.data:many_a"] == pytest.approx(4 / 9)
 
     doubled = load_rewards(config(folders[0], reward_weights=[2.0]), template, "fp32")
@@ -233,3 +234,13 @@ def test_one_source_trains_as_a_reward_given_in_python(tiny_folder, tmp_path):
             for name in times:
                 del row[name]
     assert named == given
+
+
+def test_a_member_without_moments_is_refused_by_name(folders, template, tmp_path):
+    import shutil
+
+    bare = shutil.copytree(folders[0], tmp_path / "bare")
+    (bare / "accord_reward.json").unlink()
+    with pytest.raises(ValueError, match=r"bare' has no accord_reward.json with the moments"):
+        load_rewards(config(f"{folders[1]},{bare}"), template, "fp32")
+    load_rewards(config(str(bare)), template, "fp32")  # alone it may speak in its own unit

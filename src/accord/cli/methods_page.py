@@ -31,7 +31,8 @@ reward model and take `ppo-clip`, or `rloo` if a value function is too much. Two
 best-of-n sampling and fine-tuning on the best of n (`accord run recipes/rejection.yaml`).
 
 In formulas y is a response, x its prompt, pi the policy, log-ratio = log pi(y | x) - log pi_ref(y | x), summed over
-tokens; better and worse are the two of a pair. Losses are per prompt unless they say per token.
+tokens; better and worse are the two of a pair. Losses of pairs and rankings are per prompt, those of policies per token
+(RLOO: per response). `policy.rloo` and `policy.grpo` are definitions that the trainer's averages are tested against.
 """
 
 

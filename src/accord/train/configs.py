@@ -243,7 +243,9 @@ class PpoConfig(RewardSources, TrainConfig):
 
     choice, job = "algorithm", "ppo"
 
-    learning_rate: float = Field(5e-6, gt=0, description="peak learning rate of AdamW (trpo: of the value function)")
+    learning_rate: float = Field(
+        5e-6, gt=0, description="peak learning rate of AdamW (trpo: of the value function, see value_learning_rate)"
+    )
     reward: Names = Field(
         min_length=1,
         description="sources, summed: reward-model folders, module:function from conversations to numbers, or "
@@ -264,7 +266,8 @@ class PpoConfig(RewardSources, TrainConfig):
         None, gt=0, description="nats per response; given, kl_beta adapts to hold the KL there (Ziegler et al.)"
     )
     kl_place: Literal["reward", "loss", "both"] | None = Field(
-        None, description="where the penalty stands; both: with the exact KL only"
+        None,
+        description="where the penalty stands; both: with the exact KL only, unbiased without whitening and scaling",
     )
     kl_estimator: Literal["k1", "k2", "k3", "exact"] | None = Field(
         None, description="KL per token; in the reward k1 is unbiased, in the loss k2 and exact are"

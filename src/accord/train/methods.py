@@ -340,7 +340,7 @@ METHODS: tuple[Method, ...] = (
             **_VALUE,
             **_KL,
         },
-        note="the policy's step is set by max_kl; learning_rate is that of the value function",
+        note="the policy's step is set by max_kl; learning_rate, times 50 for a value head, is that of the value function",
     ),
     Method(
         job="ppo",

@@ -41,7 +41,12 @@ METRICS: dict[str, tuple[str, str]] = {
     "kl/reference_point": ("nats", "kto: the step's z0, mean log-ratio of mismatched responses, at least 0"),
     "length/chosen": ("tokens", "mean length of the preferred response, end token included"),
     "length/rejected": ("tokens", "mean length of the other response, end token included"),
-    "reward/mean": ("reward units", "mean score of the sampled responses as the reward gave it"),
+    "reward/mean": (
+        "reward units",
+        "mean score of the sampled responses as the reward gave it; of several sources, an ensemble, a weight or a "
+        "length penalty their sum, in deviations",
+    ),
+    "reward/length_penalty": ("deviations", "mean of what --length-penalty takes from a response's score"),
     "reward/std": ("reward units", "their standard deviation"),
     "reward/best": ("reward units", "mean over prompts of the score of their best response"),
     "reward/source/NAME": (
@@ -56,7 +61,10 @@ METRICS: dict[str, tuple[str, str]] = {
     "reward/normalised": ("deviations", "mean score after normalisation and clipping, before the KL penalty"),
     "kl/reference": ("nats", "KL(policy || reference) of the samples, k1, summed over tokens, mean over responses"),
     "kl/coefficient": ("reward units/nat", "weight of the KL penalty"),
-    "kl/old": ("nats", "KL(old || new) per token before the rollout's last update, k3"),
+    "kl/old": (
+        "nats",
+        "KL(old || new) per token before the rollout's last update, or before the one an early stop skipped, k3",
+    ),
     "kl/moved": ("nats", "KL(old || new) per token after the rollout's updates, k3, over all its tokens"),
     "kl/penalty": ("reward units/nat", "weight of KL(old || new) in the loss (ppo-penalty)"),
     "trpo/accepted": ("share", "1 if the line search found a step, 0 if the policy stayed where it was"),

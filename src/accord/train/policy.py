@@ -185,6 +185,10 @@ def explain(config: PpoConfig, display: Display) -> None:
         display.note(f"{config.algorithm}: fp32, because products of the Fisher matrix are lost in bf16")
     if config.kl_beta and kl_in_reward(config) in ("k2", "k3"):
         display.note(f"kl_estimator {config.kl_estimator} in the reward is a biased gradient of the KL; k1 is not")
+    if config.kl_beta and config.kl_place != "reward" and (config.whiten_advantages or config.scale_advantages):
+        name = "whiten_advantages" if config.whiten_advantages else "scale_advantages"
+        also = ", so the two halves of kl_place both have different weights" if config.kl_place == "both" else ""
+        display.note(f"{name}: advantages are divided by their deviation, the KL in the loss is not{also}")
 
 
 def make_actor(model: Any, original: Any, config: PpoConfig, precision: loop.Precision) -> Actor:

@@ -154,8 +154,8 @@ def check_targets(
         if not up * (config.desirable_weight or 0.0) + down * (config.undesirable_weight or 0.0):
             raise ValueError(
                 f"{up} responses with thumbs up of weight {config.desirable_weight:g}, {down} with thumbs down of "
-                f"weight {config.undesirable_weight:g}: nothing would be learned; in rankings a response counts if it wins "
-                "more pairs than it loses, or fewer"
+                f"weight {config.undesirable_weight:g}: nothing would be learned; in rankings a response counts if it "
+                "wins more pairs than it loses, or fewer"
             )
     else:
         require_pairs(rankings, failed=config.failed)

@@ -55,7 +55,9 @@ def run(config: RewardConfig, display: Display | None = None) -> Path:
         limit = loop.length_limit(model, config, display)
         items, rows, held_out = read_items(config, template, limit, run, display)
         if config.epochs > 1:
-            display.note(f"{config.epochs} epochs: reward models mostly overfit after one; watch eval/accuracy")
+            display.note(
+                f"{config.epochs} epochs: reward models mostly overfit after one; watch eval/accuracy_tie_half"
+            )
         run.begin(model=source.name, model_fingerprint=source.fingerprint)
 
         plan = loop.plan(len(items), config)

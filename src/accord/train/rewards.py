@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from accord.data.files import sha256
 from accord.models.load import load_reward_model, resolve
 from accord.models.score import prepare
 from accord.records import Conversation, Message
@@ -78,6 +79,7 @@ class ModelReward:
         same = own.get_vocab() == policys.get_vocab() and own.chat_template == policys.chat_template
         self.template = None if same else Template(tokenizer)
         moments = Path(source.path) / "accord_reward.json"
+        self.measured = moments.exists()
         facts: dict[str, Any] = json.loads(moments.read_text(encoding="utf8")) if moments.exists() else {}
         self.mean, self.std = float(facts.get("mean", 0.0)), float(facts.get("std", 1.0))
 
@@ -158,7 +160,9 @@ def load_reward(name: str, template: Template, precision: str, micro_tokens: int
         raise ValueError(f"reward {name!r}: {error}; looked for in this folder and among packages") from error
     if not callable(function):
         raise ValueError(f"reward {name!r} is a {type(function).__name__}; it must be a function of conversations")
-    return FunctionReward(name, function)
+    # A run that is continued after the function's file was edited would go on with another reward.
+    source = getattr(sys.modules[module], "__file__", None)
+    return FunctionReward(f"{name} ({sha256(Path(source))[:12]})" if source else name, function)
 
 
 def _finite(score: Any) -> bool:

@@ -61,7 +61,7 @@ class Total:
 
     Attributes:
         figures: of the last call, to be logged: the mean of each source before its weight, by its label, and the
-            disagreement of ensembles among them, averaged.
+            disagreement of ensembles among them, averaged; and the length penalty as it is taken, per response.
     """
 
     mean, std = 0.0, 1.0
@@ -80,7 +80,10 @@ class Total:
         if apart:
             self.figures["reward__disagreement"] = sum(apart) / len(apart)
         tokens_N = torch.tensor([len(branch.tokens) for tree in responses.trees for branch in tree.branches])
-        return (torch.tensor(self.weights).unsqueeze(-1) * score_MN).sum(0) - self.length_penalty * tokens_N
+        penalty_N = self.length_penalty * tokens_N
+        if self.length_penalty:
+            self.figures["reward__length_penalty"] = float(penalty_N.float().mean())
+        return (torch.tensor(self.weights).unsqueeze(-1) * score_MN).sum(0) - penalty_N
 
 
 def load_rewards(config: RewardSources, template: Template, precision_name: str) -> Reward:
@@ -137,6 +140,11 @@ def _source(name: str, load: Callable[[str], Reward], combine: str) -> Reward:
             raise ValueError(
                 f"ensemble {name!r}: {member!r} is a function; members are reward models, normalised by their own "
                 "moments; give the function as a source of its own"
+            )
+        if not loaded.measured:
+            raise ValueError(
+                f"ensemble {name!r}: {member!r} has no accord_reward.json with the moments of its scores, so its unit "
+                "is not that of the others; train it with `accord train reward`, or write that file with mean and std"
             )
         members.append(loaded)
     return Ensemble(members, combine)

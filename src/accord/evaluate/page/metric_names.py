@@ -54,6 +54,7 @@ KNOWN = {
     "kl/reference_point": MetricName("Reference point of KTO", "nats"),
     "length/chosen": MetricName("Length of the preferred", "tokens"),
     "length/rejected": MetricName("Length of the other", "tokens"),
+    "reward/length_penalty": MetricName("Penalty for length", "deviations"),
     "reward/std": MetricName("Spread of the reward", "reward units, SD"),
     "reward/source/NAME": MetricName("Reward, source NAME", "deviations"),
     "reward/disagreement": MetricName("Disagreement of the ensemble", "deviations", main=True),
