@@ -12,7 +12,9 @@ import difflib
 import json
 import math
 from collections import Counter
-from typing import Annotated, Any, Literal, TypeAlias
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
@@ -25,6 +27,7 @@ __all__ = [
     "Message",
     "Model",
     "Person",
+    "RankedPair",
     "Ranking",
     "Response",
     "ResponseSet",
@@ -32,6 +35,7 @@ __all__ = [
     "check_prompt",
     "check_text",
     "describe",
+    "pairs_from_ranks",
     "to_row",
 ]
 
@@ -340,6 +344,45 @@ class Judgment(BaseModel, frozen=True, extra="forbid"):
                 "check the clocks"
             )
         return self
+
+
+class RankedPair(NamedTuple):
+    """Two responses of a ranking, by index, and how sure it is that `winner` is better: 1, or 1/2 for a tie."""
+
+    winner: int
+    loser: int
+    probability: float
+
+
+def pairs_from_ranks(
+    ranks: Sequence[int | None],
+    ties: Literal["drop", "half"] = "drop",
+    failed: Literal["last", "drop"] = "last",
+) -> list[RankedPair]:
+    """All pairs a ranking speaks of, in the order (0, 1), (0, 2), ... (1, 2), ..., the better one first.
+
+    Args:
+        ranks: 1 is best, equal numbers tie, None failed; gaps in the numbers mean nothing.
+        ties: "half" adds (i, j, 1/2) for equal ranks, "drop" leaves them out.
+        failed: "last" puts a failed response below every ranked one, "drop" leaves it out; two failures never pair.
+
+    Returns: ranks (1, 2, None) give (0, 1), (0, 2) and (1, 2), all at probability 1.
+
+    Raises:
+        ValueError: an unknown word.
+    """
+    if ties not in ("drop", "half") or failed not in ("last", "drop"):
+        raise ValueError(f"ties {ties!r}, failed {failed!r}; expected ties 'drop' or 'half', failed 'last' or 'drop'")
+    pairs = []
+    for (i, first), (j, second) in combinations(enumerate(ranks), 2):
+        if first is None or second is None:
+            if first is not second and failed == "last":
+                pairs.append(RankedPair(i, j, 1.0) if second is None else RankedPair(j, i, 1.0))
+        elif first != second:
+            pairs.append(RankedPair(i, j, 1.0) if first < second else RankedPair(j, i, 1.0))
+        elif ties == "half":
+            pairs.append(RankedPair(i, j, 0.5))
+    return pairs
 
 
 def _check_distinct(field: str, ids: Any) -> None:
