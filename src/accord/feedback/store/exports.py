@@ -320,7 +320,7 @@ class _Maker:
         if "skip" in verdict.payload:
             row["skipped"] = verdict.words if verdict.payload["skip"] == "other" else verdict.payload["skip"]
             row["skipped"] = row["skipped"] or "other"
-        if verdict.ranks is not None or "skip" in verdict.payload:
+        if row["display_order"] and (verdict.ranks is not None or "skip" in verdict.payload):
             row = to_row(Judgment.model_validate(row))
         else:
             del row["ranks"]
