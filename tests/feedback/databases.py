@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
@@ -91,19 +91,27 @@ def wait_for(address: str, log: Path) -> None:
     pytest.fail(f"PostgreSQL did not start: {log.read_text()}")
 
 
-@contextmanager
-def empty_database(kind: str, server: str | None, folder: Path) -> Iterator[str]:
-    """The address of a database without tables."""
+def create_database(kind: str, server: str | None, folder: Path, template: str = "template1") -> str:
+    """The address of a database without tables, or on PostgreSQL with those of a template."""
     name = f"t{uuid.uuid4().hex}"
     if kind == "sqlite":
-        yield f"sqlite:///{folder / name}.db"
-        return
-    admin = create_engine(f"{server}postgres", isolation_level="AUTOCOMMIT")
-    with admin.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
+        return f"sqlite:///{folder / name}.db"
+    administer(server, f"CREATE DATABASE {name} TEMPLATE {template}")
+    return f"{server}{name}"
+
+
+@contextmanager
+def empty_database(kind: str, server: str | None, folder: Path, template: str = "template1") -> Iterator[str]:
+    """The same for the length of a block."""
+    address = create_database(kind, server, folder, template)
     try:
-        yield f"{server}{name}"
+        yield address
     finally:
-        with admin.connect() as connection:
-            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-        admin.dispose()
+        if kind == "postgresql":
+            administer(server, f"DROP DATABASE {make_url(address).database} WITH (FORCE)")
+
+
+def administer(server: str | None, statement: str) -> None:
+    engine = create_engine(f"{server}postgres", isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    with engine.connect() as connection:
+        connection.execute(text(statement))

@@ -22,7 +22,7 @@ from accord.feedback.store import (
 )
 from accord.feedback.store import imports as module
 from accord.feedback.store.tables import Item, Judgment, Prompt, Response, User
-from accord.records import Comparison, Demonstration, Model, Person, Ranking, ResponseSet
+from accord.records import Comparison, Demonstration, Model, Person, Ranking, ResponseSet, to_row
 from accord.records import Judgment as Record
 from accord.records import Response as Said
 from feedback.worlds import make_world
@@ -38,15 +38,8 @@ def count(store, table):
 
 
 def judgment(annotator, ranks, order=("y", "x"), **more):
-    return Record(
-        annotator=annotator,
-        response_set="q1",
-        display_order=order,
-        ranks=ranks,
-        submitted_at=AT,
-        guideline="v3",
-        **more,
-    )
+    said = {"response_set": "q1", "display_order": order, "submitted_at": AT, "guideline": "v3", **more}
+    return Record(annotator=annotator, ranks=ranks, **said)
 
 
 def test_a_second_import_adds_nothing_whatever_the_size_of_a_batch(store, monkeypatch):
@@ -133,19 +126,19 @@ def test_judgments_come_back_out_as_they_went_in(store, tmp_path):
         row.pop("meta")
         made.append(Record.model_validate(row))
 
+    def as_text(record):
+        return json.dumps(to_row(record), sort_keys=True)
+
     def plain(record):  # what a file leaves open is filled in: shown when submitted; a model follows its prompt
         person = isinstance(record.annotator, Person)
         return record.model_copy(
             update={"shown_at": record.shown_at or record.submitted_at, "guideline": "v3" if person else "none"}
         )
 
-    assert sorted(map(str, made)) == sorted(str(plain(record)) for record in records)
+    assert sorted(map(as_text, made)) == sorted(as_text(plain(record)) for record in records)
     people = store.read(lambda session: session.scalars(select(User).where(User.handle.like("imported:%"))).all())
-    assert {(one.pseudonym, one.disabled_at is not None) for one in people} == {
-        ("p7", True),
-        ("p8", True),
-        ("p9", True),
-    }
+    assert {one.pseudonym for one in people} == {"p7", "p8", "p9"}
+    assert None not in {one.disabled_at for one in people}
     assert isinstance(world.next(), Task)  # nobody here is asked for consent again
 
 
@@ -154,7 +147,7 @@ def test_judgments_come_back_out_as_they_went_in(store, tmp_path):
     [
         (judgment(Person(id="p"), {"x": 1}, ("x",)), "f, row 1: `display_order`"),
         (
-            judgment(Person(id="p"), {"x": 1, "y": 1}).model_copy(update={"response_set": "q9"}),
+            judgment(Person(id="p"), {"x": 1, "y": 1}, response_set="q9"),
             "`response_set` is 'q9'",
         ),
     ],

@@ -238,13 +238,21 @@ KILLED = """
 """
 
 
-def test_a_process_killed_inside_a_transaction_leaves_lease_and_draft_and_no_judgment(store, address):
+def test_a_process_killed_inside_a_transaction_leaves_lease_and_draft_and_no_judgment(store, store_address):
     world = make_world(store, items=1, overlap=1)
-    script = [sys.executable, "-c", textwrap.dedent(KILLED), address, world.campaign, world.people[0], str(world.now)]
+    script = [
+        sys.executable,
+        "-c",
+        textwrap.dedent(KILLED),
+        store_address,
+        world.campaign,
+        world.people[0],
+        str(world.now),
+    ]
     with subprocess.Popen(script, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": "src"}) as process:
         assert process.stdout.readline() == b"inside\n"
         process.send_signal(signal.SIGKILL)
-    again = Store.open(address)
+    again = Store.open(store_address)
     assert again.read(lambda session: session.scalars(select(Judgment)).all()) == []
     task = world.next()
     assert task.draft == {"kept": 1}

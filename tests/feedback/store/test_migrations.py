@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -16,7 +17,8 @@ from feedback.databases import empty_database
 
 FIRST = (
     """INSERT INTO "user" (id, created_at, handle, pseudonym, is_admin) VALUES ('u', 1, 'ada', 'p7', false)""",
-    """INSERT INTO project (id, created_at, slug, settings, on_withdrawal) VALUES ('p', 1, 's', '{}', 'keep_verdicts')""",
+    """INSERT INTO project (id, created_at, slug, settings, on_withdrawal)
+       VALUES ('p', 1, 's', '{}', 'keep_verdicts')""",
     """INSERT INTO consent_text (id, created_at, project_id, version, markdown) VALUES ('t', 1, 'p', 1, 'ok?')""",
     """INSERT INTO consent (id, created_at, user_id, consent_text_id, action, uses, at)
        VALUES ('k', 1, 'u', 't', 'given', '[]', 1)""",
@@ -27,8 +29,9 @@ FIRST = (
        VALUES ('a', 1, 'q', 'a', '4', 'imported')""",
     """INSERT INTO response (id, created_at, prompt_id, content_hash, text, origin)
        VALUES ('b', 1, 'q', 'b', '5', 'imported')""",
-    """INSERT INTO campaign (id, created_at, project_id, name, task_type, settings, guideline_id, overlap, lease_minutes,
-       queue_seed, secret, state) VALUES ('c', 1, 'p', 'n', 'rank', '{}', 'g', 3, 30, 's', 's', 'open')""",
+    """INSERT INTO campaign (id, created_at, project_id, name, task_type, settings, guideline_id, overlap,
+       lease_minutes, queue_seed, secret, state)
+       VALUES ('c', 1, 'p', 'n', 'rank', '{}', 'g', 3, 30, 's', 's', 'open')""",
     """INSERT INTO item (id, created_at, campaign_id, prompt_id, content_hash, kind, priority, state)
        VALUES ('i', 1, 'c', 'q', 'h', 'normal', 0, 'open')""",
     """INSERT INTO item_response (item_id, response_id, position, created_at) VALUES ('i', 'a', 0, 1)""",
@@ -88,9 +91,7 @@ def columns(engine):
         }
 
 
-def test_a_new_store_an_upgraded_one_and_the_models_have_the_same_columns(first_store, tmp_path, request):
-    kind = "sqlite" if first_store.startswith("sqlite") else "postgresql"
-    server = request.getfixturevalue("postgres_server") if kind == "postgresql" else None
+def test_a_new_store_an_upgraded_one_and_the_models_have_the_same_columns(first_store, tmp_path, kind, server):
     with empty_database(kind, server, tmp_path) as made, empty_database(kind, server, tmp_path) as new:
         stores = [Store.open(first_store), Store.open(new)]
         models = create_engine(made)
@@ -162,3 +163,8 @@ def test_the_constraints_hold_where_the_code_does_not_look(first_store):
         with pytest.raises(IntegrityError), store.engine.begin() as connection:
             connection.exec_driver_sql(statement)
     store.close()
+
+
+def test_the_docs_name_every_table():
+    text = (Path(__file__).parents[3] / "docs/feedback.md").read_text(encoding="utf8")
+    assert [name for name in Base.metadata.tables if f"`{name}`" not in text] == []

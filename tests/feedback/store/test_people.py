@@ -119,6 +119,7 @@ def test_forgetting_erases_every_word_and_keeps_or_deletes_the_verdicts(store, p
     store.run(finish_conversation, conversation_id=talk, user_id=me)
     item = store.run(rate_by_others, conversation_id=talk)
     world.add_item("a")
+    world.add_item("b")
     store.run(set_role, user_id=other, project_id=world.project, role="reviewer", actor_id=None)
     payload = {"conversation_id": talk, "success": 1, "tried": "zq-words"}
     receipt = world.submit(world.next(0), 0, payload=payload)
