@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
 import signal
@@ -29,6 +30,7 @@ from accord.feedback.store import (
     sweep,
     withdraw_consent,
 )
+from accord.feedback.store.queries import leases
 from accord.feedback.store.tables import Assignment, Draft, Item, Judgment, Slot
 from feedback.worlds import MINUTE, make_world, ranks
 
@@ -118,6 +120,26 @@ def test_an_expired_lease_goes_to_someone_else_and_the_late_one_is_kept_as_surpl
     assert not late.counted
     assert store.read(lambda session: session.get(Judgment, late.judgment_id)).counted is False
     assert counted(world) == {task.item_id: 1}
+
+
+def test_a_revision_of_a_surplus_judgment_is_surplus_too(store):
+    world = make_world(store, items=1, people=2, overlap=1)
+    task = world.next(0)
+    store.run(sweep, now=world.now + 30 * MINUTE)
+    world.submit(world.next(1), 1)
+    assert not world.submit(task, 0).counted
+    assert not world.submit(task, 0, revision=2).counted
+
+
+def test_a_lease_swept_up_while_it_is_resumed_is_looked_for_again(store, monkeypatch):
+    """Between gathering what is known and taking the slot the sweeper comes by, and someone else takes it."""
+    world = make_world(store, items=1, people=2, overlap=1)
+    task = world.next(1)
+    known = leases.situation
+    seen = iter([task.item_id, None])
+    monkeypatch.setattr(leases, "situation", lambda *all: dataclasses.replace(known(*all), holds=next(seen)))
+    assert world.next(0) == "nothing left"
+    assert [annotator for _, annotator in slots(world, task.item_id)] == [world.people[1]]
 
 
 def test_a_late_one_takes_a_place_that_is_still_free(store):

@@ -152,6 +152,15 @@ def test_a_pilot_gives_everyone_the_same_items_and_then_the_campaign_goes_on(sto
     assert sorted(rest + served[0][0]) == sorted(world.items)  # the pilot's items are done
 
 
+def test_a_place_made_for_the_pilot_is_not_handed_out_afterwards(store):
+    world = make_world(store, items=1, people=4, overlap=1, state="pilot")
+    assert {world.next(who).item_id for who in (0, 1)} == set(world.items)  # the second one gets a place on demand
+    store.run(sweep, now=world.now + 31 * MINUTE)
+    store.run(change_campaign, campaign_id=world.campaign, actor_id=None, state="open")
+    assert world.next(2).item_id == world.items[0]
+    assert world.next(3) == "nothing left"
+
+
 def test_nobody_judges_what_they_wrote(store):
     world = make_world(store, items=1, people=2, overlap=1)
 
