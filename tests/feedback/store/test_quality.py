@@ -161,8 +161,10 @@ def test_a_place_made_for_the_pilot_is_not_handed_out_afterwards(store):
     assert world.next(3) == "nothing left"
 
 
-def test_nobody_judges_what_they_wrote(store):
-    world = make_world(store, items=1, people=2, overlap=1)
+@pytest.mark.parametrize("item_kind", ["normal", "gold"])
+def test_nobody_judges_what_they_wrote(store, item_kind):
+    world = make_world(store, items=0, people=2, overlap=1, settings=CampaignSettings(gold_every=1))
+    world.add_item("mine", kind=item_kind, expected=None if item_kind == "normal" else RIGHT)
 
     def claim_authorship(session):
         session.scalars(select(Response)).first().author_id = world.people[0]
