@@ -7,6 +7,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Test processes, a thread each: small models gain nothing from more.
+WORKERS ?= 2
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: install install-dev quickstart test check fmt docs
@@ -32,7 +34,7 @@ quickstart: install
 	$(BIN)/accord quickstart
 
 test: install-dev
-	$(BIN)/python -m pytest -q -m "not gpu and not peer"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not gpu and not peer" -n $(WORKERS) --dist loadscope
 
 check: install-dev
 	$(BIN)/ruff format --check .

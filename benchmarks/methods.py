@@ -1,7 +1,8 @@
 """Every method of `accord train` on the quickstart's task, from the same model, on the same data, with one budget.
 
 The folder of a quickstart gives the SFT model, the rankings, the prompts and the reward model. Preference methods see
-all rankings once, policy methods roll out half of the prompts once, reward models see the training rankings once. Every
+half of the rankings once, policy methods roll out 64 prompts once, reward models see half of the training rankings
+once. Every
 policy then answers the held-out prompts, which the gold reward judges that nothing was trained on.
 
     python -m benchmarks.methods --quickstart runs/quickstart --out runs/methods
@@ -20,7 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from accord.evaluate.intervals import estimate_mean
+from accord.evaluate.intervals import mean_result
+from accord.evaluate.result import ends_or_none
 from accord.pipelines.held_out import Responder, gold_rewards
 from accord.pipelines.jobs import JOBS
 from accord.pipelines.quickstart import read_prompts
@@ -112,10 +114,10 @@ class Bench:
     def figures(texts: list[str], scores: list[float]) -> dict[str, Any]:
         """Gold reward with its 95% interval, clustered by prompt, and the reward model's mean score."""
         each = len(texts) // FULL.held_out_prompts
-        gold = estimate_mean(gold_rewards(texts), [n // each for n in range(len(texts))], 0)
+        gold = mean_result(gold_rewards(texts), [n // each for n in range(len(texts))])
         return {
             "gold": gold.value,
-            "gold_ci": [gold.lo, gold.hi],
+            "gold_ci": ends_or_none(gold),
             "reward_model": sum(scores) / len(scores),
             "n": gold.n,
         }
@@ -146,7 +148,11 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
 def preference(bench: Bench, name: str) -> None:
     """One direct or listwise method."""
     settings = dict(PREFERENCE[name])
-    rankings, data = bench.quickstart / "data/rankings.jsonl", settings.pop("data", None)
+    lines = (bench.quickstart / "data/rankings.jsonl").read_text(encoding="utf8").splitlines()[::2]
+    rankings, data = (
+        write_rows(bench.out / "rankings.jsonl", [json.loads(line) for line in lines]),
+        settings.pop("data", None),
+    )
     # Every third pair: about as many steps as the others take, each on twice as many prompts
     path = write_rows(bench.out / f"{data}.jsonl", soft_rows(rankings, data)[::3]) if data else rankings
     settings |= {"model": str(bench.quickstart / "sft"), "data": [path], "learning_rate": FULL.dpo_rate}
@@ -160,7 +166,7 @@ def policy(bench: Bench, name: str) -> None:
     if settings.pop("ptx", False):
         settings |= {"ptx_data": [bench.quickstart / "data/demonstrations.jsonl"], "ptx_batch_size": 4}
     algorithm = name.split(",")[0]
-    lines = (bench.quickstart / "data/prompts.jsonl").read_text(encoding="utf8").splitlines()[::2]
+    lines = (bench.quickstart / "data/prompts.jsonl").read_text(encoding="utf8").splitlines()[::4]
     path = write_rows(bench.out / "prompts.jsonl", [json.loads(line) for line in lines])
     if "minibatches" in method("ppo", algorithm).reads:
         settings |= {"minibatches": FULL.ppo_minibatches, "ppo_epochs": 1}
@@ -178,7 +184,11 @@ def policy(bench: Bench, name: str) -> None:
 def reward(bench: Bench, name: str) -> None:
     """One reward model: accuracy on held-out rankings."""
     settings = {"loss": name.split(",")[0]} | REWARD[name]
-    rankings, data = bench.quickstart / "data/rankings.train.jsonl", settings.pop("data", None)
+    lines = (bench.quickstart / "data/rankings.train.jsonl").read_text(encoding="utf8").splitlines()[::2]
+    rankings, data = (
+        write_rows(bench.out / "reward.jsonl", [json.loads(line) for line in lines]),
+        settings.pop("data", None),
+    )
     path = write_rows(bench.out / f"reward-{data}.jsonl", soft_rows(rankings, data)[::3]) if data else rankings
     settings |= {"model": str(bench.quickstart / "sft"), "data": [path], "learning_rate": FULL.reward_rate}
     settings |= {"eval_data": [bench.quickstart / "data/rankings.held-out.jsonl"], "eval_every": 10_000}

@@ -15,8 +15,12 @@ if "ACCORD_CACHE" not in os.environ:  # converted models are shared with the use
     os.environ["ACCORD_CACHE"] = thrown_away.name
 
 import pytest
+from hypothesis import settings
 
 from fakes import tiny_llama, tiny_tokenizer
+
+settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from accord.cli.options import Parser, add_config_arguments, config_from, flag_of
 from accord.pipelines.settings import SettingsError, did_you_mean, read_yaml, shapes_of, show
-from accord.train.configs import DpoConfig, PpoConfig, RewardConfig, SftConfig
+from accord.train.configs import DpoConfig, PpoConfig, RewardConfig, SampleConfig, SftConfig
 
 NEEDED = ["--model", "m", "--data", "a.jsonl", "--out", "runs/x"]
 
@@ -184,7 +184,7 @@ def test_the_help_has_every_field_with_its_default() -> None:
     assert "--files FILE [FILE ...] paths (default none)" in text
 
 
-@pytest.mark.parametrize("config", [SftConfig, RewardConfig, DpoConfig, PpoConfig])
+@pytest.mark.parametrize("config", [SftConfig, RewardConfig, DpoConfig, PpoConfig, SampleConfig])
 def test_every_field_of_every_job_is_a_documented_flag(config: type[BaseModel]) -> None:
     parser = Parser(prog="accord train x")
     add_config_arguments(parser, config)

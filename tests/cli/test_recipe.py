@@ -14,7 +14,7 @@ from accord.data import read
 from accord.pipelines.jobs import JOBS, Job, check_data
 from accord.pipelines.recipe import read_recipe
 from accord.pipelines.settings import SettingsError, build, read_yaml, settings_of
-from accord.train.configs import DpoConfig, PpoConfig, RewardConfig, SftConfig, TrainConfig
+from accord.train.configs import DpoConfig, JobConfig, PpoConfig, RewardConfig, SampleConfig, SftConfig
 
 ROOT = Path(__file__).parents[2]
 
@@ -59,7 +59,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Jobs write what a run leaves behind, and are counted here instead of trained."""
     names: list[str] = []
 
-    def finish(job: Job, config: TrainConfig) -> Path:
+    def finish(job: Job, config: JobConfig) -> Path:
         names.append(config.out.name)
         config.out.mkdir(parents=True, exist_ok=True)
         resolved = {"job": job.name, **config.model_dump(mode="json")}
@@ -127,6 +127,34 @@ BAD = [
     ("out: x\nstages: []\n", "line 2: stages is none; expected a list"),
     ("out: x\nstages: [sft]\n", 'stage 1 is "sft"; expected settings, "name: value"'),
     ("out: x\ndefaults: 3\nstages: [{name: a}]\n", 'defaults is 3; expected settings, "name: value"'),
+]  # fmt: skip
+
+
+SAMPLED = """\
+out: OUT
+stages:
+  - {name: said, job: sample, model: base, data: DATA, reward: "m:f"}
+  - {name: tuned, job: sft, model: base, data: "{said}/best.jsonl"}
+  - {name: direct, job: dpo, model: "{tuned}", data: ["{said}/rankings.jsonl", DATA]}
+"""
+
+
+def test_what_a_stage_has_sampled_is_data_of_later_ones(write: Callable[..., Path], tmp_path: Path) -> None:
+    said, tuned, direct = read_recipe(write(SAMPLED)).stages
+    assert isinstance(said.config, SampleConfig)
+    assert tuned.config.data == (tmp_path / "runs" / "said" / "best.jsonl",)
+    assert (said.needs, tuned.needs, direct.needs) == ((), ("said",), ("tuned", "said"))
+
+
+BAD += [
+    (SAMPLED.replace("best.jsonl", "bset.jsonl"),
+     'reads bset.jsonl of {said}, which makes responses.jsonl, rankings.jsonl, best.jsonl; did you mean "best.jsonl"?'),
+    (SAMPLED.replace(', reward: "m:f"', ""),
+     "reads best.jsonl of {said}, which makes responses.jsonl; rankings.jsonl and best.jsonl need a reward there"),
+    (SAMPLED.replace("model: base, data: \"", 'model: "{said}", data: "'),
+     "model is {said}, a run of sample; expected one that makes a model"),
+    (SAMPLED.replace('reward: "m:f"', "epochs: 2"), 'unknown setting "epochs"'),
+    (SAMPLED.replace('"m:f"', '"m:f", finished: true'), 'unknown setting "finished"; did you mean "finished_only"?'),
 ]  # fmt: skip
 
 

@@ -1,12 +1,21 @@
 """What becomes of rows at a length limit, by hand, and the order in which a run sees them."""
 
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from accord.data.batches import demonstration_trees, fit, preferences, prompt_ids, step_batches
+from accord.data.batches import (
+    corpus_trees,
+    demonstration_trees,
+    fit,
+    preferences,
+    prompt_ids,
+    step_batches,
+    text_trees,
+)
 from accord.records import Comparison, Demonstration, Feedback, Message, Ranking
 from accord.text import Template
 from accord.trees import Branch, PromptTree
@@ -147,6 +156,62 @@ def test_a_row_the_template_refuses_is_named():
 
 
 @settings(max_examples=60, deadline=None)
+def windows(text: str, template: Template, limit: int) -> list[tuple[int, ...]]:
+    trees = text_trees(text, template, limit)
+    assert all(len(one.prompt) == 1 and all(one.branches[0].scored) and one.length <= limit for one in trees)
+    return [one.prompt + one.branches[0].tokens for one in trees]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text("abcé<|im_end|>", min_size=1, max_size=70), st.integers(8, 40))
+def test_a_text_is_cut_into_windows_that_overlap_by_what_predicts_the_next(text, limit):
+    plain = Template(tiny_tokenizer())
+    ids = plain.text(text)
+    assert plain.decode(ids) == text  # "<|im_end|>" stays text
+    assert 2 not in ids
+    found = windows(text, plain, limit)
+    joined = [*found[0], *(token for window in found[1:] for token in window[1:])] if found else list(ids)
+    assert tuple(joined) == ids
+    assert all(before[-1] == after[0] for before, after in pairwise(found))
+    assert bool(found) == (len(ids) > 1)
+
+
+def test_a_tokenizer_s_own_beginning_stands_before_every_window():
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = tiny_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", 0)]
+    )
+    tokenizer.bos_token = "<|endoftext|>"
+    begun = Template(tokenizer)
+    ids = begun.text("abcdefghij")
+    assert len(ids) == 10
+    assert windows("abcdefghij", begun, 8) == [(0, *ids[:7]), (0, *ids[7:])]
+    assert windows("a", begun, 8) == [(0, ids[0])]  # predicted by the beginning
+    named = tiny_tokenizer()
+    named.bos_token = "<|im_start|>"  # which the tokenizer does not write: it opens a turn
+    assert windows("abcdefghij", Template(named), 8) == [ids[:8], ids[7:]]
+
+
+def test_a_corpus_counts_its_texts_and_demonstrations(template):
+    rows = [
+        "abcdefghij",
+        Demonstration(prompt="q", response="abc"),
+        "a",
+        "xy",
+        Demonstration(prompt="q", response="b" * 99),
+    ]
+    trees, report = corpus_trees(rows, template, 60)
+    assert (report.texts, report.windows, report.too_short, report.demonstrations.kept) == (3, 2, 1, 1)
+    assert report.tokens == sum(tree.length for tree in trees) == 10 + 2 + HEADER + 1 + 4
+    assert report.trained_tokens == 9 + 1 + 4
+    assert "3 texts in 2 windows" in report.sentence()
+    assert "1 texts of one token left out" in report.sentence()
+    assert "1 rows left out" in report.sentence()
+    assert report.as_dict()["demonstrations"]["left_out"] == (2,)
+
+
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(1, 4), st.integers(0, 2**40))
 def test_each_row_is_seen_exactly_epochs_times(count, batch_size, epochs, seed):  # field: R2
     steps = step_batches(count, batch_size, epochs, seed)

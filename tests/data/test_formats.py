@@ -206,13 +206,42 @@ def test_content_parts_are_joined_and_pictures_refused():
         ({"instruction": "q", "output": 3}, ("`output`", "3")),
         ({"instruction": "q", "output": "a", "history": ["hi"]}, ("`history`",)),
         ({"promt": "q", "response": "a"}, ("did you mean `prompt` by `promt`",)),
-        ({"text": "once upon a time"}, ("found `text`", "`messages`")),
+        ({"text": "once upon a time"}, ("found `text`", "`messages`", "look like plain text", "--ptx-data")),
         ({"messages": [*turns("q"), {"role": "assistant", "content": "", "tool_calls": [{}]}]}, ("tool_calls",)),
     ],
 )
 def test_a_bad_demonstration_is_explained(row, parts):
     message = complaint(row, "demonstration")
     assert all(part in message for part in parts), message
+
+
+def test_texts_are_read_as_they_are():
+    assert parse({"text": " once\nupon ", "source": "x"}, "text") == (" once\nupon ", "text")
+    assert parse({"text": [{"type": "text", "text": "2+"}, {"type": "text", "text": "2"}]}, "text")[0] == "2+2"
+    assert parse({"text": "once"}, "corpus") == ("once", "text")
+    asked = {"prompt": "q", "response": "a", "text": "q a"}  # a demonstration with a column of its own text
+    assert parse(asked, "corpus") == (Demonstration(prompt="q", response="a"), "prompt and response")
+
+
+@pytest.mark.parametrize(
+    ("row", "parts"),
+    [
+        ({"text": " "}, ("`text` is empty", "remove the row")),
+        ({"text": None}, ("expected `text`",)),
+        ({"text": 3}, ("`text`: found 3", "expected a text")),
+        ({"text": "a\ud800b"}, ("`text`", "half a character", "position 2")),
+        ({"txet": "a"}, ("did you mean `text` by `txet`",)),
+        ({"prompt": "q", "response": "a"}, ("these look like demonstrations",)),
+    ],
+)
+def test_a_bad_text_is_explained(row, parts):
+    message = complaint(row, "text")
+    assert all(part in message for part in parts), message
+
+
+@pytest.mark.parametrize("kind", ["comparison", "ranking", "preference", "prompts", "demonstration"])
+def test_a_plain_text_is_known_for_what_it_is(kind):
+    assert "these look like plain text" in complaint({"text": "once upon a time"}, kind)
 
 
 def test_rankings_are_read_as_they_are():

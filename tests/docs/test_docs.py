@@ -27,6 +27,7 @@ from accord.cli.options import config_from
 from accord.pipelines.jobs import JOBS
 from accord.pipelines.quickstart_config import QuickstartConfig
 from accord.pipelines.recipe import read_recipe
+from accord.train.configs import SampleConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 GENERATED = {"methods.md", "metrics.md", "cli.md"}
@@ -144,7 +145,7 @@ def parse(line: str) -> None:
         return
     command = find(words[0])
     arguments_only = words[1:]
-    if not arguments_only and command.name in ("train", "data", "models", "chat", "report", "run"):
+    if not arguments_only and command.name in ("train", "sample", "data", "models", "chat", "report", "run"):
         return  # the command is named, not shown
     if len(words) == 2 and words[0] in ("train", "data", "models") and words[1] != "list":
         assert words[1] in ("inspect", "get", *JOBS), line  # so is a subcommand
@@ -152,6 +153,8 @@ def parse(line: str) -> None:
     arguments = parser_of(command).parse_args(arguments_only)
     if command.name == "train":
         config_from(JOBS[arguments.job].config, arguments)
+    elif command.name == "sample":
+        config_from(SampleConfig, arguments)
     elif command.name == "quickstart":
         config_from(QuickstartConfig, arguments)
     elif command.name == "run" and arguments.recipe.name != "RECIPE.yaml":

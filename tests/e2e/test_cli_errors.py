@@ -49,11 +49,21 @@ BAD = [
     (["run", "stages.yaml"], 'stages.yaml, line 3: stage "a" refers to {b}, which is missing'),
     (
         ["run", "job.yaml"],
-        'job.yaml, line 3: "job" is "sfft"; expected one of sft, reward, dpo, ppo; did you mean "sft"?',
+        'job.yaml, line 3: "job" is "sfft"; expected one of sft, reward, dpo, ppo, sample; did you mean "sft"?',
     ),
     (["run", "type.yaml"], 'type.yaml, line 1: unknown key "model"; a recipe has out, defaults, stages'),
     (["data", "inspect", "good.jsonl"], "missing --model; `accord data inspect --help` shows what is needed"),
     (["data", "insect"], 'ACTION is "insect"; expected one of inspect; did you mean "inspect"?'),
+    (["sample", "--data", "good.jsonl"], "missing required settings --model, --out"),
+    (["sample", *SFT[2:8], "--finished-only"], '"finished_only" is read only with a reward; give that, or remove it'),
+    (["sample", *SFT[2:8], "--ensemble", "min"], '"ensemble" is read only with a reward; give that, or remove it'),
+    (
+        ["sample", *SFT[2:8], "--reward", "a", "b", "--reward-weights", "1"],
+        "reward_weights has 1 numbers for 2 rewards; one for each",
+    ),
+    (["sample", *SFT[2:8], "--temperature", "0"], "temperature 0 gives the same response 8 times; raise it"),
+    (["sample", *SFT[2:8], "--epochs", "2"], 'unknown flag "--epochs"'),
+    (["train", "sample"], 'JOB is "sample"; expected one of sft, reward, dpo, ppo'),
     (["quickstart", "--fats"], 'unknown flag "--fats"; did you mean "--fast"?'),
 ]
 
@@ -61,6 +71,8 @@ SLOWER = [  # these import torch before they see what is wrong
     ([*SFT, "--data", "nojson.jsonl"], "nojson.jsonl, row 2: "),
     ([*SFT, "--data", "field.jsonl"], "field.jsonl, row 2: "),
     (["train", "sft", "--model", "nowhere/none", *SFT[4:]], "nowhere/none"),
+    (["sample", *SFT[2:8], "--reward", "MODEL,nowhere"], "ensemble 'MODEL,nowhere'"),
+    (["sample", *SFT[2:8], "--reward", "nowhere"], "reward 'nowhere' is no folder here"),
     (["chat", "nowhere"], "nowhere"),
     (["report", "nowhere"], "nowhere"),
 ]

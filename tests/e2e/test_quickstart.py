@@ -24,6 +24,7 @@ FIGURES = {
 
 def quickstart(model, out, *flags):
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    environment.pop("OMP_NUM_THREADS", None)  # as a user starts it
     words = [sys.executable, "-m", "accord", "quickstart", "--fast", "--out", str(out), "--model", str(model), *flags]
     return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=280, check=False)
 

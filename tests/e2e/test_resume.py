@@ -17,22 +17,34 @@ KILLS = int(os.environ.get("ACCORD_TEST_KILLS", "2"))  # kills of each job; 20 f
 SETTINGS = "--precision fp32 --learning-rate 3e-3 --max-length 128 --micro-tokens 256 --batch-size 4 --save-every 3"
 
 
+ALGORITHMS = {  # what has a state of its own, or another way of stepping
+    "ppo-clip": "--kl-target 1 --entropy-coefficient 0.01",
+    "ppo-penalty": "--penalty-target 0.001 --kl-target 1 --critic separate",
+    "trpo": "--kl-target 1 --fisher-share 0.5 --max-kl 0.03",
+    "reinforce": "--whiten-advantages",
+    "rloo": "--kl-place both --kl-estimator exact --kl-target 1",
+    "grpo": "--kl-target 1 --clip-high 0.28",
+}
+
+
 def command(job: str, model: Path, folder: Path, out: Path) -> list[str]:
+    job, _, algorithm = job.partition(":")
     make = {"sft": demonstrations, "ppo": prompts}.get(job, comparisons)
     data = make(folder / f"{job}.jsonl", 24)
     extra = {
         "sft": "--epochs 6",
         "reward": "--epochs 6",
         "dpo": "--epochs 6",
-        "ppo": "--epochs 4 --reward train.data:many_a --max-new-tokens 6 --kl-target 1 --entropy-coefficient 0.01",
-    }[job]
+        "ppo": f"--epochs 4 --reward train.data:many_a --max-new-tokens 6 --algorithm {algorithm}",
+    }[job] + f" {ALGORITHMS.get(algorithm, '')}"
     base = [sys.executable, "-m", "accord", "train", job, "--model", str(model), "--data", str(data), "--out", str(out)]
     return base + SETTINGS.split() + extra.split()
 
 
 def environment() -> dict[str, str]:
     tests = Path(__file__).resolve().parent.parent
-    return {**os.environ, "PYTHONPATH": str(tests), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    path = os.pathsep.join([str(tests), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
 def finish(words: list[str]) -> None:
@@ -56,7 +68,7 @@ def start_and_kill(words: list[str], out: Path, moment: random.Random) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("job", ["sft", "reward", "dpo", "ppo"])
+@pytest.mark.parametrize("job", ["sft", "reward", "dpo", *(f"ppo:{name}" for name in ALGORITHMS)])
 def test_a_killed_run_ends_at_the_same_weights(job, tiny_folder, tmp_path):
     finish(command(job, tiny_folder, tmp_path, tmp_path / "whole"))
     words = command(job, tiny_folder, tmp_path, tmp_path / "cut")

@@ -1,16 +1,24 @@
-import importlib
-import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
-from accord.evaluate.intervals import bootstrap, bootstrap_mean, estimate_mean, wilson
-
-VECTORS = Path(__file__).parents[3] / "shared" / "spec" / "vectors" / "evaluation.json"
+from accord.evaluate import _bootstrap
+from accord.evaluate._arrays import numbered
+from accord.evaluate.intervals import (
+    benjamini_hochberg,
+    binomial_test,
+    bootstrap,
+    bootstrap_mean,
+    clustered_standard_error,
+    mean_result,
+    paired_difference,
+    pairs_needed,
+    wilson,
+)
 
 
 @pytest.mark.parametrize(
@@ -74,39 +82,134 @@ def test_bootstrap_undefined_too_often_is_nan():
     assert all(map(math.isnan, bootstrap(lambda rows: 1.0, ["only", "only"])))
 
 
-def test_nothing_scored_is_none_and_not_zero():
-    empty, lost = estimate_mean([]), estimate_mean([math.nan, math.nan])
-    assert (empty.value, empty.lo, empty.hi, empty.n, empty.n_unscored) == (None, None, None, 0, 0)
-    assert (lost.value, lost.n, lost.n_unscored) == (None, 0, 2)
+def test_a_few_undefined_draws_are_left_out_and_many_are_too_many():
+    """A draw of n rows misses the first one with chance (1 - 1/n)^n, about 0.37; of 3 copies together, 0.05."""
+
+    def first_seen(rows):
+        return 1.0 if (rows % 30 == 0).any() else math.nan
+
+    assert all(map(math.isnan, bootstrap(first_seen, np.arange(30), replicates=300)))
+    assert bootstrap(first_seen, np.arange(90), replicates=300) == (1.0, 1.0)
+
+
+def test_nothing_scored_is_nan_and_not_zero():
+    empty, lost = mean_result([]), mean_result([math.nan, math.nan])
+    assert math.isnan(empty.value)
+    assert (empty.ci, empty.n, empty.n_unscored) == (None, 0, 0)
+    assert (math.isnan(lost.value), lost.ci, lost.n, lost.n_unscored) == (True, None, 0, 2)
 
 
 def test_unscored_rows_move_nothing():
-    whole, holed = estimate_mean([0.1, 0.4, 0.9]), estimate_mean([0.1, math.nan, 0.4, 0.9], ["a", "b", "c", "d"])
-    assert (whole.value, whole.lo, whole.hi, whole.n) == (holed.value, holed.lo, holed.hi, holed.n)
+    whole, holed = mean_result([0.1, 0.4, 0.9]), mean_result([0.1, math.nan, 0.4, 0.9], ["a", "b", "c", "d"])
+    assert (whole.value, whole.ci, whole.n) == (holed.value, holed.ci, holed.n)
     assert holed.n_unscored == 1
 
 
 def test_one_prompt_has_no_interval():
-    estimate = estimate_mean([1.0, 0.0, 1.0], ["p", "p", "p"])
-    assert estimate.value == pytest.approx(2 / 3)
-    assert (estimate.lo, estimate.hi) == (None, None)
+    found = mean_result([1.0, 0.0, 1.0], ["p", "p", "p"])
+    assert found.value == pytest.approx(2 / 3)
+    assert all(map(math.isnan, found.ci))
+    assert (found.clusters, found.method) == (1, "none")
+    assert mean_result([1.0, 0.0], replicates=0).ci is None
 
 
 def test_ten_of_ten_is_not_certain():
-    estimate = estimate_mean([1.0] * 10)
-    assert (estimate.lo, estimate.hi) == pytest.approx((0.7224672, 1.0))
+    found = mean_result([1.0] * 10)
+    assert found.ci == pytest.approx((0.7224672, 1.0))
+    assert (found.method, found.seed) == ("wilson", None)
+    assert mean_result([1.0] * 30, np.repeat(np.arange(10), 3)).ci == found.ci  # ten prompts, however many rows
+    assert mean_result([2.0] * 10).ci == (2.0, 2.0)  # no share: nothing else to go by
 
 
 def test_lengths_must_agree():
     with pytest.raises(ValueError, match="2 clusters for 3 values"):
-        estimate_mean([1.0, 2.0, 3.0], ["a", "b"])
+        mean_result([1.0, 2.0, 3.0], ["a", "b"])
+    with pytest.raises(ValueError, match="lengths differ"):
+        paired_difference([1.0], [1.0, 2.0])
+    with pytest.raises(ValueError, match="dimensions"):
+        mean_result([[1.0, 2.0]])
+    with pytest.raises(ValueError, match="no array of numbers"):
+        mean_result(["good", "bad"])
+    with pytest.raises(ValueError, match="the level is 95"):
+        mean_result([1.0, 0.0], level=95)
 
 
 def test_arguments_come_back_unchanged():
     values, clusters = np.array([1.0, math.nan, 0.0]), ["a", "b", "a"]
-    estimate_mean(values, clusters)
+    mean_result(values, clusters)
     assert clusters == ["a", "b", "a"]
     assert np.array_equal(values, [1.0, math.nan, 0.0], equal_nan=True)
+
+
+def test_draws_in_parts_are_the_draws_at_once(monkeypatch):
+    """What is promised is one call of the generator; memory is saved without anybody noticing."""
+    at_once = np.random.default_rng(5).integers(0, 37, size=(101, 37))
+    monkeypatch.setattr(_bootstrap, "_DRAWS_AT_ONCE", 300)
+    parts = list(_bootstrap.cluster_draws(37, 101, 5))
+    assert len(parts) > 1
+    assert np.array_equal(np.concatenate(parts), at_once)
+    counts = np.concatenate(list(_bootstrap.cluster_counts(37, 101, 5)))
+    assert np.array_equal(counts, [np.bincount(draw, minlength=37) for draw in at_once])
+
+
+@given(st.lists(st.integers(-3, 3), max_size=20))
+def test_clusters_are_numbered_by_first_appearance(clusters):
+    order = list(dict.fromkeys(clusters))
+    expected = [order.index(cluster) for cluster in clusters]
+    assert numbered(clusters).tolist() == numbered(np.array(clusters, dtype=int)).tolist() == expected
+    assert numbered([str(cluster) for cluster in clusters]).tolist() == expected
+
+
+def test_twice_the_rows_are_surer_only_if_they_are_other_prompts():
+    values = np.random.default_rng(2).normal(size=400)
+    prompts = np.arange(400) // 2
+    once, again = bootstrap_mean(values, prompts), bootstrap_mean(np.tile(values, 2), np.tile(prompts, 2))
+    others = bootstrap_mean(np.tile(values, 2), np.concatenate([prompts, prompts + 200]))
+    assert again == pytest.approx(once)
+    assert (once.high - once.low) / (others.high - others.low) == pytest.approx(math.sqrt(2), rel=0.1)
+
+
+def test_a_difference_turns_with_its_sides_and_loses_what_either_lost():
+    a, b = [3.0, 1.0, math.nan, 2.0], [1.0, 1.0, 1.0, math.nan]
+    found, turned = paired_difference(a, b), paired_difference(b, a)
+    assert (found.value, found.n, found.n_unscored) == (1.0, 2, 2)
+    assert turned.value == -found.value
+
+
+def test_standard_error_with_and_without_clusters():
+    values = np.random.default_rng(3).normal(size=50)
+    assert clustered_standard_error(values) == pytest.approx(values.std(ddof=1) / math.sqrt(50))
+    tripled = clustered_standard_error(np.repeat(values, 3), np.repeat(np.arange(50), 3))
+    assert tripled == pytest.approx(clustered_standard_error(values))
+    assert math.isnan(clustered_standard_error([1.0, 2.0], ["p", "p"]))
+
+
+def test_the_binomial_test_is_scipys():
+    for k, n, p in ((0, 0, 0.5), (3, 10, 0.5), (9, 12, 0.7), (40, 2000, 0.02), (5, 5, 1.0), (1, 5, 0.0)):
+        assert binomial_test(k, n, p) == pytest.approx(binomtest(k, n, p).pvalue if n else 1.0, rel=1e-9)
+    with pytest.raises(ValueError, match="6 successes of 5"):
+        binomial_test(6, 5)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20), st.floats(0.01, 0.5))
+def test_step_up_is_its_definition(p_values, q):
+    kept = benjamini_hochberg(p_values, q)
+    count = len(p_values)
+    k = max((k for k in range(1, count + 1) if sorted(p_values)[k - 1] <= q * k / count), default=0)
+    assert kept.tolist() == [k > 0 and p <= sorted(p_values)[k - 1] for p in p_values]
+
+
+def test_a_test_that_was_not_made_does_not_count():
+    assert benjamini_hochberg([0.01, math.nan, 0.04]).tolist() == [True, False, True]
+    assert benjamini_hochberg([]).tolist() == []
+
+
+def test_pairs_needed_grow_towards_a_half():
+    assert pairs_needed(0.45) == pairs_needed(0.55)
+    assert pairs_needed(0.55, power=0.9) > pairs_needed(0.55)
+    for wrong in (0.5, 1.2):
+        with pytest.raises(ValueError, match="expected"):
+            pairs_needed(wrong)
 
 
 @pytest.mark.slow
@@ -118,33 +221,3 @@ def test_intervals_cover_the_truth():
         low, high = bootstrap_mean(values, clusters, replicates=500, seed=campaign)
         hits += low <= 0.3 <= high
     assert 930 <= hits <= 970
-
-
-def vector_cases():
-    if not VECTORS.exists():
-        return []
-    names = {"wilson", "bootstrap_mean", "bootstrap"}
-    cases = json.loads(VECTORS.read_text())["cases"]
-    return [case for case in cases if case["call"] in {f"accord.evaluate.intervals:{name}" for name in names}]
-
-
-def decoded(value):
-    if isinstance(value, dict) and "f64" in value:
-        return np.array([math.nan if entry is None else entry for entry in value["f64"]])
-    if isinstance(value, dict) and "median_of" in value:
-        numbers = np.array(value["median_of"])
-        return lambda rows: float(np.median(numbers[rows]))
-    return value
-
-
-@pytest.mark.skipif(not VECTORS.exists(), reason="the shared test vectors are not beside this clone")
-@pytest.mark.parametrize("case", vector_cases(), ids=lambda case: case["id"])
-def test_vectors(case):
-    module, name = case["call"].split(":")
-    function = getattr(importlib.import_module(module), name)
-    arguments = {key: decoded(value) for key, value in case["args"].items()}
-    if "raises" in case:
-        with pytest.raises(ValueError, match="expected"):
-            function(**arguments)
-    else:
-        assert function(**arguments)._asdict() == pytest.approx(case["expect"], rel=1e-9, abs=1e-12)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from accord.evaluate.page.files import read_run
-from accord.evaluate.page.metric_names import KNOWN
+from accord.evaluate.page.metric_names import KNOWN, describe, sort_key
 from accord.evaluate.report import write_report
-from accord.train.metrics import METRICS
+from accord.train.metrics import METRICS, is_known
 from evaluate.fake_run import HOSTILE, evaluation_rows, quickstart_run, training_run, write_json, write_rows
 
 VOID = {"meta", "link", "br"}
@@ -297,6 +297,15 @@ def test_every_metric_of_a_training_job_has_a_title_and_a_unit():
     assert names - KNOWN.keys() == set()
     assert KNOWN.keys() - names == set()
     assert all(name.title and name.unit for name in KNOWN.values())
+
+
+def test_figures_of_which_a_run_has_several_have_a_title_each():
+    assert describe("reward/source/helpful").title == "Reward, source helpful"
+    assert describe("reward/source/a/b").unit == "deviations"
+    assert sort_key("reward/source/a")[0] == sort_key("reward/source/b")[0] < sort_key("unheard of")[0]
+    assert is_known("reward/source/helpful")
+    assert not is_known("reward/source/")
+    assert not is_known("reward/sources")
 
 
 def test_a_long_run_stays_small(tmp_path):

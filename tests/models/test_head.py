@@ -6,7 +6,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from accord.models import head as module
-from accord.models.head import Head, head_of, token_logprob
+from accord.models.head import Distribution, Head, exact_kl, head_of, token_logprob
 from fakes import FAMILIES, tiny_llama
 
 T, D, V = 7, 5, 11
@@ -188,6 +188,84 @@ def test_a_second_derivative_is_refused_rather_than_wrong():
     gradient = torch.autograd.grad(logprob_T.square().sum(), hidden, create_graph=True)[0]
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.square().sum().backward()
+
+
+def others():
+    """States and weights of a reference of the same shape."""
+    generator = torch.Generator().manual_seed(9)
+    return [torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((T, D), (V, D), (V,))]
+
+
+def kl_by_definition(given, other, temperature):
+    logprobs = []
+    for hidden, weight, bias_V in (given[:3], other):
+        logits = given[4] * (hidden @ weight.T + (0 if bias_V is None else bias_V))
+        if given[5] is not None:
+            logits = given[5] * torch.tanh(logits / given[5])
+        logprobs.append((logits / temperature).log_softmax(-1))
+    return (logprobs[0].exp() * (logprobs[0] - logprobs[1])).sum(-1)
+
+
+def our_kl(given, other, temperature):
+    sides = [Distribution(side[0], Head(side[1], side[2], given[4], given[5])) for side in (given, other)]
+    return exact_kl(*sides, temperature=temperature)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("temperature", [1.0, 0.7, 3.0])
+@pytest.mark.parametrize("chunk", [1, 3, 100])
+def test_exact_kl_and_its_gradients_are_those_of_the_definition(monkeypatch, variant, temperature, chunk):
+    monkeypatch.setattr(module, "CHUNK_BYTES", chunk * 4 * 2 * V)
+    weigh = torch.linspace(-1, 2, T, dtype=torch.float64)
+    found = []
+    for compute in (kl_by_definition, our_kl):
+        given = parts(**VARIANTS[variant])
+        other = others() if given[2] is not None else [*others()[:2], None]
+        kl_T = compute(given, other, temperature)
+        assert bool((kl_T > 0).all())
+        (weigh * kl_T).sum().backward()
+        found.append((kl_T, *(x.grad for x in given[:3] if x is not None)))
+    for expected, ours_ in zip(*found, strict=True):
+        assert_close(ours_, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_the_other_side_of_the_kl_is_a_constant_and_equal_sides_have_none():
+    given, other = parts(bias=True), [x.requires_grad_() for x in others()]
+    our_kl(given, other, 1.0).sum().backward()
+    assert all(x.grad is None for x in other)
+    assert our_kl(given, given, 0.7).tolist() == [0.0] * T
+    with pytest.raises(ValueError, match="need a temperature above 0"):
+        our_kl(given, other, 0.0)
+
+
+def test_exact_kl_with_words_that_cannot_be_said_is_finite():
+    hidden, weight, *_ = parts()
+    bias = torch.zeros(V, dtype=torch.float64)
+    bias[[2, 9]] = -torch.inf
+    other = others()
+    kl_T = our_kl((hidden, weight, bias, None, 1.0, None), (other[0], other[1], bias), 1.0)
+    kl_T.sum().backward()
+    kept = torch.tensor([v for v in range(V) if v not in (2, 9)])
+    expected = kl_by_definition((hidden, weight[kept], None, None, 1.0, None), (other[0], other[1][kept], None), 1.0)
+    assert_close(kl_T.detach(), expected.detach())
+    assert bool(hidden.grad.isfinite().all())
+    assert float(weight.grad[[2, 9]].abs().max()) == 0
+
+
+def test_the_kl_sums_its_weight_gradient_over_chunks_in_float32(monkeypatch):
+    results = []
+    for chunk, autocast in ((96, False), (1, True), (96, True)):
+        monkeypatch.setattr(module, "CHUNK_BYTES", chunk * 4 * 2 * 500)
+        hidden, weight, _ = large()
+        other = torch.randn(weight.shape, generator=torch.Generator().manual_seed(2)) * 0.3
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            kl_T = exact_kl(Distribution(hidden, Head(weight)), Distribution(hidden.detach(), Head(other)))
+        kl_T.sum().backward()
+        assert kl_T.dtype == hidden.grad.dtype == weight.grad.dtype == torch.float32
+        results.append((hidden.grad, weight.grad))
+    for found in results[1:]:
+        for ours_, exact in zip(found, results[0], strict=True):
+            assert float((ours_ - exact).norm() / exact.norm()) < 0.01
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])

@@ -5,8 +5,10 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from accord.models import attention
 from accord.models.attention import NAME
-from accord.models.score import base_of, prepare, response_scores, rewards
+from accord.models.head import Distribution, head_of
+from accord.models.score import base_of, prepare, response_scores, response_states, rewards
 from accord.trees import Branch, PromptTree, budget_packs, pack
 from fakes import FAMILIES, VOCABULARY, tiny_gemma, tiny_llama
 
@@ -114,6 +116,29 @@ def test_a_sliding_window_spans_prompt_and_response():
     )
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("packed", [True, False])
+def test_the_exact_kl_to_another_model_is_that_of_the_logits(family, packed):
+    model, other = FAMILIES[family]().double(), FAMILIES[family](seed=3).double()
+    for one in (model, other):
+        assert not packed or prepare(one) is None
+    trees = some_trees()
+    batch = pack(trees)
+    with torch.no_grad():
+        distribution = Distribution(response_states(other, batch), head_of(other))
+        found = response_scores(model, batch, temperature=0.7, other=distribution)
+        expected = []
+        for tree in trees:
+            for branch in tree.branches:
+                ids = torch.tensor([tree.prompt + branch.tokens])
+                rows = slice(len(tree.prompt) - 1, -1)
+                p, q = ((m(input_ids=ids).logits[0, rows] / 0.7).log_softmax(-1) for m in (model, other))
+                expected.append((p.exp() * (p - q)).sum(-1))
+    assert_close(found.kl_T, torch.cat(expected), rtol=1e-8, atol=1e-10)
+    assert float(found.kl_T.min()) > 1e-4
+    assert response_scores(model, batch).kl_T is None
+
+
 def test_entropy_is_that_of_the_whole_distribution_and_differentiable():
     model = tiny_llama().double()
     prepare(model)
@@ -163,3 +188,22 @@ def test_a_reward_is_read_at_the_last_token_of_its_response():
     expected = torch.cat([model(input_ids=row).logits[0] for row in rows])
     assert prepare(model) is None
     assert_close(rewards(model, pack(trees)), expected, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3", "gpt2"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_short_trees_and_the_fused_kernel_give_the_same(family, dtype, monkeypatch):
+    """Scores written out (short trees on a CPU) against torch's kernel: values and gradients."""
+    model, trees, found = FAMILIES[family]().to(dtype), some_trees(), {}
+    assert prepare(model) is None or dtype == torch.bfloat16
+    for limit in (0, 10_000):
+        monkeypatch.setattr(attention, "SHORT", limit)
+        model.zero_grad()
+        logprob_T = response_scores(model, pack(trees)).logprob_T
+        logprob_T.sum().backward()
+        found[limit] = logprob_T.detach(), gradients(model)
+    tight = dtype == torch.float64
+    assert_close(found[0][0], found[10_000][0], rtol=0, atol=1e-9 if tight else 0.05)
+    for name, gradient in found[0][1].items():
+        bound = (1e-9 if tight else 0.05) * float(gradient.abs().max().clamp_min(1))
+        assert_close(found[10_000][1][name], gradient, rtol=0, atol=bound)

@@ -15,9 +15,11 @@ from transformers import AutoModelForSequenceClassification
 from accord.data.batches import Preference
 from accord.models.score import prepare, response_scores, rewards, values
 from accord.records import Message
-from accord.train import policy, preference, reward, sft
-from accord.train.configs import DpoConfig, PpoConfig
+from accord.train import preference, reward, sft, updates
+from accord.train.algorithms import Coefficients
+from accord.train.configs import DpoConfig, PpoConfig, RewardConfig
 from accord.train.experience import Actor, Experience
+from accord.train.reward_objective import Objective
 from accord.train.rewards import Responses
 from accord.train.scoring import all_sequence_logprobs, firsts
 from accord.trees import Branch, PromptTree, budget_packs, pack
@@ -108,7 +110,7 @@ def test_reward():
     results = {}
     for budget in BUDGETS:
         model = model_of("reward")
-        loss, totals = reward.accumulate(model, items, budget)
+        loss, totals = reward.accumulate(model, Objective(RewardConfig(**BASE)), items, budget)
         results[budget] = (loss, gradient(model), totals.means())
     check_same(results)
     model = model_of("reward")
@@ -129,6 +131,18 @@ def test_reward():
     loss.backward()
     assert results[16][0] == pytest.approx(loss.item(), rel=1e-6)
     assert_close(results[16][1], gradient(model), rtol=0, atol=2e-6 * float(gradient(model).abs().max()))
+
+
+@pytest.mark.parametrize("loss", ["rao-kupper", "davidson", "plackett-luce"])
+def test_reward_with_ties_and_whole_rankings(loss):
+    items = [replace(item, probability=None) for item in ranked()]
+    ties = {} if loss == "plackett-luce" else {"learn_ties": True}
+    results = {}
+    for budget in BUDGETS:
+        model, objective = model_of("reward"), Objective(RewardConfig(**BASE, loss=loss, centering=0.1, **ties))
+        loss_value, totals = reward.accumulate(model, objective.double(), items, budget)
+        results[budget] = (loss_value, gradient(model, objective), totals.means())
+    check_same(results)
 
 
 @pytest.mark.parametrize("loss", ["dpo", "ipo", "hinge"])
@@ -213,7 +227,7 @@ def test_ppo(critic):
         value_model = model_of("reward") if critic == "separate" else None
         actor = Actor(policy=model, reference=None, value_head=head, critic=value_model)
         config = PpoConfig(**BASE, reward="r", micro_tokens=budget, entropy_coefficient=0.03, value_clip=0.4, clip=0.3)
-        figures = policy.accumulate(made, [3, 0, 4, 1], actor, config)  # a minibatch, not in order
+        figures = updates.accumulate(made, [3, 0, 4, 1], actor, config, Coefficients(config))  # not in order
         parts = [part for part in (model, head, value_model) if part is not None]
         results[budget] = (figures["loss"], gradient(*parts), figures)
     check_same(results)

@@ -15,7 +15,8 @@ from accord.records import Message
 from accord.rollouts import Rollout
 from accord.rollouts.native import NativeSampler
 from accord.text import Template
-from accord.train import loop, policy
+from accord.train import loop, updates
+from accord.train.algorithms import Coefficients
 from accord.train.configs import PpoConfig
 from accord.train.experience import Actor, as_responses, collect, from_packs, to_pack
 from accord.train.loop import Precision, add_lora
@@ -199,7 +200,7 @@ def test_before_the_first_update_kl_is_zero_and_ratios_are_one(temperature, lora
     assert experience.figures["kl__reference"] == 0
     assert experience.figures["sampler__gap"] < 1e-5  # field: S4
     loop.steady(actor.policy)
-    figures = policy.accumulate(experience, range(3), actor, config(**settings))
+    figures = updates.accumulate(experience, range(3), actor, config(**settings), Coefficients(config()))
     assert figures["kl__old"] == pytest.approx(0, abs=1e-9)
     assert figures["clip_fraction"] == 0
     scores = response_scores(actor.policy, pack(experience.responses.trees), temperature=temperature)
@@ -212,7 +213,8 @@ def test_dropout_of_the_model_makes_no_ratio():  # field: S5
     assert model.config.resid_pdrop == 0.1
     actor = actor_of(model)
     experience = roll_out(actor)
-    figures = policy.accumulate(experience, range(2), replace(actor, policy=loop.steady(actor.policy)), config())
+    steady = replace(actor, policy=loop.steady(actor.policy))
+    figures = updates.accumulate(experience, range(2), steady, config(), Coefficients(config()))
     assert figures["kl__old"] == pytest.approx(0, abs=1e-9)
 
 

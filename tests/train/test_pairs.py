@@ -7,8 +7,8 @@ import torch
 from torch.testing import assert_close
 
 from accord.data.batches import Preference
-from accord.losses.reward import bradley_terry
-from accord.train.pairs import PairTotals, pairs_of, require_pairs
+from accord.losses.reward import bradley_terry, pairwise_ranking
+from accord.train.pairs import PairTotals, pairs_of, ranks_of, require_pairs
 from accord.trees import Branch, PromptTree, pack
 
 
@@ -17,8 +17,8 @@ def item(*ranks: int, probability: float | None = None, margin: float | None = N
     return Preference(tree=PromptTree((1, 2), branches), ranks=ranks, probability=probability, margin=margin)
 
 
-def pairs(*items: Preference):
-    return pairs_of(pack([one.tree for one in items]), items)
+def pairs(*items: Preference, **how):
+    return pairs_of(pack([one.tree for one in items]), items, **how)
 
 
 def as_set(found) -> set[tuple[int, int]]:
@@ -46,6 +46,50 @@ def test_pairs_of_a_tree_weigh_one_together():  # field: A7
 def test_failures_do_not_beat_each_other_and_gaps_in_ranks_mean_nothing():
     assert as_set(pairs(item(0, 0))) == set()
     assert as_set(pairs(item(7, 3, 0, 0))) == {(1, 0), (1, 2), (1, 3), (0, 2), (0, 3)}
+
+
+def test_dropped_failures_lose_to_nobody():
+    found = pairs(item(2, 1, 2, 0), item(1, 0), failed="drop")
+    assert as_set(found) == {(1, 0), (1, 2)}
+    assert found.present_B.tolist() == [3, 1]
+    assert pairs(item(2, 1, 2, 0), item(1, 0)).present_B.tolist() == [4, 2]
+
+
+def test_ties_are_pairs_of_their_own():
+    """Ranks 2, 1, 2, F, F: 0 and 2 tie, the failed ones do not; absent responses of a narrower tree never do."""
+    found = pairs(item(2, 1, 2, 0, 0), item(1, 1), ties=True)
+    outcomes = zip(found.better_P.tolist(), found.worse_P.tolist(), found.outcome_P.tolist(), strict=True)
+    assert {(b, w) for b, w, outcome in outcomes if outcome == 0} == {(0, 2), (5, 6)}
+    ranked = pairs(item(2, 1, 2, 0, 0), item(1, 1))
+    assert as_set(ranked) == as_set(found) - {(0, 2), (5, 6)}
+    assert ranked.outcome_P.tolist() == [1] * 8
+    assert found.probability_P[found.outcome_P == 0].tolist() == [0.5, 0.5]
+    assert found.decided_P.sum() == 8
+
+
+@pytest.mark.parametrize("weight", ["pairs", "choose", "sum"])
+@pytest.mark.parametrize("failed", ["last", "drop"])
+def test_weights_are_those_of_the_loss(weight, failed):
+    """Equal to `losses.reward.pairwise_ranking` on the same rectangle, ties, failures and narrow trees included."""
+    items = [item(2, 1, 2, 0), item(1, 2), item(1, 1, 1), item(0, 0), item(1, 0), item(3, 1, 2, 4)]
+    batch = pack([one.tree for one in items])
+    score_N = torch.linspace(-2, 3, batch.count).square()
+    found = pairs_of(batch, items, failed=failed)
+    loss_P = bradley_terry(score_N[found.better_P], score_N[found.worse_P])
+    expected_B = pairwise_ranking(
+        batch.by_tree(score_N, math.nan), ranks_of(batch, items), weight=weight, failed=failed
+    )
+    assert_close(found.tree_means(loss_P, weight=weight), expected_B)
+    assert_close(found.sum_of_tree_means(loss_P, weight=weight), expected_B.sum())
+
+
+def test_weights_by_hand():
+    """Ranks 2, 1, 2, F hold five pairs of six: losses of 1 sum to 5, 5/6 and 1; with their tie to 6, 1 and 1."""
+    for ties, by_weight in ((False, (5, 5 / 6, 1)), (True, (6, 1, 1))):
+        found = pairs(item(2, 1, 2, 0), ties=ties)
+        ones_P = torch.ones(found.better_P.numel())
+        got = [float(found.sum_of_tree_means(ones_P, weight=weight)) for weight in ("sum", "choose", "pairs")]
+        assert got == pytest.approx(by_weight)
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 1, 0, 2), (2, 3, 1, 0)])
@@ -92,6 +136,16 @@ def test_totals_by_hand():  # field: W2, S3
     assert (means["logprob__chosen"], means["logprob__rejected"]) == (-1, -2)
 
 
+def test_of_ties_only_their_gap_is_kept():
+    """Scores 3, 1, 2 at ranks 1, 2, 2: margins 2 and 1, and the tied ones are 1 apart."""
+    plain, tied = PairTotals(), PairTotals()
+    length_N = torch.tensor([1, 2, 3])
+    plain.add(pairs(item(1, 2, 2)), torch.tensor([3.0, 1, 2]), length_N)
+    tied.add(pairs(item(1, 2, 2), ties=True), torch.tensor([3.0, 1, 2]), length_N)
+    assert tied.decided == 2
+    assert tied.means() == plain.means() | {"ties__gap": 1.0}
+
+
 def test_a_vote_that_is_split_evenly_has_no_accuracy():  # field: W2
     totals = PairTotals()
     found = pairs(item(1, 2, probability=0.5), item(1, 2, probability=0.2))
@@ -133,3 +187,5 @@ def test_data_without_a_single_preference_is_refused():  # field: S2
     require_pairs([item(1, 1), item(0, 1)])
     with pytest.raises(ValueError, match="all responses tie or failed"):
         require_pairs([item(1, 1), item(0, 0)])
+    with pytest.raises(ValueError, match="all responses tie or failed"):
+        require_pairs([item(1, 1), item(0, 1)], failed="drop")

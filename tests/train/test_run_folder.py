@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from accord.models.score import prepare
-from accord.train import loop, policy, preference, reference, reward, sft
+from accord.train import loop, policy, preference, reference, reward, sft, updates
 from accord.train.configs import DpoConfig, PpoConfig, RewardConfig, SftConfig
 from accord.train.loop import Diverged, optimise
 from accord.train.progress import Quiet
@@ -188,8 +188,8 @@ def test_without_a_checkpoint_everything_is_taken_back_and_time_adds_up(tiny_fol
         run.log(1, loss=1.0)
         assert run.restore() is None
         assert metrics(run.folder) == []
-        run.save(1, {"x": torch.ones(2)})
         spent = run.seconds
+        run.save(1, {"x": torch.ones(2)})
     with Run("sft", config(tmp_path / "run", tiny_folder, tmp_path)) as run:
         assert torch.equal(run.restore()["x"], torch.ones(2))
         assert run.seconds >= spent
@@ -426,12 +426,12 @@ def test_a_loss_that_is_not_finite_names_step_rows_and_checkpoint(job, name, tin
 
 def test_a_rollout_that_is_not_finite_names_the_prompts_rows(tiny_folder, tmp_path, monkeypatch):
     data = prompts(tmp_path / "prompts.jsonl", 8)
-    plain = policy.accumulate
+    plain = updates.accumulate
 
     def accumulate(*arguments):
         return plain(*arguments) | {"loss": math.nan}
 
-    monkeypatch.setattr(policy, "accumulate", accumulate)
+    monkeypatch.setattr(updates, "accumulate", accumulate)
     settings = PpoConfig(
         model=str(tiny_folder), data=[data], out=tmp_path / "run", reward="train.data:many_a", max_new_tokens=4,
         **FAST | {"batch_size": 2},

@@ -53,6 +53,7 @@ COMMANDS = (
         "quickstart", "quickstart", "the whole loop on a small real model; ends in a report", "Start", resumes=True
     ),
     Command("train", "train", "train one model: sft, reward, dpo or ppo", "Train", resumes=True),
+    Command("sample", "sample", "sample responses and rank them: best-of-n, rejection sampling", "Train", resumes=True),
     Command("run", "run", "run a recipe: stages that feed each other, finished ones skipped", "Train", resumes=True),
     Command("data", "data", "look at data the way the trainer sees it: data inspect", "Data and models"),
     Command("models", "models", "list and fetch starting models", "Data and models"),
@@ -64,6 +65,7 @@ EXAMPLES = (
     ("accord quickstart", "see the whole loop work"),
     ("accord data inspect pairs.jsonl --model ID", "what is trained on, in colour"),
     ("accord train dpo recipes/dpo.yaml --beta 0.2", "a file of settings, one changed"),
+    ("accord sample --reward runs/reward ...", "rank responses, keep the best"),
     ("accord run recipes/rlhf.yaml", "SFT, reward model, then PPO"),
     ("accord chat runs/dpo", "talk to the result"),
 )

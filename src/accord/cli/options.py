@@ -31,7 +31,7 @@ from accord.pipelines.settings import (
     shapes_of,
     show,
 )
-from accord.train.configs import TrainConfig
+from accord.train.configs import JobConfig, TrainConfig
 
 __all__ = ["Parser", "add_config_arguments", "config_from", "flag_of"]
 
@@ -109,7 +109,7 @@ def add_config_arguments(parser: argparse.ArgumentParser, config: type[BaseModel
         "recipe", nargs="?", type=Path, metavar="FILE.yaml", help="one `name: value` a line; flags win over it"
     )
     shapes, fields = shapes_of(config), config.model_fields
-    inherited = {name for base in config.__bases__ if issubclass(base, BaseModel) for name in base.model_fields}
+    inherited = {name for base in (JobConfig, TrainConfig) if issubclass(config, base) for name in base.model_fields}
     required = [name for name in fields if fields[name].is_required()]
     optional = [name for name in fields if name not in required]
     own = [name for name in optional if name not in inherited]

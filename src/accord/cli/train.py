@@ -17,9 +17,10 @@ from rich.text import Text
 
 from accord.cli.console import output_console, waiting
 from accord.cli.options import add_config_arguments, config_from
+from accord.cli.sampled import print_sampled
 from accord.pipelines.jobs import JOBS, Job, check_data
 from accord.pipelines.settings import show
-from accord.train.configs import PpoConfig, TrainConfig
+from accord.train.configs import JobConfig, PpoConfig, SampleConfig, TrainConfig
 from accord.train.methods import method
 
 __all__ = ["add_arguments", "plan_panel", "print_results", "run"]
@@ -29,6 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add one subcommand per job, with flags for each of its settings."""
     jobs = parser.add_subparsers(dest="job", metavar="JOB", required=True, title="jobs")
     for job in JOBS.values():
+        if not job.trains:
+            continue
         own = jobs.add_parser(job.name, help=job.title, description=job.config.__doc__)
         add_config_arguments(own, job.config)
 
@@ -50,31 +53,33 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def plan_panel(job: Job, config: TrainConfig) -> Panel:
+def plan_panel(job: Job, config: JobConfig) -> Panel:
     """What a run is going to do: read before the first model is loaded."""
     table = Table.grid(padding=(0, 0, 0, 2))
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(overflow="fold")
     for name, words in _plan(job, config):
         table.add_row(name, Text(words))
-    return Panel(table, title=f"[bold]accord train {job.name}[/bold]", title_align="left", border_style="green")
+    return Panel(table, title=f"[bold]accord {job.command}[/bold]", title_align="left", border_style="green")
 
 
-def _plan(job: Job, config: TrainConfig) -> Iterator[tuple[str, str]]:
+def _plan(job: Job, config: JobConfig) -> Iterator[tuple[str, str]]:
     yield "job", job.title
-    yield "model", f"{config.model}, {_weights(config)}"
+    yield "model", f"{config.model}, {_weights(config)}" if isinstance(config, TrainConfig) else config.model
     yield "data", ", ".join(map(_file, config.data))
-    if config.eval_data:
+    if isinstance(config, TrainConfig) and config.eval_data:
         yield "held out", f"{', '.join(map(_file, config.eval_data))}; evaluated every {config.eval_every} steps"
-    if isinstance(config, PpoConfig):
-        yield "reward", ", ".join(config.reward)
+    if isinstance(config, (PpoConfig, SampleConfig)):
+        yield "reward", ", ".join(config.reward) or "none: responses are not ranked"
         yield "rollouts", f"{config.samples} responses a prompt, at most {config.max_new_tokens} tokens each"
+    if isinstance(config, PpoConfig):
         yield "objective", f"{_title(config)}, KL penalty {show(config.kl_beta)} per nat in the {_place(config)}"
-    elif config.choice is not None:
+    elif isinstance(config, TrainConfig) and config.choice is not None:
         settings = ", ".join(f"{name} {_plain(value)}" for name, value in config.reads.items())
         yield "objective", _title(config) + (f": {settings}" if settings else "")
-    yield "steps", _steps(config)
-    yield "learning rate", f"{show(config.learning_rate)}, {config.schedule}"
+    if isinstance(config, TrainConfig):
+        yield "steps", _steps(config)
+        yield "learning rate", f"{show(config.learning_rate)}, {config.schedule}"
     yield (
         "precision",
         "bf16 or fp32, whichever the device is fast at" if config.precision == "auto" else config.precision,
@@ -120,6 +125,9 @@ def _state(folder: Path) -> str:
 
 def print_results(console: Console, job: Job, folder: Path) -> None:
     """Say where things are, and the commands to try with them."""
+    if not job.trains:
+        print_sampled(console, folder)
+        return
     steps = {"model": Text(str(folder / "model"), "bold"), "report": Text(str(folder / "report.html"), "bold")}
     if job.name == "reward":
         steps["use it"] = Text(f"accord train ppo --reward {folder} ...", "cyan")

@@ -16,7 +16,18 @@ from accord.records import Comparison, Conversation, Demonstration, Feedback, Ra
 from accord.text import Template
 from accord.trees import Branch, PromptTree
 
-__all__ = ["Fit", "Preference", "demonstration_trees", "fit", "preferences", "prompt_ids", "step_batches"]
+__all__ = [
+    "CorpusFit",
+    "Fit",
+    "Preference",
+    "corpus_trees",
+    "demonstration_trees",
+    "fit",
+    "preferences",
+    "prompt_ids",
+    "step_batches",
+    "text_trees",
+]
 
 FEWEST_PROMPT_TOKENS = 16
 
@@ -92,6 +103,41 @@ class Fit:
         return ", ".join(parts)
 
 
+@dataclass(frozen=True, kw_only=True)
+class CorpusFit:
+    """What became of plain texts and demonstrations at a length limit.
+
+    Attributes:
+        texts: plain texts read.
+        windows: pieces they were cut into.
+        too_short: texts of one token, which nothing predicts; they are left out.
+        tokens: tokens of all windows and kept demonstrations.
+        trained_tokens: those of them that are scored.
+        demonstrations: what became of these.
+    """
+
+    texts: int
+    windows: int
+    too_short: int
+    tokens: int
+    trained_tokens: int
+    demonstrations: Fit
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the manifest."""
+        return asdict(self)
+
+    def sentence(self) -> str:
+        """One line for people."""
+        parts = [f"{self.texts} texts in {self.windows} windows"] if self.texts else []
+        if self.demonstrations.rows:
+            parts.append(f"demonstrations: {self.demonstrations.sentence()}")
+        parts.append(f"in all {self.tokens:,} tokens ({self.trained_tokens:,} trained on)")
+        if self.too_short:
+            parts.append(f"{self.too_short} texts of one token left out")
+        return ", ".join(parts)
+
+
 def fit(tree: PromptTree, max_length: int, bos_id: int | None = None) -> PromptTree | None:
     """Cut the oldest prompt tokens so that prompt + longest response <= max_length; None if too little would be left.
 
@@ -119,6 +165,40 @@ def demonstration_trees(
         return template.conversation(record.conversation)
 
     return _fitted(records, encode, lambda tree: tree, lambda _, tree: tree, (max_length, template.bos_id))
+
+
+def text_trees(text: str, template: Template, max_length: int) -> list[PromptTree]:
+    """A plain text as windows of at most `max_length` tokens, each a tree of one branch whose prompt is one token.
+
+    That token is the one the tokenizer begins a text with, or, where it has none, the last token of the window before:
+    so every token of the text is scored once, but for the very first one where nothing predicts it.
+    """
+    ids, begin, step = template.text(text), template.text_begin_id, max_length - 1
+    if begin is not None:
+        return [PromptTree((begin,), (Branch.response(ids[at : at + step]),)) for at in range(0, len(ids), step)]
+    return [
+        PromptTree(ids[at : at + 1], (Branch.response(ids[at + 1 : at + 1 + step]),))
+        for at in range(0, len(ids) - 1, step)
+    ]
+
+
+def corpus_trees(
+    records: Iterable[str | Demonstration], template: Template, max_length: int
+) -> tuple[list[PromptTree], CorpusFit]:
+    """Plain texts and demonstrations, mixed, as trees of one branch; the windows of all texts come first."""
+    records = list(records)
+    windows_of = [text_trees(one, template, max_length) for one in records if isinstance(one, str)]
+    windows = [window for windows in windows_of for window in windows]
+    kept, fitted = demonstration_trees([one for one in records if not isinstance(one, str)], template, max_length)
+    report = CorpusFit(
+        texts=len(windows_of),
+        windows=len(windows),
+        too_short=sum(not windows for windows in windows_of),
+        tokens=fitted.tokens + sum(tree.length for tree in windows),
+        trained_tokens=fitted.trained_tokens + sum(len(tree.branches[0].tokens) for tree in windows),
+        demonstrations=fitted,
+    )
+    return windows + kept, report
 
 
 def preferences(

@@ -30,7 +30,16 @@ from accord.records import (
 __all__ = ["KINDS", "Form", "Kind", "parse"]
 
 Kind: TypeAlias = Literal[
-    "demonstration", "comparison", "ranking", "preference", "feedback", "prompts", "response_set", "judgment"
+    "demonstration",
+    "comparison",
+    "ranking",
+    "preference",
+    "feedback",
+    "prompts",
+    "response_set",
+    "judgment",
+    "text",
+    "corpus",
 ]
 
 
@@ -156,6 +165,19 @@ def _prompt(row: Row) -> Conversation:
     return asked
 
 
+def _text(row: Row) -> str:
+    """Text as people wrote it, of no conversation."""
+    text = chats.text(row["text"], "text")
+    if not text.strip():
+        raise ValueError(f"`text` is empty (found {text!r}); expected a text; remove the row")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = text[error.start : error.end]
+        raise ValueError(f"`text`: found {half!r} at position {error.start + 1}, half a character; remove it") from None
+    return text
+
+
 _DEMONSTRATIONS = [
     Form("messages", ("messages",), _messages, _is_praised),
     Form("prompt and response", ("prompt", "response"), partial(_answered, field="response"), _is_praised),
@@ -168,6 +190,7 @@ _COMPARISONS = [
     Form(name, ("chosen", "rejected"), partial(comparisons.comparison, name=name), matches)
     for name, (matches, _) in comparisons.SPLITS.items()
 ]
+_TEXTS = [Form("text", ("text",), _text)]
 _RANKINGS = [Form("ranking", ("prompt", "responses", "ranks"), _ranking)]
 _FEEDBACK = [
     Form("prompt, response and label", ("prompt", "response", "label"), partial(_thumb, field="response")),
@@ -184,6 +207,8 @@ KINDS: dict[Kind, list[Form]] = {
     "prompts": [Form(" and ".join(fields), fields, _prompt) for fields in _PROMPT_FIELDS],
     "response_set": [Form("response set", ("id", "responses"), _own(ResponseSet))],
     "judgment": [Form("judgment", ("annotator", "response_set"), _own(Judgment))],
+    "text": _TEXTS,
+    "corpus": _DEMONSTRATIONS + _TEXTS,
 }
 
 # What a row of no form of the wanted kind seems to be instead, by its fields, and what to do with such rows.
@@ -194,6 +219,7 @@ _LOOKS: list[tuple[tuple[str, ...], str]] = [
     *((form.fields, "feedback on single responses; use `accord train dpo --loss kto`") for form in _FEEDBACK),
     (("id", "prompt", "responses"), "response sets nobody has judged; rank the responses first"),
     *((form.fields, "demonstrations; use `accord train sft`") for form in _DEMONSTRATIONS),
+    (("text",), "plain text, with no prompt or response; `accord train ppo --ptx-data` trains on it beside the policy"),
 ]
 _KNOWN = {name for forms in KINDS.values() for form in forms for name in form.fields}
 

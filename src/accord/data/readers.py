@@ -89,15 +89,19 @@ def read(paths: Paths, kind: Literal["prompts"], *, skip_bad_rows: bool = ...) -
 def read(paths: Paths, kind: Literal["response_set"], *, skip_bad_rows: bool = ...) -> ReadResult[ResponseSet]: ...
 @overload
 def read(paths: Paths, kind: Literal["judgment"], *, skip_bad_rows: bool = ...) -> ReadResult[Judgment]: ...
+@overload
+def read(paths: Paths, kind: Literal["text"], *, skip_bad_rows: bool = ...) -> ReadResult[str]: ...
+@overload
+def read(paths: Paths, kind: Literal["corpus"], *, skip_bad_rows: bool = ...) -> ReadResult[str | Demonstration]: ...
 # fmt: on
 def read(paths: Paths, kind: Kind, *, skip_bad_rows: bool = False) -> ReadResult[Any]:
     """Read records of one kind.
 
     Args:
         paths: a file or folder, or several, read in this order.
-        kind: what the rows are; "preference" takes comparisons and rankings mixed, "feedback" those
-            and thumbs on single responses, "prompts" takes the prompt of any
-            record and returns conversations.
+        kind: what the rows are; "preference" takes comparisons and rankings mixed, "feedback" those and thumbs on
+            single responses, "prompts" takes the prompt of any record and returns conversations, "text" returns the
+            texts of `{"text": ...}`, "corpus" takes such texts and demonstrations mixed.
         skip_bad_rows: collect bad rows in `bad_rows` instead of raising at the first. A file damaged as a whole, or
             without one good row, raises all the same.
 

@@ -1,1 +1,1 @@
-"""Figures that can be trusted, and the report that shows them: pure numpy, no torch."""
+"""Figures that can be trusted, and the report that shows them: pure functions of arrays, no torch."""

@@ -21,6 +21,9 @@ from accord.trees import TreeBatch
 __all__ = ["NAME", "TreeLayout", "UnsupportedAttention"]
 
 NAME = "accord_tree"
+SHORT = 160
+"""Tokens of a pack's longest tree up to which a CPU writes the scores out: torch's fused kernel with a mask then takes
+2 to 5 times as long, most of it in its backward pass (docs/log.md). Both give the same within rounding."""
 
 
 class UnsupportedAttention(ValueError):
@@ -46,6 +49,7 @@ class TreeLayout:
         self._branch_BS = self._lay(batch.branch_T, -2, shape)  # -2: padding, seen by itself only
         self._position_BS = self._lay(batch.position_T, 0, shape)
         self._masks: dict[int | None, Tensor] = {}
+        self._biases: dict[tuple[int | None, torch.dtype], Tensor] = {}
 
     def _lay(self, value_T: Tensor, fill: int, shape: tuple[int, int]) -> Tensor:
         flat = value_T.new_full((shape[0] * shape[1],), fill)
@@ -67,6 +71,13 @@ class TreeLayout:
             # A query that sees nothing would be 0/0; padding looks at itself and is never read.
             self._masks[window] = (seen | torch.eye(order.numel(), dtype=torch.bool, device=order.device)).unsqueeze(1)
         return self._masks[window]
+
+    def bias(self, window: int | None, dtype: torch.dtype) -> Tensor:
+        """(B, 1, 1, S, S) the mask as what is added to scores: 0 or -inf."""
+        if (window, dtype) not in self._biases:
+            mask = self.mask(window).unsqueeze(1)
+            self._biases[window, dtype] = torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, -torch.inf)
+        return self._biases[window, dtype]
 
 
 def tree_attention(
@@ -98,11 +109,27 @@ def tree_attention(
 
     repeats = query.shape[1] // key.shape[1]
     q, k, v = lay(query), lay(key), lay(value)
-    if repeats > 1:
-        k, v = k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1)
-    out = scaled_dot_product_attention(q, k, v, tree.mask(sliding_window), dropout, scale=scaling)
+    if q.device.type == "cpu" and q.shape[2] <= SHORT and not dropout:
+        out = _written_out(q, k, v, tree.bias(sliding_window, torch.promote_types(q.dtype, torch.float32)), scaling)
+    else:
+        if repeats > 1:
+            k, v = k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1)
+        out = scaled_dot_product_attention(q, k, v, tree.mask(sliding_window), dropout, scale=scaling)
     flat = out.transpose(1, 2).flatten(0, 1)[tree.scatter_T]
     return flat.unsqueeze(0), None
+
+
+def _written_out(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scaling: float | None) -> Tensor:
+    """softmax(q k / sqrt(D) + bias) v with all scores in memory, in float32 at least; (B, H, S, D) in and out.
+
+    Queries that share a key head stand below each other, so keys and values are not repeated.
+    """
+    trees, heads, size, width = q.shape
+    groups = k.shape[1]
+    rows = q.reshape(trees, groups, -1, width)
+    score = (rows @ k.transpose(-1, -2)).to(bias.dtype) * (width**-0.5 if scaling is None else scaling)
+    share = (score.view(trees, groups, -1, size, size) + bias).softmax(-1).to(v.dtype)
+    return (share.view(trees, groups, -1, size) @ v).view(trees, heads, size, width)
 
 
 AttentionInterface.register(NAME, tree_attention)

@@ -1,4 +1,4 @@
-"""Log-probabilities of given tokens from hidden states, without ever holding all logits, in either direction.
+"""From hidden states to log-probabilities of given tokens and to exact KL, never holding all logits, either direction.
 
 Dimensions: T scored tokens, D hidden size, V vocabulary, C tokens of one chunk.
 """
@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-__all__ = ["Head", "head_of", "token_logprob"]
+from accord.losses import kl
+
+__all__ = ["Distribution", "Head", "exact_kl", "head_of", "token_logprob"]
 
 CHUNK_BYTES = 48 * 2**20  # of float32 logits held at once; the result does not depend on it
 
@@ -42,6 +44,19 @@ class Head:
         if self.softcap is not None:
             logits_CV = self.softcap * torch.tanh(logits_CV / self.softcap)
         return logits_CV
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """The next-token distributions of a model at some places, as what they are computed from.
+
+    Attributes:
+        state_TD: final hidden states.
+        head: of the same model.
+    """
+
+    state_TD: Tensor
+    head: Head
 
 
 def head_of(model: nn.Module) -> Head:
@@ -75,12 +90,37 @@ def token_logprob(
     """
     if not temperature > 0:
         raise ValueError(f"temperature is {temperature}; log-probabilities need a temperature above 0")
-    device = hidden_TD.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else head.weight_VD.dtype
+    how = (head.scale, head.softcap, temperature, entropy, _compute_dtype(hidden_TD, head))
     logprob_T, entropy_T = _TokenLogprob.apply(  # type: ignore[no-untyped-call]
-        hidden_TD, head.weight_VD, head.bias_V, token_T, (head.scale, head.softcap, temperature, entropy, dtype)
+        hidden_TD, head.weight_VD, head.bias_V, token_T, how
     )
     return logprob_T, entropy_T if entropy else None
+
+
+def exact_kl(policy: Distribution, other: Distribution, *, temperature: float = 1.0) -> Tensor:
+    """KL(policy || other) at each place over the whole vocabulary: `accord.losses.kl.exact`, chunk by chunk.
+
+        kl_t = sum_v p_tv (log p_tv - log q_tv),   p, q = softmax(logits / tau)
+
+    As in `token_logprob` logits are made chunk by chunk, and again in the backward pass; the gradient of the weight is
+    summed over chunks in float32.
+
+    Args:
+        policy: p; its states, weight and bias receive gradients if they ask for them.
+        other: q at the same places; constant.
+        temperature: > 0, of both.
+    Returns: (T,) nats; float32, or float64 for float64 weights. Equal states under equal heads give exactly 0.
+    Raises: ValueError: temperature <= 0.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature is {temperature}; distributions need a temperature above 0")
+    dtype = _compute_dtype(policy.state_TD, policy.head)
+    with torch.autocast(policy.state_TD.device.type, enabled=False):
+        constant = Distribution(other.state_TD.detach().to(dtype), _cast(other.head, dtype))
+    result: Tensor = _ExactKl.apply(  # type: ignore[no-untyped-call]
+        policy.state_TD, policy.head.weight_VD, policy.head.bias_V, policy.head, constant, (temperature, dtype)
+    )
+    return result
 
 
 class _TokenLogprob(torch.autograd.Function):
@@ -93,9 +133,7 @@ class _TokenLogprob(torch.autograd.Function):
         scale, softcap, temperature, entropy, dtype = how
         with torch.autocast(hidden_TD.device.type, enabled=False):
             hidden = hidden_TD.detach().to(dtype)
-            head = Head(
-                weight_VD.detach().to(dtype), None if bias_V is None else bias_V.detach().to(dtype), scale, softcap
-            )
+            head = _cast(Head(weight_VD, bias_V, scale, softcap), dtype)
             wide = torch.promote_types(dtype, torch.float32)
             logprob_T = hidden.new_empty(token_T.shape, dtype=wide)
             entropy_T = hidden.new_empty(token_T.shape if entropy else (0,), dtype=wide)
@@ -118,11 +156,7 @@ class _TokenLogprob(torch.autograd.Function):
         hidden, weight_VD, bias_V, token_T = ctx.saved_tensors
         scale, softcap, temperature, entropy, dtype = ctx.how
         head = Head(ctx.compute_weight, None if bias_V is None else bias_V.detach().to(dtype), scale, softcap)
-        wide = grad_logprob_T.dtype
-        need_weight, need_bias = ctx.needs_input_grad[1], bias_V is not None and ctx.needs_input_grad[2]
-        grad_hidden_TD = torch.empty_like(hidden, dtype=ctx.hidden_dtype)
-        grad_weight_VD = torch.zeros_like(weight_VD, dtype=wide) if need_weight else None
-        grad_bias_V = torch.zeros_like(bias_V, dtype=wide) if need_bias else None
+        sums = _HeadGradients(ctx, hidden, weight_VD, head, temperature, grad_logprob_T.dtype)
         with torch.autocast(hidden.device.type, enabled=False):
             for part in _chunks(token_T.numel(), weight_VD.shape[0]):
                 capped_CV = head.logits(hidden[part])
@@ -135,22 +169,88 @@ class _TokenLogprob(torch.autograd.Function):
                     finite_CV = logprob_CV.masked_fill_(p_CV == 0, 0.0)
                     entropy_C1 = -(p_CV * finite_CV).sum(-1, keepdim=True)
                     grad_CV -= grad_entropy_T[part].unsqueeze(-1) * p_CV * (finite_CV + entropy_C1)
-                grad_CV.mul_(scale / temperature)
-                if softcap is not None:
-                    grad_CV *= 1 - (capped_CV / softcap) ** 2
-                grad_C = grad_CV.to(dtype)
-                grad_hidden_TD[part] = (grad_C @ ctx.compute_weight).to(ctx.hidden_dtype)
-                if grad_weight_VD is not None:
-                    grad_weight_VD += grad_C.T @ hidden[part]
-                if grad_bias_V is not None:
-                    grad_bias_V += grad_CV.sum(0)
+                sums.add(part, capped_CV, grad_CV)
+        return (*sums.of(weight_VD, bias_V), None, None)
+
+
+class _ExactKl(torch.autograd.Function):
+    """Chunked forward and recomputed backward of `exact_kl`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden_TD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, head: Head, other: Distribution, how: Any
+    ) -> Tensor:
+        temperature, dtype = how
+        with torch.autocast(hidden_TD.device.type, enabled=False):
+            hidden, cast = hidden_TD.detach().to(dtype), _cast(head, dtype)
+            kl_T = hidden.new_empty(len(hidden), dtype=torch.promote_types(dtype, torch.float32))
+            for part in _chunks(len(hidden), 2 * weight_VD.shape[0]):  # two sets of logits are held
+                logits_CV = cast.logits(hidden[part]).div_(temperature)
+                kl_T[part] = kl.exact(logits_CV, other.head.logits(other.state_TD[part]).div_(temperature))
+        ctx.save_for_backward(hidden, weight_VD, bias_V)
+        ctx.head, ctx.other, ctx.how, ctx.hidden_dtype = cast, other, how, hidden_TD.dtype
+        return kl_T
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_T: Tensor) -> Any:
+        hidden, weight_VD, bias_V = ctx.saved_tensors
+        temperature, _ = ctx.how
+        sums = _HeadGradients(ctx, hidden, weight_VD, ctx.head, temperature, grad_T.dtype)
+        with torch.autocast(hidden.device.type, enabled=False):
+            for part in _chunks(len(hidden), 2 * weight_VD.shape[0]):
+                capped_CV = ctx.head.logits(hidden[part])
+                with torch.enable_grad():
+                    logits_CV = (capped_CV / temperature).requires_grad_()
+                    other_CV = ctx.other.head.logits(ctx.other.state_TD[part]).div_(temperature)
+                    (grad_CV,) = torch.autograd.grad(kl.exact(logits_CV, other_CV), logits_CV, grad_T[part])
+                sums.add(part, capped_CV, grad_CV)
+        return (*sums.of(weight_VD, bias_V), None, None, None)
+
+
+class _HeadGradients:
+    """Gradients of states, weight and bias, summed over chunks from gradients of the chunks' logits / temperature."""
+
+    def __init__(
+        self, ctx: Any, hidden: Tensor, weight_VD: Tensor, head: Head, temperature: float, wide: torch.dtype
+    ) -> None:
+        self.hidden, self.head, self.temperature = hidden, head, temperature
+        need_weight, need_bias = ctx.needs_input_grad[1], head.bias_V is not None and ctx.needs_input_grad[2]
+        self.hidden_TD = torch.empty_like(hidden, dtype=ctx.hidden_dtype)
+        self.weight_VD = torch.zeros_like(weight_VD, dtype=wide) if need_weight else None
+        self.bias_V = torch.zeros_like(head.bias_V, dtype=wide) if need_bias and head.bias_V is not None else None
+
+    def add(self, part: slice, capped_CV: Tensor, grad_CV: Tensor) -> None:
+        """A chunk: its logits, and the gradient of these over the temperature, which is overwritten."""
+        grad_CV.mul_(self.head.scale / self.temperature)
+        if self.head.softcap is not None:
+            grad_CV *= 1 - (capped_CV / self.head.softcap) ** 2
+        grad_C = grad_CV.to(self.hidden.dtype)
+        self.hidden_TD[part] = (grad_C @ self.head.weight_VD).to(self.hidden_TD.dtype)
+        if self.weight_VD is not None:
+            self.weight_VD += grad_C.T @ self.hidden[part]
+        if self.bias_V is not None:
+            self.bias_V += grad_CV.sum(0)
+
+    def of(self, weight_VD: Tensor, bias_V: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """The sums, in the precision of what they are gradients of."""
         return (
-            grad_hidden_TD,
-            None if grad_weight_VD is None else grad_weight_VD.to(weight_VD.dtype),
-            None if grad_bias_V is None or bias_V is None else grad_bias_V.to(bias_V.dtype),
-            None,
-            None,
+            self.hidden_TD,
+            None if self.weight_VD is None else self.weight_VD.to(weight_VD.dtype),
+            None if self.bias_V is None or bias_V is None else self.bias_V.to(bias_V.dtype),
         )
+
+
+def _compute_dtype(hidden_TD: Tensor, head: Head) -> torch.dtype:
+    """What the matrix products run in: autocast's, or that of the weights."""
+    device = hidden_TD.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else head.weight_VD.dtype
+
+
+def _cast(head: Head, dtype: torch.dtype) -> Head:
+    """A constant head in another precision."""
+    bias_V = None if head.bias_V is None else head.bias_V.detach().to(dtype)
+    return Head(head.weight_VD.detach().to(dtype), bias_V, head.scale, head.softcap)
 
 
 def _chunks(tokens: int, vocabulary: int) -> list[slice]:

@@ -15,10 +15,20 @@ import torch
 from torch import Tensor, nn
 
 from accord.models.attention import NAME, TreeLayout, UnsupportedAttention
-from accord.models.head import head_of, token_logprob
+from accord.models.head import Distribution, exact_kl, head_of, token_logprob
 from accord.trees import Branch, PromptTree, TreeBatch, pack
 
-__all__ = ["ResponseScores", "prepare", "response_scores", "rewards", "score_head", "trunk", "values"]
+__all__ = [
+    "ResponseScores",
+    "prepare",
+    "read_number",
+    "response_scores",
+    "response_states",
+    "rewards",
+    "score_head",
+    "trunk",
+    "values",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +40,14 @@ class ResponseScores:
         response_T: (T,) int64, 0..N-1, the response each entry belongs to.
         entropy_T: (T,) nats, of the distribution each token was drawn from, or None if not asked for.
         value_T: (T,) reward units, V(s_t) of the state before each token, or None without a value head.
+        kl_T: (T,) nats, exact KL to another model's distribution of each token, or None if none was given.
     """
 
     logprob_T: Tensor
     response_T: Tensor
     entropy_T: Tensor | None = None
     value_T: Tensor | None = None
+    kl_T: Tensor | None = None
 
 
 def base_of(model: nn.Module) -> nn.Module:
@@ -62,8 +74,9 @@ def response_scores(
     temperature: float = 1.0,
     entropy: bool = False,
     value_head: nn.Module | None = None,
+    other: Distribution | None = None,
 ) -> ResponseScores:
-    """Log-probability of every scored token, and on request entropy and value from the same forward pass.
+    """Log-probability of every scored token, and on request entropy, value and KL from the same forward pass.
 
     Args:
         model: a causal model after `prepare`, PEFT-wrapped or not.
@@ -71,26 +84,37 @@ def response_scores(
         temperature: the sampler's: ratios and KL belong to the distribution that was sampled.
         entropy: also the entropy of each token's distribution.
         value_head: (D,) -> (1,), read at the state that predicts each token, never at or behind the last token.
+        other: distributions of another model for the same pack; KL(model || other) per token is computed, exactly.
     """
     index_T = batch.scored_index
-    state_TD = _states(model, batch, batch.parent_T[index_T], batch.scored_response)
+    state_TD = response_states(model, batch)
     logprob_T, entropy_T = token_logprob(
         state_TD, head_of(model), batch.token_T[index_T], temperature=temperature, entropy=entropy
     )
-    value_T = None if value_head is None else _read(value_head, state_TD)
-    return ResponseScores(logprob_T=logprob_T, response_T=batch.scored_response, entropy_T=entropy_T, value_T=value_T)
+    own = Distribution(state_TD, head_of(model))
+    return ResponseScores(
+        logprob_T=logprob_T,
+        response_T=batch.scored_response,
+        entropy_T=entropy_T,
+        value_T=None if value_head is None else read_number(value_head, state_TD),
+        kl_T=None if other is None else exact_kl(own, other, temperature=temperature),
+    )
+
+
+def response_states(model: nn.Module, batch: TreeBatch) -> Tensor:
+    """(T, D) final hidden state from which each scored token of a pack is predicted."""
+    return _states(model, batch, batch.parent_T[batch.scored_index], batch.scored_response)
 
 
 def values(critic: nn.Module, batch: TreeBatch) -> Tensor:
     """(T,) V(s_t) of the state before each scored token, from a separate critic with a `score` head."""
-    state_TD = _states(critic, batch, batch.parent_T[batch.scored_index], batch.scored_response)
-    return _read(score_head(critic), state_TD)
+    return read_number(score_head(critic), response_states(critic, batch))
 
 
 def rewards(model: nn.Module, batch: TreeBatch) -> Tensor:
     """(N,) reward of each response: the score head read at the response's last token, as transformers reads it."""
     state_ND = _states(model, batch, batch.end_N, torch.arange(batch.count, device=batch.end_N.device))
-    return _read(score_head(model), state_ND)
+    return read_number(score_head(model), state_ND)
 
 
 def prepare(model: nn.Module) -> str | None:
@@ -162,7 +186,8 @@ def _tree_gap(model: nn.Module) -> float:
     return float((packed - rows).abs().max() / rows.abs().max().clamp_min(1e-6))
 
 
-def _read(head: nn.Module, state_TD: Tensor) -> Tensor:
+def read_number(head: nn.Module, state_TD: Tensor) -> Tensor:
+    """(T,) what a head of one number says of each state."""
     # The one number per state is computed in the head's own precision: bf16 would leave 8 bits of a reward.
     with torch.autocast(state_TD.device.type, enabled=False):
         weight: Any = next(head.parameters())

@@ -1,4 +1,4 @@
-"""The training jobs by name: which configuration each takes, and which module runs it, imported only then."""
+"""The jobs by name: which configuration each takes, and which module runs it, imported only then."""
 
 from __future__ import annotations
 
@@ -8,34 +8,50 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from accord.train.configs import DpoConfig, PpoConfig, RewardConfig, SftConfig, TrainConfig
+from accord.train.configs import DpoConfig, JobConfig, PpoConfig, RewardConfig, SampleConfig, SftConfig, TrainConfig
 
 __all__ = ["JOBS", "Job", "check_data"]
 
 
 @dataclass(frozen=True)
 class Job:
-    """A training job.
+    """A job.
 
     Attributes:
-        name: as in `accord train NAME` and in a recipe.
+        name: as in a recipe, and in `accord train NAME` where it trains.
         config: the settings it takes.
         module: of `accord.train`, with `run(config) -> run folder`.
         title: what it does, in a few words.
     """
 
     name: str
-    config: type[TrainConfig]
+    config: type[JobConfig]
     module: str
     title: str
 
+    @property
+    def trains(self) -> bool:
+        """Whether it makes a model."""
+        return issubclass(self.config, TrainConfig)
+
+    @property
+    def command(self) -> str:
+        """The command that runs it alone, without `accord`."""
+        return f"train {self.name}" if self.trains else self.name
+
+    def makes(self, config: JobConfig) -> tuple[str, ...]:
+        """Names of the data files that a finished run has for later stages; empty for a job that makes a model."""
+        if not isinstance(config, SampleConfig):
+            return ()
+        return ("responses.jsonl", *(("rankings.jsonl", "best.jsonl") if config.reward else ()))
+
     def trainer(self) -> Callable[[Any], Path]:
-        """Import the trainer, which takes seconds."""
+        """Import what runs it, which takes seconds."""
         trainer: Callable[[Any], Path] = importlib.import_module(f"accord.train.{self.module}").run
         return trainer
 
-    def run(self, config: TrainConfig) -> Path:
-        """Train; returns the run folder."""
+    def run(self, config: JobConfig) -> Path:
+        """Run it; returns the run folder."""
         return self.trainer()(config)
 
 
@@ -46,11 +62,12 @@ JOBS = {
         Job("reward", RewardConfig, "reward", "reward model"),
         Job("dpo", DpoConfig, "preference", "direct preference optimisation"),
         Job("ppo", PpoConfig, "policy", "reinforcement learning with PPO"),
+        Job("sample", SampleConfig, "sample", "responses of a model, ranked by a reward"),
     )
 }
 
 
-def check_data(config: TrainConfig, made: tuple[Path, ...] = ()) -> None:
+def check_data(config: JobConfig, made: tuple[Path, ...] = ()) -> None:
     """Data files must be there before a model is loaded, but for those in folders that are still to be made.
 
     Raises:
@@ -58,6 +75,7 @@ def check_data(config: TrainConfig, made: tuple[Path, ...] = ()) -> None:
     """
     from accord.data.files import check_path  # takes longer to import than the help of a command may
 
-    for path in (*config.data, *config.eval_data):
+    held_out, text = getattr(config, "eval_data", ()), getattr(config, "ptx_data", None) or ()
+    for path in (*config.data, *held_out, *text):
         if not any(path.is_relative_to(folder) for folder in made):
             check_path(path)

@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from accord.evaluate.intervals import estimate_mean
-from accord.evaluate.win_rate import win_rate
+from accord.evaluate.intervals import mean_result
+from accord.evaluate.result import ends_or_none, finite_or_none
+from accord.evaluate.winrate import outcomes, win_rate
 from accord.pipelines.held_out import Responder, gold_rewards
 from accord.pipelines.quickstart_config import QuickstartConfig, Recipe
 from accord.records import Conversation
@@ -123,16 +124,17 @@ def _model_of(config: QuickstartConfig, stage: str) -> str:
 
 def _stage(rows: list[dict[str, Any]], base_gold: list[float], seed: int) -> dict[str, Any]:
     prompts = [row["prompt_id"] for row in rows]
-    gold = estimate_mean([row["gold_reward"] for row in rows], prompts, seed)
-    wins = win_rate([row["gold_reward"] for row in rows], base_gold, prompts, seed)
+    own_gold = [row["gold_reward"] for row in rows]
+    gold = mean_result(own_gold, prompts, seed=seed)
+    wins = win_rate(outcomes(own_gold, base_gold), prompts, seed=seed)
     tokens = sum(row["length"] for row in rows)
     return {
-        "gold_reward": gold.value,
-        "gold_reward_ci": [gold.lo, gold.hi],
+        "gold_reward": finite_or_none(gold.value),
+        "gold_reward_ci": ends_or_none(gold),
         "reward_model_score": sum(row["reward_model_score"] for row in rows) / len(rows),
         "kl": sum(row["kl"] for row in rows) / len(rows),
-        "win_rate_vs_base": wins.value,
-        "win_rate_vs_base_ci": [wins.lo, wins.hi],
+        "win_rate_vs_base": finite_or_none(wins.value),
+        "win_rate_vs_base_ci": ends_or_none(wins),
         "mean_length": tokens / len(rows),
         # exp of the mean over tokens, so that a long response weighs as much as its tokens
         "base_perplexity": math.exp(sum(row["base_nll"] * row["length"] for row in rows) / tokens),

@@ -1,4 +1,4 @@
-"""Recipes: training jobs that feed each other, in one YAML file.
+"""Recipes: jobs that feed each other, in one YAML file.
 
     out: runs/rlhf                      # each stage has its run folder in here
     defaults: {seed: 1}                 # for every stage whose job has the setting
@@ -10,7 +10,7 @@
       - name: reward
         job: reward
         model: "{sft}"                  # the run folder of an earlier stage
-        data: comparisons.jsonl
+        data: comparisons.jsonl         # or what a stage has sampled: "{samples}/rankings.jsonl"
 
 A recipe is checked as a whole before anything starts. A finished stage is skipped, an unfinished one continued.
 """
@@ -35,7 +35,7 @@ from accord.pipelines.settings import (
     settings_of,
     show,
 )
-from accord.train.configs import FREE_TO_CHANGE, TrainConfig
+from accord.train.configs import FREE_TO_CHANGE, JobConfig
 
 __all__ = ["Recipe", "Stage", "read_recipe"]
 
@@ -57,7 +57,7 @@ class Stage:
 
     name: str
     job: Job
-    config: TrainConfig
+    config: JobConfig
     needs: tuple[str, ...]
     place: str
 
@@ -229,11 +229,29 @@ def _check_sort(stage: Stage, source: Stage) -> None:
         )
     if stage.config.model == folder and is_reward and stage.job.name != "reward":
         raise SettingsError(f"{stage.place}: model is {{{source.name}}}, a reward model; expected a language model")
+    if stage.config.model == folder and not source.job.trains:
+        raise SettingsError(
+            f"{stage.place}: model is {{{source.name}}}, a run of {source.job.name}; expected one that makes a model"
+        )
+    _check_made(stage, source)
 
 
-def _rewards(config: TrainConfig) -> tuple[str, ...]:
+def _check_made(stage: Stage, source: Stage) -> None:
+    """Data from a stage that samples is one of the files it makes."""
+    made = source.job.makes(source.config)
+    for path in (*stage.config.data, *getattr(stage.config, "eval_data", ())):
+        if made and path.is_relative_to(source.config.out) and path.name not in made:
+            judged = getattr(source.config, "reward", ())
+            hint = did_you_mean(path.name, made) if judged else "; rankings.jsonl and best.jsonl need a reward there"
+            raise SettingsError(
+                f'{stage.place}: stage "{stage.name}" reads {path.name} of {{{source.name}}}, which makes '
+                f"{', '.join(made)}{hint}"
+            )
+
+
+def _rewards(config: JobConfig) -> tuple[str, ...]:
     """Names of a stage's reward sources, the members of ensembles one by one."""
-    return tuple(member for name in getattr(config, "reward", ()) for member in name.split(","))
+    return tuple(member.strip() for name in getattr(config, "reward", ()) for member in name.split(","))
 
 
 def _check_inputs(stage: Stage, stages: Sequence[Stage]) -> None:

@@ -77,6 +77,21 @@ class Template:
         said = self._encode(self._lead + text, split_special_tokens=True)
         return (*said, self.end_id) if finished else said
 
+    def text(self, text: str) -> tuple[int, ...]:
+        """Ids of a plain text, of no conversation, without what begins or ends a sequence.
+
+        Special tokens spelled out in the text stay text.
+        """
+        return self._encode(text, split_special_tokens=True)
+
+    @cached_property
+    def text_begin_id(self) -> int | None:
+        """The token that the tokenizer itself puts before a plain text, or None.
+
+        Not every beginning-of-sequence token is one: in SmolLM2-Instruct it opens a turn of a conversation.
+        """
+        return self.bos_id if self.tokenizer("a").input_ids[:1] == [self.bos_id] else None
+
     def tree(
         self, messages: Conversation, responses: Sequence[str], finished: Sequence[bool] | None = None
     ) -> PromptTree:

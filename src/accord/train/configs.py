@@ -1,7 +1,7 @@
-"""One frozen configuration per training job: what the command line, a YAML recipe and Python all build.
+"""One frozen configuration per job: what the command line, a YAML recipe and Python all build.
 
-Every field has a meaning and a unit; the help of `accord train` is generated from here. This module imports no torch,
-so that the command line can check a configuration and answer `--help` at once.
+Every field has a meaning and a unit; the help of `accord train` and `accord sample` is generated from here. This module
+imports no torch, so that the command line can check a configuration and answer `--help` at once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,17 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from accord.train.methods import METHODS, Method
 
-__all__ = ["FREE_TO_CHANGE", "DpoConfig", "PpoConfig", "RewardConfig", "SftConfig", "TrainConfig"]
+__all__ = [
+    "FREE_TO_CHANGE",
+    "DpoConfig",
+    "JobConfig",
+    "PpoConfig",
+    "RewardConfig",
+    "RewardSources",
+    "SampleConfig",
+    "SftConfig",
+    "TrainConfig",
+]
 
 
 FREE_TO_CHANGE = frozenset({"out", "save_every"})
@@ -29,7 +39,25 @@ Paths = Annotated[tuple[Path, ...], BeforeValidator(_as_tuple)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 
 
-class TrainConfig(BaseModel):
+class JobConfig(BaseModel):
+    """What every job takes, training or not: a model, data, and the folder of the run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    job: ClassVar[str] = ""
+
+    model: str = Field(description="starting model: hub id, folder, GGUF file, wheel:NAME, or the folder of a run")
+    data: Paths = Field(description="training data: JSONL (.gz too) or Parquet files", min_length=1)
+    out: Path = Field(description="run folder; an unfinished run in it is continued")
+    micro_tokens: int = Field(4096, ge=16, description="token budget of one forward pass; memory, never the result")
+    max_length: int = Field(1024, ge=8, description="tokens of a prompt with its longest response")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="arithmetic of the forward pass; auto: bf16 where the device is fast at it"
+    )
+    seed: int = Field(0, ge=0, description="every random choice of the run is a function of it")
+    skip_bad_rows: bool = Field(False, description="set bad rows aside instead of stopping at the first")
+
+
+class TrainConfig(JobConfig):
     """What every training job takes.
 
     A job with several methods names the setting that chooses one in `choice`. Settings that only some methods read have
@@ -37,14 +65,9 @@ class TrainConfig(BaseModel):
     setting, and a method that does not read it refuses it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
     choice: ClassVar[str | None] = None
-    job: ClassVar[str] = ""
 
-    model: str = Field(description="starting model: hub id, folder, GGUF file, wheel:NAME, or the folder of a run")
-    data: Paths = Field(description="training data: JSONL (.gz too) or Parquet files", min_length=1)
     eval_data: Paths = Field((), description="held-out data of the same kind; none: no evaluation during training")
-    out: Path = Field(description="run folder; an unfinished run in it is continued")
     epochs: int = Field(1, ge=1, description="passes over the data")
     max_steps: int | None = Field(None, ge=1, description="optimiser steps at most; none: as many as the epochs hold")
     learning_rate: float = Field(1e-5, gt=0, description="peak learning rate of AdamW")
@@ -55,19 +78,12 @@ class TrainConfig(BaseModel):
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay, on matrices only")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients with a larger L2 norm are scaled down to it")
     batch_size: int = Field(16, ge=1, description="prompts per optimiser step")
-    micro_tokens: int = Field(4096, ge=16, description="token budget of one forward pass; memory, never the result")
-    max_length: int = Field(1024, ge=8, description="tokens of a prompt with its longest response")
     lora_rank: int = Field(
         0, ge=0, description="rank of LoRA adapters on every linear layer, alpha twice that; 0: full"
     )
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="arithmetic of the forward pass; auto: bf16 where the device is fast at it"
-    )
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass: less memory")
-    seed: int = Field(0, ge=0, description="every random choice of the run is a function of it")
     save_every: int = Field(100, ge=1, description="optimiser steps between checkpoints")
     eval_every: int = Field(50, ge=1, description="optimiser steps between evaluations on the held-out data")
-    skip_bad_rows: bool = Field(False, description="set bad rows aside instead of stopping at the first")
 
     @classmethod
     def methods(cls) -> dict[str, Method]:
@@ -164,14 +180,11 @@ class DpoConfig(TrainConfig):
     failed: Literal["last", "drop"] = Field("last", description="failed responses lose to all others, or do not count")
 
 
-class PpoConfig(TrainConfig):
-    """Reinforcement learning from a reward: sample, score, estimate advantages, improve the policy."""
+class RewardSources(JobConfig):
+    """What every job takes that has responses judged."""
 
-    choice, job = "algorithm", "ppo"
-
-    learning_rate: float = Field(5e-6, gt=0, description="peak learning rate of AdamW (trpo: of the value function)")
     reward: Names = Field(
-        min_length=1,
+        (),
         description="sources, summed: reward-model folders, module:function from conversations to numbers, or "
         "folders joined by commas, which are one source, an ensemble",
     )
@@ -181,6 +194,60 @@ class PpoConfig(TrainConfig):
     )
     length_penalty: float = Field(
         0.0, description="taken from the score per token of the response, a source of its own"
+    )
+
+    def reward_complaints(self) -> Iterator[str]:
+        """What is wrong with the sources, one sentence each."""
+        if self.reward_weights and len(self.reward_weights) != len(self.reward):
+            yield f"reward_weights has {len(self.reward_weights)} numbers for {len(self.reward)} rewards; one for each"
+        for name in self.reward:
+            if not all(member.strip() for member in name.split(",")):
+                yield f"reward {name!r} has a place without a name; give folders joined by commas, or one source"
+        if self.ensemble is not None and not any("," in name for name in self.reward):
+            yield "ensemble needs a reward of several folders joined by commas; give those, or remove ensemble"
+
+
+class SampleConfig(RewardSources):
+    """Sampling K responses to each prompt and, with a reward, ranking them: best-of-n and rejection sampling."""
+
+    job = "sample"
+
+    data: Paths = Field(description="prompts: JSONL (.gz too) or Parquet files", min_length=1)
+    samples: int = Field(8, ge=1, description="responses sampled per prompt (K)")
+    max_new_tokens: int = Field(64, ge=1, description="tokens of a sampled response at most")
+    temperature: float = Field(1.0, ge=0, description="sampling temperature; 0 takes the most probable token")
+    batch_size: int = Field(16, ge=1, description="prompts sampled together and written before the next ones begin")
+    finished_only: bool = Field(
+        False, description="only responses that ended on their own may be the best of their prompt"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SampleConfig:
+        """Settings that need another one to have a meaning."""
+        for complaint in self._complaints():
+            raise ValueError(complaint)
+        return self
+
+    def _complaints(self) -> Iterator[str]:
+        if not self.reward:
+            for name in ("reward_weights", "ensemble", "length_penalty", "finished_only"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    yield f'"{name}" is read only with a reward; give that, or remove it'
+        yield from self.reward_complaints()
+        if self.temperature == 0 and self.samples > 1:
+            yield f"temperature 0 gives the same response {self.samples} times; raise it, or set samples to 1"
+
+
+class PpoConfig(RewardSources, TrainConfig):
+    """Reinforcement learning from a reward: sample, score, estimate advantages, improve the policy."""
+
+    choice, job = "algorithm", "ppo"
+
+    learning_rate: float = Field(5e-6, gt=0, description="peak learning rate of AdamW (trpo: of the value function)")
+    reward: Names = Field(
+        min_length=1,
+        description="sources, summed: reward-model folders, module:function from conversations to numbers, or "
+        "folders joined by commas, which are one source, an ensemble",
     )
     algorithm: Literal["ppo-clip", "ppo-penalty", "trpo", "reinforce", "rloo", "grpo"] = Field(
         "ppo-clip", description="policy objective (docs/methods.md)"
@@ -255,7 +322,7 @@ class PpoConfig(TrainConfig):
         return self
 
     def _complaints(self) -> Iterator[str]:
-        yield from self._reward_complaints()
+        yield from self.reward_complaints()
         yield from self._kl_complaints()
         if self.samples < 2 and self.algorithm in ("rloo", "grpo"):
             yield f"samples is {self.samples}; {self.algorithm} compares the responses to a prompt and needs 2 at least"
@@ -264,17 +331,11 @@ class PpoConfig(TrainConfig):
                 if getattr(self, name) is not None:
                     yield f'"{name}" is read only with ptx_data; give that, or remove it'
         if self.algorithm == "reinforce" and self.baseline != "value":
-            for name in ("critic", "value_coefficient", "value_clip", "value_learning_rate"):
+            for name in ("critic", "value_coefficient", "value_learning_rate"):
                 if getattr(self, name) != self.methods()["reinforce"].reads[name]:
                     yield f'"{name}" is read only with baseline value; remove it, or set baseline to value'
         if self.algorithm == "trpo" and self.precision == "bf16":
             yield "trpo solves for its step with products of the Fisher matrix, which bf16 loses; use precision fp32"
-
-    def _reward_complaints(self) -> Iterator[str]:
-        if self.reward_weights and len(self.reward_weights) != len(self.reward):
-            yield f"reward_weights has {len(self.reward_weights)} numbers for {len(self.reward)} rewards; one for each"
-        if self.ensemble is not None and not any("," in name for name in self.reward):
-            yield "ensemble needs a reward of several folders joined by commas; give those, or remove ensemble"
 
     def _kl_complaints(self) -> Iterator[str]:
         if self.kl_target is not None and self.kl_beta == 0:

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from accord.losses import advantages, kl
-from accord.models.score import response_scores, values
+from accord.models.head import Distribution, head_of, token_logprob
+from accord.models.score import response_scores, response_states, values
 from accord.records import Conversation
 from accord.rollouts import Rollout, Sampler, Sampling
 from accord.text import Template
+from accord.train.algorithms import ALGORITHMS, kl_in_reward
 from accord.train.configs import PpoConfig
 from accord.train.loop import Precision, device_of
 from accord.train.rewards import Responses, Reward
@@ -31,12 +33,12 @@ WORST_GAP = 0.5  # nats per token; bf16 rounding gives about 0.02, another model
 
 @dataclass(frozen=True, kw_only=True)
 class Actor:
-    """The models of an actor-critic run.
+    """The models of a run. With neither value head nor critic there is no value function.
 
     Attributes:
         policy: what is trained.
         reference: a frozen copy, or None where switching the policy's adapters off gives the reference.
-        value_head: on the policy's trunk, or None with a separate critic.
+        value_head: on the policy's trunk, or None.
         critic: a value model of its own, or None.
     """
 
@@ -45,12 +47,18 @@ class Actor:
     value_head: nn.Module | None
     critic: Any
 
-    def reference_logprob(self, batch: Any, temperature: float) -> Tensor:
-        """(T,) nats of the pack's tokens under the reference."""
+    @property
+    def value_function(self) -> nn.Module | None:
+        """What of it is trained to predict returns."""
+        return self.value_head if self.critic is None else self.critic
+
+    @torch.no_grad()
+    def reference_distribution(self, batch: Any) -> Distribution:
+        """The reference's distributions of the pack's response tokens."""
         if self.reference is not None:
-            return response_scores(self.reference, batch, temperature=temperature).logprob_T
+            return Distribution(response_states(self.reference, batch), head_of(self.reference))
         with self.policy.disable_adapter():
-            return response_scores(self.policy, batch, temperature=temperature).logprob_T
+            return Distribution(response_states(self.policy, batch), head_of(self.policy))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +71,10 @@ class Experience:
         mask_NT: bool, True on sampled tokens.
         logprob_NT: nats under the policy that sampled, at the sampling temperature, in the trainer's own arithmetic.
         reference_NT: nats under the reference.
-        value_NT: V(s_t), reward units.
+        value_NT: V(s_t), reward units, or None without a value function.
         score_N: as the reward gave it.
-        advantage_NT: whitened over the rollout.
-        return_NT: what the value function is fitted to.
+        advantage_NT: whitened over the rollout if asked for.
+        return_NT: what the value function is fitted to, or None without one.
         figures: metrics of the rollout.
     """
 
@@ -75,10 +83,10 @@ class Experience:
     mask_NT: Tensor
     logprob_NT: Tensor
     reference_NT: Tensor
-    value_NT: Tensor
+    value_NT: Tensor | None
     score_N: Tensor
     advantage_NT: Tensor
-    return_NT: Tensor
+    return_NT: Tensor | None
     figures: dict[str, float]
 
 
@@ -97,7 +105,19 @@ def collect(  # noqa: PLR0913 - one rollout needs every part of the run
 ) -> Experience:
     """Sample K responses a prompt, score them, and estimate advantages.
 
-    The order is InstructGPT's: score, normalise, KL per token into the reward, GAE, whiten over the whole rollout.
+    The order is InstructGPT's: score, normalise, KL per token into the reward, advantages, whiten over the rollout.
+
+    Args:
+        prompts: as conversations, for the reward.
+        ids: as tokens, for the sampler.
+        actor: the models.
+        reward: judges the responses.
+        sampler: draws them from the policy.
+        template: of the policy.
+        config: the job.
+        precision: of forward passes.
+        seed: of the samples.
+        coefficient: weight of the KL penalty, reward units per nat.
     """
     clock = [time.perf_counter()]
     sampling = Sampling(
@@ -109,21 +129,23 @@ def collect(  # noqa: PLR0913 - one rollout needs every part of the run
     rows = [rollout for rollouts in rollouts_BK for rollout in rollouts]
     mask_NT = _mask(rows)
     score_N = reward(responses)
-    logprob_NT, reference_NT, value_NT = _score(responses.trees, actor, mask_NT, config, precision)
+    logprob_NT, reference_NT, value_NT, exact_NT = _score(responses.trees, actor, mask_NT, config, precision)
     gap = _check_gap(rows, logprob_NT, mask_NT)
 
     finished_N = torch.tensor([rollout.finish == "stop" for rollout in rows])
     normal_N = advantages.normalise_score(score_N, mean=reward.mean, std=reward.std, clip=config.score_clip)
-    kl_NT = kl.k1(logprob_NT, reference_NT)
+    estimator = kl_in_reward(config)
+    kl_NT = exact_NT if exact_NT is not None else kl.ESTIMATORS[estimator or "k1"](logprob_NT, reference_NT)
     reward_NT = advantages.token_rewards(
         normal_N,
         kl_NT,
         mask_NT,
-        kl_coefficient=coefficient,
+        kl_coefficient=coefficient if estimator else 0.0,
         finished_N=finished_N,
         missing_eos_penalty=config.missing_eos_penalty,
     )
-    raw = advantages.gae(reward_NT, value_NT, mask_NT, gamma=config.gamma, lam=config.lam)
+    raw_NT = ALGORITHMS[config.algorithm].advantages(reward_NT, value_NT, mask_NT, config)
+    return_NT = None if value_NT is None else raw_NT + value_NT
     clock.append(time.perf_counter())
     length_N = mask_NT.sum(-1)
     figures = {
@@ -134,12 +156,14 @@ def collect(  # noqa: PLR0913 - one rollout needs every part of the run
         "kl__coefficient": coefficient,
         "length__mean": float(length_N.float().mean()),
         "length__cut": 1.0 - float(finished_N.float().mean()),
-        "advantage__mean": float(raw.advantage_NT[mask_NT].mean()),
-        "value__explained": _explained(raw.return_NT[mask_NT], value_NT[mask_NT]),
+        "advantage__mean": float(raw_NT[mask_NT].mean()),
         "sampler__gap": gap,
         "seconds__sample": clock[1] - clock[0],
         "seconds__score": clock[2] - clock[1],
+        **getattr(reward, "figures", {}),  # of its sources, where it has several
     }
+    if value_NT is not None and return_NT is not None:
+        figures["value__explained"] = _explained(return_NT[mask_NT], value_NT[mask_NT])
     return Experience(
         responses=responses,
         first_B=firsts(responses.trees),
@@ -148,8 +172,8 @@ def collect(  # noqa: PLR0913 - one rollout needs every part of the run
         reference_NT=reference_NT,
         value_NT=value_NT,
         score_N=score_N,
-        advantage_NT=advantages.whiten(raw.advantage_NT, mask_NT),
-        return_NT=raw.return_NT,
+        advantage_NT=advantages.whiten(raw_NT, mask_NT) if config.whiten_advantages else raw_NT,
+        return_NT=return_NT,
         figures=figures,
     )
 
@@ -190,22 +214,39 @@ def from_packs(parts: Sequence[tuple[list[int], Tensor]], mask_NT: Tensor) -> Te
 @torch.no_grad()
 def _score(
     trees: Sequence[PromptTree], actor: Actor, mask_NT: Tensor, config: PpoConfig, precision: Precision
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-probabilities under policy and reference, and values, for every sampled token."""
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """For every sampled token: log-probability under policy and reference, value, exact KL in the reward; or None."""
     first_B = firsts(trees)
-    parts: tuple[list[Any], list[Any], list[Any]] = ([], [], [])
+    parts: dict[str, list[tuple[list[int], Tensor]]] = {"policy": [], "reference": [], "value": [], "kl": []}
     actor.policy.eval()
+    exact = kl_in_reward(config) == "exact"
     for group in budget_packs([tree.length for tree in trees], config.micro_tokens):
         batch = pack([trees[b] for b in group]).to(device_of(actor.policy))
         rows = rows_of(group, trees, first_B)
         with precision.forward():
-            scores = response_scores(actor.policy, batch, temperature=config.temperature, value_head=actor.value_head)
+            other = actor.reference_distribution(batch)
+            token_T = batch.token_T[batch.scored_index]
+            reference_T, _ = token_logprob(other.state_TD, other.head, token_T, temperature=config.temperature)
+            scores = response_scores(
+                actor.policy,
+                batch,
+                temperature=config.temperature,
+                value_head=actor.value_head,
+                other=other if exact else None,
+            )
             value_T = values(actor.critic.eval(), batch) if actor.critic is not None else scores.value_T
-            reference_T = actor.reference_logprob(batch, config.temperature)
-        for part, value in zip(parts, (scores.logprob_T, reference_T, value_T), strict=True):
-            part.append((rows, value))
-    logprob_NT, reference_NT, value_NT = (from_packs(part, mask_NT) for part in parts)
-    return logprob_NT, reference_NT, value_NT
+        for name, value in (
+            ("policy", scores.logprob_T),
+            ("reference", reference_T),
+            ("value", value_T),
+            ("kl", scores.kl_T),
+        ):
+            if value is not None:
+                parts[name].append((rows, value))
+    table = {name: from_packs(part, mask_NT) if part else None for name, part in parts.items()}
+    assert table["policy"] is not None
+    assert table["reference"] is not None
+    return table["policy"], table["reference"], table["value"], table["kl"]
 
 
 def _mask(rows: Sequence[Rollout]) -> Tensor:

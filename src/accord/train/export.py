@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -34,16 +36,26 @@ def save_policy(model: Any, template: Template, folder: Path, *, value_head: tor
         )
 
 
-def save_reward_model(model: Any, template: Template, folder: Path, *, mean: float, std: float) -> None:
+def save_reward_model(
+    model: Any,
+    template: Template,
+    folder: Path,
+    *,
+    mean: float,
+    std: float,
+    facts: Mapping[str, str | float] = MappingProxyType({}),
+) -> None:
     """A one-label sequence classifier (adapters merged), and the moments of its scores on the training responses.
 
-    PPO subtracts the mean and divides by the deviation; the model's own score stays raw in every library.
+    PPO subtracts the mean and divides by the deviation; the model's own score stays raw in every library. `facts` stand
+    beside the moments: the loss, and the tie parameter of one that has it.
     """
     if getattr(model, "peft_config", None):
         # Merged: an adapter does not carry the label count and padding token that other libraries score with.
         model = model.float().merge_and_unload()
     _save(model, template, folder)
-    scale = {"mean": mean, "std": std, "meaning": "moments of the score over the responses it was trained on"}
+    meaning = "mean and std are moments of the score over the responses it was trained on"
+    scale = {"mean": mean, "std": std, "meaning": meaning, **facts}
     (folder / "accord_reward.json").write_text(json.dumps(scale, indent=2), encoding="utf8")
 
 

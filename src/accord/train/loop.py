@@ -18,7 +18,7 @@ from accord.data.readers import ReadResult, read
 from accord.models.load import resolve
 from accord.models.quiet import quiet
 from accord.models.score import base_of, prepare
-from accord.train.configs import TrainConfig
+from accord.train.configs import JobConfig, TrainConfig
 from accord.train.progress import Display
 from accord.train.run import Run
 
@@ -171,7 +171,7 @@ def set_up(model: Any, config: TrainConfig, run: Run, display: Display, *, keep:
     return model, precision
 
 
-def read_data(paths: Iterable[Path], kind: Any, config: TrainConfig, run: Run, name: str = "data") -> list[Any]:
+def read_data(paths: Iterable[Path], kind: Any, config: JobConfig, run: Run, name: str = "data") -> list[Any]:
     """Read and validate records; hashes and bad rows go to the run folder."""
     result: ReadResult[Any] = read(list(paths), kind, skip_bad_rows=config.skip_bad_rows)
     run.manifest[name] = [
@@ -183,7 +183,7 @@ def read_data(paths: Iterable[Path], kind: Any, config: TrainConfig, run: Run, n
     return list(result.records)
 
 
-def length_limit(model: Any, config: TrainConfig, display: Display) -> int:
+def length_limit(model: Any, config: JobConfig, display: Display) -> int:
     """Tokens a row may have: `max_length`, or the model's positions where they are fewer, and then said so."""
     positions = getattr(base_of(model).config.get_text_config(), "max_position_embeddings", None)  # type: ignore[operator, union-attr]
     if positions is None or positions >= config.max_length:
@@ -192,7 +192,7 @@ def length_limit(model: Any, config: TrainConfig, display: Display) -> int:
     return int(positions)
 
 
-def note_fit(fitted: Fit, config: TrainConfig, run: Run, display: Display, name: str = "data") -> None:
+def note_fit(fitted: Fit, config: JobConfig, run: Run, display: Display, name: str = "data") -> None:
     """Say what became of the rows, on the screen and in the manifest.
 
     Raises: ValueError: none is left.

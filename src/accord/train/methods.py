@@ -356,8 +356,8 @@ METHODS: tuple[Method, ...] = (
             "baseline": "value",
             "whiten_advantages": False,
             "average": "token",
+            "value_coefficient": _CRITIC_LOSS["value_coefficient"],  # no clip: one step moves no value beyond one
             **_VALUE,
-            **_CRITIC_LOSS,
             **_GRADIENT,
         },
     ),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,44 +19,80 @@ from accord.data.batches import Preference
 from accord.losses import likelihood, listwise, reward
 from accord.trees import TreeBatch
 
-__all__ = ["PairTotals", "Pairs", "pairs_of", "ranks_of", "require_pairs"]
+__all__ = ["PairTotals", "PairWeight", "Pairs", "pairs_of", "ranks_of", "require_pairs"]
+
+PairWeight = Literal["pairs", "choose", "sum"]
+"""What the pairs of a tree are divided by."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pairs:
-    """Comparisons of a pack. Ranks (1, 2, 2) of tree 0 make (0, 1) and (0, 2).
+    """Comparisons of a pack. Ranks (1, 2, 2) of tree 0 make (0, 1) and (0, 2), and with ties (1, 2) as well.
 
     Attributes:
-        better_P: int64, response of the pack that was preferred; of two at probability 1/2 the one named first.
+        better_P: int64, response of the pack that was preferred; of two that tie or stand at probability 1/2 the one
+            named first.
         worse_P: int64, the other one.
         tree_P: int64, 0..B-1.
-        probability_P: P(better is better), 1/2 to 1; 1 where nobody said otherwise.
+        outcome_P: int64, 1 where one is better, 0 where both tie.
+        probability_P: P(better is better), 1/2 to 1; 1 where nobody said otherwise, 1/2 for a tie.
         margin_P: reward units, 0 where nobody said otherwise.
+        present_B: int64, responses of each tree that were judged: all, or those that did not fail if these are dropped.
         trees: B.
     """
 
     better_P: Tensor
     worse_P: Tensor
     tree_P: Tensor
+    outcome_P: Tensor
     probability_P: Tensor
     margin_P: Tensor
+    present_B: Tensor
     trees: int
 
-    def sum_of_tree_means(self, loss_P: Tensor) -> Tensor:
-        """Scalar: the mean over each tree's pairs, summed over trees; a tree without a pair adds 0."""
-        return likelihood.segment_mean(loss_P, self.tree_P, self.trees).sum()
+    @property
+    def decided_P(self) -> Tensor:
+        """Bool: True where somebody preferred one of the two."""
+        return self.probability_P != 0.5
+
+    def sum_of_tree_means(self, loss_P: Tensor, *, weight: PairWeight = "pairs") -> Tensor:
+        """Scalar: `tree_means`, summed over trees."""
+        return self.tree_means(loss_P, weight=weight).sum()
+
+    def tree_means(self, loss_P: Tensor, *, weight: PairWeight = "pairs") -> Tensor:
+        """(B,) the sum over each tree's pairs divided by W; a tree without a pair has 0.
+
+        W is the number of pairs made ("pairs": their mean), C(responses present, 2) ("choose"), or 1 ("sum"), as in
+        `accord.losses.reward.pairwise_ranking`.
+        """
+        if weight == "pairs":
+            return likelihood.segment_mean(loss_P, self.tree_P, self.trees)
+        sum_B = likelihood.segment_sum(loss_P, self.tree_P, self.trees)
+        if weight == "sum":
+            return sum_B
+        choose_B = self.present_B * (self.present_B - 1) // 2
+        return sum_B / choose_B.clamp(min=1).to(sum_B.dtype)
 
 
-def ranks_of(batch: TreeBatch, items: Sequence[Preference]) -> Tensor:
-    """(B, K) int64 ranks of a pack made from `items`, ABSENT where a tree has fewer responses."""
-    rank_N = torch.tensor([rank for item in items for rank in item.ranks], device=batch.token_T.device)
-    return batch.by_tree(rank_N, listwise.ABSENT)
+def pairs_of(
+    batch: TreeBatch, items: Sequence[Preference], *, failed: listwise.Failed = "last", ties: bool = False
+) -> Pairs:
+    """All comparisons of a pack made from `items`, in their order.
 
-
-def pairs_of(batch: TreeBatch, items: Sequence[Preference], *, failed: listwise.Failed = "last") -> Pairs:
-    """All comparisons of a pack made from `items`, in their order."""
+    Args:
+        batch: the pack.
+        items: what it was made of.
+        failed: "last" puts failed responses below every ranked one, "drop" leaves them out.
+        ties: also the pairs of equal rank, behind the others. Two failed responses are no tie: nobody compared them.
+    """
     device = batch.token_T.device
-    pair_P3 = listwise.ranking_pairs(ranks_of(batch, items), failed=failed)
+    rank_BK = ranks_of(batch, items)
+    pair_P3 = listwise.ranking_pairs(rank_BK, failed=failed)
+    outcome_P = torch.ones_like(pair_P3[:, 0])
+    if ties:
+        tie_P3 = _tied_pairs(rank_BK)
+        pair_P3 = torch.cat([pair_P3, tie_P3])
+        outcome_P = torch.cat([outcome_P, torch.zeros_like(tie_P3[:, 0])])
     tree_P = pair_P3[:, 0]
     first_B = torch.bincount(batch.tree_N, minlength=len(items)).cumsum(0) - torch.tensor(
         [len(item.ranks) for item in items], device=device
@@ -65,19 +102,34 @@ def pairs_of(batch: TreeBatch, items: Sequence[Preference], *, failed: listwise.
     first_P, second_P = first_B[tree_P] + pair_P3[:, 1], first_B[tree_P] + pair_P3[:, 2]
     # "chosen" at probability 0.2 was not preferred. Turned round with its margin a pair has the same loss.
     turned_P = soft_B[tree_P] < 0.5
+    probability_P = torch.where(turned_P, 1 - soft_B[tree_P], soft_B[tree_P])
     return Pairs(
         better_P=torch.where(turned_P, second_P, first_P),
         worse_P=torch.where(turned_P, first_P, second_P),
         tree_P=tree_P,
-        probability_P=torch.where(turned_P, 1 - soft_B[tree_P], soft_B[tree_P]),
+        outcome_P=outcome_P,
+        probability_P=probability_P.masked_fill(outcome_P == 0, 0.5),
         margin_P=torch.where(turned_P, -margin_B[tree_P], margin_B[tree_P]),
+        present_B=(rank_BK >= (listwise.FAILED if failed == "last" else 1)).sum(-1),
         trees=len(items),
     )
 
 
-def require_pairs(items: Sequence[Preference]) -> None:
+def ranks_of(batch: TreeBatch, items: Sequence[Preference]) -> Tensor:
+    """(B, K) int64 ranks of a pack made from `items`, ABSENT where a tree has fewer responses."""
+    rank_N = torch.tensor([rank for item in items for rank in item.ranks], device=batch.token_T.device)
+    return batch.by_tree(rank_N, listwise.ABSENT)
+
+
+def _tied_pairs(rank_BK: Tensor) -> Tensor:
+    """(P, 3) int64 rows (tree, first, second) of equal rank."""
+    tied_BKK = (rank_BK[:, :, None] == rank_BK[:, None, :]) & (rank_BK >= 1)[:, :, None]
+    return tied_BKK.triu(1).nonzero()
+
+
+def require_pairs(items: Sequence[Preference], *, failed: listwise.Failed = "last") -> None:
     """Raise ValueError if no row prefers any response to another: there would be nothing to learn."""
-    if all(len(set(item.ranks)) < 2 for item in items):
+    if all(len({rank for rank in item.ranks if rank or failed == "last"}) < 2 for item in items):
         raise ValueError("in every row of the data all responses tie or failed: there is no pair to learn from")
 
 
@@ -93,7 +145,7 @@ class PairTotals:
         self._sums: dict[str, tuple[float, int]] = {}
 
     def add(self, pairs: Pairs, score_N: Tensor, length_N: Tensor, **extra_N: Tensor) -> None:
-        """Add the pairs of a pack.
+        """Add the pairs of a pack. Of those that tie only their share and how far apart they score is kept.
 
         Args:
             pairs: of the pack.
@@ -102,23 +154,23 @@ class PairTotals:
             extra_N: further figures per response, averaged as `name/chosen` and `name/rejected`.
         """
         score_N = score_N.detach()
-        better, worse = score_N[pairs.better_P], score_N[pairs.worse_P]
-        longer, shorter = length_N[pairs.better_P].float(), length_N[pairs.worse_P].float()
-        decided = pairs.probability_P != 0.5
-        self.decided += int(decided.sum())
-        self._add("accuracy_tie_half", reward.accuracy(better, worse)[decided])
-        self._add("accuracy_strict", reward.accuracy(better, worse, tie=0.0)[decided])
-        self._add("longer_wins_accuracy", reward.accuracy(longer, shorter)[decided])
-        self._add("margin", better - worse)
+        tied_P = pairs.outcome_P == 0
+        better_P, worse_P, decided_P = (x_P[~tied_P] for x_P in (pairs.better_P, pairs.worse_P, pairs.decided_P))
+        if bool(tied_P.any()):
+            self.add_figure("ties__gap", (score_N[pairs.better_P] - score_N[pairs.worse_P])[tied_P].abs())
+        better, worse = score_N[better_P], score_N[worse_P]
+        longer, shorter = length_N[better_P].float(), length_N[worse_P].float()
+        self.decided += int(decided_P.sum())
+        self.add_figure("accuracy_tie_half", reward.accuracy(better, worse)[decided_P])
+        self.add_figure("accuracy_strict", reward.accuracy(better, worse, tie=0.0)[decided_P])
+        self.add_figure("longer_wins_accuracy", reward.accuracy(longer, shorter)[decided_P])
+        self.add_figure("margin", better - worse)
         for name, value_N in {"reward": score_N, "length": length_N.float(), **extra_N}.items():
-            self._add(f"{name}__chosen", value_N.detach()[pairs.better_P])
-            self._add(f"{name}__rejected", value_N.detach()[pairs.worse_P])
+            self.add_figure(f"{name}__chosen", value_N.detach()[better_P])
+            self.add_figure(f"{name}__rejected", value_N.detach()[worse_P])
 
-    def add_values(self, name: str, value_P: Tensor) -> None:
-        """Add values of a figure of the caller's own, averaged over all that were added."""
-        self._add(name, value_P)
-
-    def _add(self, name: str, value_P: Tensor) -> None:
+    def add_figure(self, name: str, value_P: Tensor) -> None:
+        """Add values, one per pair or prompt, to the mean of that name."""
         total, count = self._sums.get(name, (0.0, 0))
         self._sums[name] = total + float(value_P.sum()), count + value_P.numel()
 

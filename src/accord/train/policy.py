@@ -1,11 +1,11 @@
-"""Reinforcement learning from a reward: PPO with a clipped surrogate, as in InstructGPT.
+"""Reinforcement learning from a reward: PPO as in InstructGPT, its penalised form, TRPO, REINFORCE, RLOO and GRPO.
 
-    sample K responses to each prompt from the policy, score them, and then for a few passes over them
-    minimise  mean over tokens of -min(ratio A, clip(ratio) A)  +  c1 * 1/2 (V - G)^2  -  c2 * entropy
+    sample K responses to each prompt from the policy, score them, make advantages of the scores, improve the policy
 
-The score lands on the last token of a response; every token pays kl_beta times its log-ratio to the reference. A and G
-come from generalised advantage estimation, A is whitened over the rollout. Policy and value function share a trunk
-unless `critic: separate`. Sources: Schulman et al. 2017; Ziegler et al. 2019; Ouyang et al. 2022.
+The score lands on the last token of a response; every token pays kl_beta times its KL to the reference, in its reward
+or in the loss. How advantages are made, what the loss of a token is and how losses are averaged is the algorithm's
+(`algorithms.py`); the steps are in `updates.py`, TRPO's in `trust_region.py`. Policy and value function, where there is
+one, share a trunk unless `critic: separate`. Formulas and sources: `methods.py`.
 
     accord train ppo --model runs/sft --reward runs/reward --data prompts.jsonl --out runs/ppo
 """
@@ -13,32 +13,32 @@ unless `critic: separate`. Sources: Schulman et al. 2017; Ziegler et al. 2019; O
 from __future__ import annotations
 
 import copy
-import math
-import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from accord.data.batches import prompt_ids, step_batches
-from accord.losses import kl
-from accord.losses import policy as losses
 from accord.models.load import load_policy, new_reward_model, resolve
-from accord.models.score import prepare, response_scores, score_head, values
+from accord.models.score import prepare, score_head
 from accord.records import Conversation
 from accord.rollouts.native import NativeSampler
 from accord.text import Template
-from accord.train import loop
+from accord.train import loop, trust_region, updates
+from accord.train.algorithms import ALGORITHMS, Coefficients, kl_in_reward
 from accord.train.configs import PpoConfig
-from accord.train.experience import Actor, Experience, collect, to_pack
+from accord.train.experience import Actor, Experience, collect
 from accord.train.export import save_policy
+from accord.train.fisher_memory import require_memory
+from accord.train.methods import method
 from accord.train.progress import Bar, Display
-from accord.train.rewards import Reward, load_reward
+from accord.train.ptx import read_ptx
+from accord.train.rewards import Reward
 from accord.train.run import Run
-from accord.train.scoring import rows_of
-from accord.trees import budget_packs, pack
+from accord.train.sources import load_rewards
 
 __all__ = ["run"]
 
@@ -66,68 +66,97 @@ def run(
         model, tokenizer = load_policy(config.model)
         template = Template(tokenizer)
         original = None if config.lora_rank else copy.deepcopy(model)
-        model, precision = loop.set_up(model, config, run, display)
+        model, precision = loop.set_up(model, in_its_arithmetic(config), run, display)
         actor = make_actor(model, original, config, precision)
-        reward = reward or load_reward(config.reward[0], template, precision.name, config.micro_tokens)
+        reward = reward or load_rewards(config, template, precision.name)
         limit = loop.length_limit(model, config, display)
         prompts, rows = read_prompts(config, run, template, "data", limit)
         held_out = read_prompts(config, run, template, "eval_data", limit)[0] if config.eval_data else []
+        ptx = read_ptx(config, run, template, limit, display.note)
+        explain(config, display)
         run.begin(model=source.name, model_fingerprint=source.fingerprint, reward=reward.name)
 
         sampler = NativeSampler(model, end_ids=template.end_ids, tokenizer=tokenizer, autocast=precision.forward)
-        updates = config.ppo_epochs * config.minibatches
-        rollouts = step_batches(len(prompts), config.batch_size * config.minibatches, config.epochs, config.seed)
-        total = len(rollouts) * updates if config.max_steps is None else min(config.max_steps, len(rollouts) * updates)
-        rollouts = rollouts[: math.ceil(total / updates)]
-        modules = [part for part in (actor.policy, actor.value_head, actor.critic) if part is not None]
-        optimiser = loop.make_optimiser(modules, config, [1.0, *[value_scale(config)] * (len(modules) - 1)])
-        coefficient = Coefficient(config)
-        parts = {"policy": actor.policy, "value": modules[1], "optimiser": optimiser, "coefficient": coefficient}
-        start = math.ceil(loop.resume(run, **parts) / updates)
-        display.begin(config.algorithm, total, start * updates)
-        for number in range(start, len(rollouts)):
-            step, before = min((number + 1) * updates, total), number * updates
+        plan = plan_rollouts(len(prompts), config)
+        optimiser, state = make_optimiser(actor, config)
+        coefficients = Coefficients(config)
+        state |= {"optimiser": optimiser, "coefficients": coefficients}
+        parts = updates.Parts(
+            actor=actor,
+            optimiser=optimiser,
+            config=config,
+            precision=precision,
+            coefficients=coefficients,
+            ptx=ptx,
+            run=run,
+            total=plan.total,
+        )
+        gather = Gather(actor, reward, sampler, template, config, precision)
+        improve = updates.improve
+        if ALGORITHMS[config.algorithm].natural:
+            improve = trust_region.improve
+            require_memory(model, [len(ids) for _, ids in prompts], config)
+        done = loop.resume(run, **state)
+        display.begin(config.algorithm, plan.total, done)
+        for number in range(plan.finished(done), len(plan.rollouts)):
+            steps, chosen = plan.steps(number), plan.rollouts[number]
             loop.seed_step(config.seed, number)
-            chosen = [prompts[i] for i in rollouts[number]]
-            gather = Gather(actor, reward, sampler, template, config, precision)
-            experience = gather(chosen, seed=config.seed * 1_000_003 + number, coefficient=coefficient.value)
-            keep_samples(run, step, experience)
-            rows_B = [rows[i] for i in rollouts[number]]
-            figures = experience.figures | improve(
-                experience, actor, optimiser, config, precision, run, number, total, rows_B
+            experience = gather(
+                [prompts[i] for i in chosen], seed=config.seed * 1_000_003 + number, coefficient=coefficients.kl
             )
-            coefficient.adapt(figures["kl__reference"])
-            figures["epoch"] = sum(map(len, rollouts[: number + 1])) / len(prompts)
-            last = number + 1 == len(rollouts)
-            due = step // config.eval_every > before // config.eval_every or last
-            if held_out and due:
-                figures |= evaluate(held_out, gather, config)
-            if watch and due:
-                figures |= watch(model, template, precision)
-            display.update(step, run.log(step, **figures))
-            if step // config.save_every > before // config.save_every or last:
-                run.save(step, loop.states(**parts))
+            keep_samples(run, steps.stop, experience)
+            figures = improve(parts, experience, number, steps, [rows[i] for i in chosen])
+            figures = experience.figures | figures
+            coefficients.adapt(figures["kl__reference"], figures.get("kl__moved"))
+            figures["epoch"] = sum(map(len, plan.rollouts[: number + 1])) / len(prompts)
+            if plan.due(number, config.eval_every):
+                figures |= evaluate(held_out, gather, config.seed) if held_out else {}
+                figures |= watch(model, template, precision) if watch else {}
+            display.update(steps.stop, run.log(steps.stop, **figures))
+            if plan.due(number, config.save_every):
+                run.save(steps.stop, loop.states(**state))
         return run.finish(lambda folder: save_policy(model, template, folder, value_head=actor.value_head))
 
 
-class Coefficient:
-    """Weight of the KL penalty: fixed, or adapted to hold the KL at a target (Ziegler et al. 2019, section 2.2)."""
+@dataclass(frozen=True)
+class Plan:
+    """What the rollouts of a run are made of, and which optimiser steps follow each.
 
-    def __init__(self, config: PpoConfig) -> None:
-        self.value, self._target = config.kl_beta, config.kl_target
+    Attributes:
+        rollouts: numbers of the prompts of each.
+        ends: optimiser steps behind each one, as planned: an early stop leaves some out.
+    """
 
-    def adapt(self, kl_value: float) -> None:
-        """After a rollout whose mean KL to the reference was `kl_value` nats per response."""
-        if self._target is not None:
-            self.value = losses.adapt_kl_proportional(self.value, kl_value, target=self._target)
+    rollouts: list[list[int]]
+    ends: list[int]
 
-    def state_dict(self) -> dict[str, float]:
-        """For a checkpoint."""
-        return {"value": self.value}
+    @property
+    def total(self) -> int:
+        """Optimiser steps of the run."""
+        return self.ends[-1]
 
-    def load_state_dict(self, state: dict[str, float]) -> None:
-        """From a checkpoint."""
-        self.value = state["value"]
+    def steps(self, number: int) -> range:
+        """The steps of a rollout, from 0 in the run."""
+        return range(self.ends[number - 1] if number else 0, self.ends[number])
+
+    def finished(self, step: int) -> int:
+        """Number of rollouts that are done after so many steps."""
+        return sum(end <= step for end in self.ends)
+
+    def due(self, number: int, every: int) -> bool:
+        """Whether a rollout passes a multiple of `every` steps, or is the last."""
+        steps = self.steps(number)
+        return steps.stop // every > steps.start // every or steps.stop == self.total
+
+
+def plan_rollouts(count: int, config: PpoConfig) -> Plan:
+    """The rollouts of a run over `count` prompts; the last of an epoch may be short, and then takes fewer steps."""
+    rollouts = step_batches(count, config.batch_size * (config.minibatches or 1), config.epochs, config.seed)
+    steps = [-(-len(chosen) // config.batch_size) * (config.ppo_epochs or 1) for chosen in rollouts]
+    ends = list(accumulate(steps))
+    total = ends[-1] if config.max_steps is None else min(config.max_steps, ends[-1])
+    kept = sum(end - taken < total for end, taken in zip(ends, steps, strict=True))
+    return Plan(rollouts[:kept], [min(end, total) for end in ends[:kept]])
 
 
 class Gather:
@@ -142,11 +171,29 @@ class Gather:
         return collect(prompts, ids, *self.parts, **now)
 
 
+def in_its_arithmetic(config: PpoConfig) -> PpoConfig:
+    """Natural-gradient steps need float32 where the choice is free: products of the Fisher matrix are lost in bf16."""
+    natural = ALGORITHMS[config.algorithm].natural
+    return config.model_copy(update={"precision": "fp32"}) if natural and config.precision == "auto" else config
+
+
+def explain(config: PpoConfig, display: Display) -> None:
+    """Say where readings of the method differ, and what is known to be biased."""
+    if note := method("ppo", config.algorithm).note:
+        display.note(f"{config.algorithm}: {note}")
+    if ALGORITHMS[config.algorithm].natural and config.precision == "auto":
+        display.note(f"{config.algorithm}: fp32, because products of the Fisher matrix are lost in bf16")
+    if config.kl_beta and kl_in_reward(config) in ("k2", "k3"):
+        display.note(f"kl_estimator {config.kl_estimator} in the reward is a biased gradient of the KL; k1 is not")
+
+
 def make_actor(model: Any, original: Any, config: PpoConfig, precision: loop.Precision) -> Actor:
     """Reference and value function for a policy that is set up; `original` is a copy of it from before."""
     if original is not None:
         prepare(original)
         precision.freeze(original)
+    if not ALGORITHMS[config.algorithm].fits_values(config):
+        return Actor(policy=model, reference=original, value_head=None, critic=None)
     if config.critic == "separate":
         critic, _ = new_reward_model(config.model, seed=config.seed)
         prepare(critic)
@@ -156,6 +203,16 @@ def make_actor(model: Any, original: Any, config: PpoConfig, precision: loop.Pre
     nn.init.zeros_(head.weight)  # no opinion yet: the first advantages are the returns
     nn.init.zeros_(head.bias)
     return Actor(policy=model, reference=original, value_head=head, critic=None)
+
+
+def make_optimiser(actor: Actor, config: PpoConfig) -> tuple[Any, dict[str, Any]]:
+    """AdamW over what moves by plain gradients, and the modules whose state a checkpoint needs, by name."""
+    natural, modules = ALGORITHMS[config.algorithm].natural, {"policy": actor.policy}
+    if actor.value_function is not None:
+        modules["value"] = actor.value_function
+    moved = {name: part for name, part in modules.items() if name == "value" or not natural}
+    scales = [value_scale(config) if name == "value" else 1.0 for name in moved]
+    return loop.make_optimiser(list(moved.values()), config, scales), modules
 
 
 def value_scale(config: PpoConfig) -> float:
@@ -188,98 +245,9 @@ def read_prompts(
     return list(zip([records[row - 1] for row in rows], ids, strict=True)), rows
 
 
-def improve(
-    experience: Experience,
-    actor: Actor,
-    optimiser: torch.optim.Optimizer,
-    config: PpoConfig,
-    precision: loop.Precision,
-    run: Run,
-    number: int,
-    total: int,
-    rows_B: Sequence[int],
-) -> dict[str, float]:
-    """The optimiser steps on rollout `number`, made from these rows, of a run of `total` steps; their mean figures."""
-    began = time.perf_counter()
-    sums: dict[str, float] = {}
-    plan = step_batches(len(experience.responses.trees), config.batch_size, config.ppo_epochs, config.seed + number)
-    first = number * config.ppo_epochs * config.minibatches
-    done, rate, old_kl = 0, 0.0, 0.0
-    loop.steady(actor.policy)
-    for chosen in plan[: total - first]:
-        with precision.forward():
-            figures = accumulate(experience, chosen, actor, config)
-        old_kl = figures["kl__old"]
-        if config.stop_kl is not None and losses.stop_early(old_kl, target=config.stop_kl):
-            optimiser.zero_grad(set_to_none=True)
-            break
-        rate = loop.learning_rate(min(first + done, total - 1), total, config)
-        where = loop.place(run, first + done, [rows_B[b] for b in chosen])
-        figures["grad_norm"] = loop.optimise(optimiser, rate, config.max_grad_norm, figures["loss"], where)
-        sums = {name: sums.get(name, 0.0) + value for name, value in figures.items()}
-        done += 1
-    means = {name: value / done for name, value in sums.items()} if done else {}
-    tokens = sum(tree.length for tree in experience.responses.trees) * done / max(1, config.minibatches)
-    seconds = time.perf_counter() - began
-    return means | {
-        "kl__old": old_kl,
-        "learning_rate": rate,
-        "updates": float(done),
-        "seconds__update": seconds,
-        "tokens_per_second": tokens / seconds,
-    }
-
-
-def accumulate(experience: Experience, chosen: Sequence[int], actor: Actor, config: PpoConfig) -> dict[str, float]:
-    """Gradient of one optimiser step over some prompts of a rollout; returns its figures, means over tokens."""
-    trees = experience.responses.trees
-    token_count = int(experience.mask_NT[rows_of(chosen, trees, experience.first_B)].sum())
-    sums: dict[str, Tensor] = {}
-    for group in budget_packs([trees[b].length for b in chosen], config.micro_tokens):
-        loss, parts_T = loss_of(experience, [chosen[i] for i in group], actor, config)
-        torch.autograd.backward(loss / token_count)
-        for name, value_T in parts_T.items():
-            sums[name] = sums.get(name, torch.zeros(())) + value_T.detach().float().cpu()
-    return {name: float(value) / token_count for name, value in sums.items()}
-
-
-def loss_of(
-    experience: Experience, trees_of_pack: Sequence[int], actor: Actor, config: PpoConfig
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Sum over a pack's tokens of the PPO objective, and of its parts."""
-    device = loop.device_of(actor.policy)
-    trees = experience.responses.trees
-    rows = rows_of(trees_of_pack, trees, experience.first_B)
-    batch = pack([trees[b] for b in trees_of_pack]).to(device)
-    old_T, old_value_T, advantage_T, return_T = (
-        to_pack(table_NT, experience.mask_NT, rows).to(device)
-        for table_NT in (experience.logprob_NT, experience.value_NT, experience.advantage_NT, experience.return_NT)
-    )
-    wants_entropy = config.entropy_coefficient > 0
-    scores = response_scores(
-        actor.policy, batch, temperature=config.temperature, entropy=wants_entropy, value_head=actor.value_head
-    )
-    value_T = scores.value_T if actor.critic is None else values(actor.critic, batch)
-    assert value_T is not None
-    policy = losses.ppo_clip(scores.logprob_T, old_T, advantage_T, clip=config.clip).sum()
-    if config.value_clip is None:
-        value = losses.value_loss(value_T, return_T).sum()
-    else:
-        value = losses.clipped_value_loss(value_T, old_value_T, return_T, clip=config.value_clip).sum()
-    entropy = scores.entropy_T.sum() if scores.entropy_T is not None else policy.new_zeros(())
-    loss = losses.ppo_total(
-        policy, value, entropy, c1=config.value_coefficient, c2=config.entropy_coefficient, form="paper"
-    )
-    mask_T = torch.ones_like(old_T, dtype=torch.bool)
-    clipped = losses.clip_fraction(scores.logprob_T, old_T, advantage_T, mask_T, clip=config.clip) * mask_T.numel()
-    moved = kl.k3(old_T, scores.logprob_T).sum()
-    parts = {"loss": loss, "loss__policy": policy, "loss__value": value, "clip_fraction": clipped, "kl__old": moved}
-    return loss, parts | ({"entropy": entropy} if wants_entropy else {})
-
-
-def evaluate(held_out: Sequence[Any], gather: Gather, config: PpoConfig) -> dict[str, float]:
+def evaluate(held_out: Sequence[Any], gather: Gather, seed: int) -> dict[str, float]:
     """Reward, KL and length on held-out prompts; the same random numbers each time, so curves are comparable."""
-    figures = gather(held_out, seed=config.seed, coefficient=0.0).figures
+    figures = gather(held_out, seed=seed, coefficient=0.0).figures
     return {f"eval__{name}": figures[name] for name in ("reward__mean", "kl__reference", "length__mean")}
 
 

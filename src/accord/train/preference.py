@@ -200,7 +200,7 @@ def point_of(model: nn.Module, items: Sequence[Item], config: DpoConfig, totals:
     if not OBJECTIVES[config.loss].unpaired:
         return torch.zeros(())
     point = reference_point(model, [item.mismatched for item in items if item.mismatched], config.micro_tokens)
-    totals.add_values("kl__reference_point", point.reshape(1))
+    totals.add_figure("kl__reference_point", point.reshape(1))
     return point
 
 

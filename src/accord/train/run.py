@@ -6,7 +6,7 @@
     samples.jsonl     sampled responses, where a job samples
     bad_rows.jsonl    rows set aside with --skip-bad-rows, and why
     checkpoints/      the newest state of training: enough to continue exactly
-    model/            the finished model, loads in transformers or PEFT as it stands
+    model/            the finished model, loads in transformers or PEFT as it stands; none of a job that only samples
     done.json         written last
 
 Every file that matters is written aside, flushed to disk and renamed: a kill at any moment leaves the old or the new.
@@ -31,8 +31,8 @@ import yaml
 
 from accord import __version__
 from accord.data.files import sha256
-from accord.train.configs import FREE_TO_CHANGE, TrainConfig
-from accord.train.metrics import METRICS
+from accord.train.configs import FREE_TO_CHANGE, JobConfig
+from accord.train.metrics import is_known
 
 __all__ = ["Run", "environment", "settle_config", "take", "write_atomically", "write_text"]
 
@@ -64,7 +64,7 @@ class Run:
         manifest: facts for manifest.json; jobs add to it before `begin`.
     """
 
-    def __init__(self, job: str, config: TrainConfig, *, notify: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(self, job: str, config: JobConfig, *, notify: Callable[[str], None] = lambda text: None) -> None:
         self.job, self.config, self.notify = job, config, notify
         self.folder = Path(config.out)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -90,7 +90,7 @@ class Run:
 
     def _check_inputs(self) -> None:
         """A finished run is reused only for the data it was made from, as far as that is still there."""
-        for name in ("data", "eval_data"):
+        for name in ("data", "eval_data", "ptx_data"):
             for entry in self.known(name) or []:
                 path = Path(entry["file"])
                 if path.is_file() and sha256(path) != entry["sha256"]:
@@ -105,7 +105,7 @@ class Run:
         facts = json.loads(json.dumps({**self.manifest, **facts}))
         if path.exists():
             found = json.loads(path.read_text(encoding="utf8"))
-            for key in ("data", "eval_data", "model_fingerprint", "precision", "reward"):
+            for key in ("data", "eval_data", "ptx_data", "model_fingerprint", "precision", "reward"):
                 if key in found and found[key] != facts.get(key):
                     if not has_results(self.folder):
                         clear_start(self.folder)
@@ -131,7 +131,7 @@ class Run:
         """Append one line to metrics.jsonl. Names use `__` for `/`; every name is in `train.metrics`."""
         row = {"step": step, "seconds": round(self.seconds, 3)}
         row |= {name.replace("__", "/"): value for name, value in figures.items()}
-        unknown = row.keys() - METRICS.keys()
+        unknown = [name for name in row if not is_known(name)]
         assert not unknown, f"metrics without a meaning in train/metrics.py: {unknown}"
         self._append("metrics.jsonl", row)
         return row
@@ -197,9 +197,13 @@ class Run:
 
     # -- end -----------------------------------------------------------------------------------------------------------
 
-    def finish(self, export: Callable[[Path], None], **facts: Any) -> Path:
-        """Write model/ with `export(folder)`, then done.json, then drop the checkpoints. Returns the run folder."""
-        write_atomically(self.folder / "model", export)
+    def finish(self, export: Callable[[Path], None] | None = None, **facts: Any) -> Path:
+        """Write model/ with `export(folder)`, then done.json, then drop the checkpoints. Returns the run folder.
+
+        A job that makes no model has nothing to export.
+        """
+        if export is not None:
+            write_atomically(self.folder / "model", export)
         done = {"job": self.job, "config": self._resolved(), "seconds": self.seconds, **facts}
         text = json.dumps(done, indent=2)
         write_text(self.folder / "done.json", text)

@@ -65,5 +65,5 @@ def reference_point(model: Any, mismatched: Sequence[tuple[PromptTree, float]], 
 def add_labels(totals: PairTotals, label_N: Tensor, **value_N: Tensor) -> None:
     """Add figures per response, averaged as `name/desirable` and `name/undesirable`."""
     for name, value in value_N.items():
-        totals.add_values(f"{name}__desirable", value.detach()[label_N > 0])
-        totals.add_values(f"{name}__undesirable", value.detach()[label_N < 0])
+        totals.add_figure(f"{name}__desirable", value.detach()[label_N > 0])
+        totals.add_figure(f"{name}__undesirable", value.detach()[label_N < 0])

@@ -8,11 +8,13 @@ import pytest
 from sqlalchemy import select
 
 from accord.data.readers import read
+from accord.evaluate.agreement import leave_one_out_agreement, preference_agreement
+from accord.evaluate.consensus import majority_vote, ranked_pairs
 from accord.feedback.store import (
     ExportOptions,
-    Statistics,
     Verdict,
     add_review,
+    contents,
     exclude,
     export_campaign,
     finish_conversation,
@@ -28,7 +30,7 @@ from accord.feedback.store.queries.verdicts import Content
 from accord.feedback.store.tables import Event
 from accord.records import Judgment, Message
 from feedback.store.test_people import conversation
-from feedback.worlds import make_world
+from feedback.worlds import make_world, ranks
 
 TEXTS = {"a": "A", "b": "B", "c": "C", "d": "D"}
 
@@ -51,11 +53,9 @@ def verdict(ranks, annotator="p1", item="i", **more):
     return Verdict(**{**known, **more})
 
 
-def rows(found, contents=None, statistics=None, adjudicated=None, split="train", **options):
+def rows(found, contents=None, adjudicated=None, split="train", **options):
     contents = contents or {"i": content()}
-    export = export_rows(
-        found, contents, ExportOptions(**options), task_type="rank", statistics=statistics, adjudicated=adjudicated
-    )
+    export = export_rows(found, contents, ExportOptions(**options), task_type="rank", adjudicated=adjudicated)
     return export.rows.get(split, []), export
 
 
@@ -104,17 +104,6 @@ def test_a_ranking_per_judgment():
     assert made[0]["responses"] == ["A", "B", "C", "D"]
 
 
-def share(table):
-    """Share of annotators with i above j, ties and double failures 1/2."""
-
-    def above(ranks, i, j):
-        a, b = (float("inf") if rank is None else rank for rank in (ranks[i], ranks[j]))
-        return 0.5 if a == b else float(a < b)
-
-    size = range(len(table[0]))
-    return [[sum(above(ranks, i, j) for ranks in table) / len(table) for j in size] for i in size]
-
-
 TWO = {"a": "A", "b": "B"}
 
 
@@ -123,8 +112,7 @@ def two(*all_ranks):
 
 
 def test_shares_become_soft_labels_and_an_even_split_is_a_tie():
-    statistics = Statistics(share=share)
-    options = {"form": "comparisons", "unit": "share", "statistics": statistics}
+    options = {"form": "comparisons", "unit": "share"}
     made, _ = rows(*two((1, 2), (1, 2), (2, 1), (2, 1), (2, 1)), **options)
     assert pairs(made) == [("B", "A", 0.6)]
     assert made[0]["meta"]["n"] == 5
@@ -134,12 +122,13 @@ def test_shares_become_soft_labels_and_an_even_split_is_a_tie():
     assert rows(*two((1, 2), (None, 2)), failed="drop", **options)[0] == []
 
 
-def test_consensus_is_the_reviewers_where_one_has_decided():
-    statistics = Statistics(consensus=lambda table: [1, 2])
-    options = {"unit": "consensus", "statistics": statistics}
-    assert rows(*two((1, 2), (2, 1)), **options)[0][0]["ranks"] == [1, 2]
-    decided = {"i": {"ranks": {"a": 2, "b": 1}}}
-    assert rows(*two((1, 2), (2, 1)), adjudicated=decided, **options)[0][0]["ranks"] == [2, 1]
+def test_consensus_is_by_ranked_pairs_and_the_reviewers_where_one_has_decided():
+    most = two((1, 2), (2, 1), (2, 1))
+    assert rows(*most, unit="consensus")[0][0]["ranks"] == [2, 1]
+    assert pairs(rows(*most, unit="consensus", form="comparisons")[0]) == [("B", "A", 1)]
+    assert rows(*two((1, None), (1, None)), unit="consensus")[0][0]["ranks"] == [1, None]  # all of them failed b
+    decided = {"i": {"ranks": {"a": 1, "b": 2}}}
+    assert rows(*most, adjudicated=decided, unit="consensus")[0][0]["ranks"] == [1, 2]
 
 
 def test_filters_count_what_they_leave_out():
@@ -157,8 +146,12 @@ def test_filters_count_what_they_leave_out():
     assert len(agreed) == 2
     _, disputed = rows(*two((1, 2), (2, 1)), form="comparisons", agreed_only=True)
     assert disputed.left_out == {"not agreed": 2}
-    low = Statistics(agreement=lambda table: 0.4)
-    assert rows(*two((1, 2), (2, 1)), min_agreement=0.5, statistics=low)[1].left_out == {"agreement": 1}
+    agreement = rows(*two((1, 2), (1, 2), (2, 1)))[0][0]["meta"]["agreement"]
+    assert agreement == pytest.approx(1 / 3)  # of three pairs of annotators one agrees
+    assert rows(*two((1, 2), (1, 2), (2, 1)), min_agreement=0.5)[1].left_out == {"agreement": 1}
+    assert len(rows(*two((1, 2), (1, 2), (2, 1)), min_agreement=0.3)[0]) == 3
+    assert rows(*two((1, 2)), min_agreement=0.1)[1].left_out == {"agreement": 1}  # one alone agrees with nobody
+    assert rows(*two((1, 1), (1, 1)))[0][0]["meta"]["agreement"] is None
     assert rows([verdict(FOUR)], {"i": content(texts={**TEXTS, "d": None})})[1].left_out == {"forgotten": 1}
 
 
@@ -167,9 +160,6 @@ def test_filters_count_what_they_leave_out():
     [
         ({"unit": "share"}, "goes with comparisons"),
         ({"unit": "consensus", "form": "judgments"}, "rankings and comparisons"),
-        ({"unit": "share", "form": "comparisons"}, "statistics.share"),
-        ({"unit": "consensus"}, "statistics.consensus"),
-        ({"min_agreement": 0.5}, "statistics.agreement"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(options, said):
@@ -269,8 +259,7 @@ def test_an_adjudication_reaches_the_export(store, tmp_path):
         payload={"ranks": {by_text["one"]: 2, by_text["two"]: 1}},
     )  # fmt: skip
     options = ExportOptions(unit="consensus", form="comparisons")
-    statistics = Statistics(consensus=lambda table: table[0])
-    export_campaign(store, tmp_path, options, campaign_id=world.campaign, actor_id=None, statistics=statistics)
+    export_campaign(store, tmp_path, options, campaign_id=world.campaign, actor_id=None)
     assert read(tmp_path / "train.jsonl", "comparison").records[0].chosen == "two"
 
 
@@ -313,3 +302,23 @@ def test_verdicts_are_the_latest_revision_unless_all_are_asked_for(store):
     (last,) = store.read(verdicts, campaign_id=world.campaign)
     assert (last.revision, last.words, set(last.ranks.values())) == (2, "equal", {1})
     assert [one.revision for one in store.read(verdicts, campaign_id=world.campaign, all_revisions=True)] == [1, 2]
+
+
+def test_the_arrays_are_what_the_statistics_take(store):
+    """Three annotators on three items: two always agree, the third never does."""
+    world = make_world(store, items=3, people=3, overlap=3)
+    for who, best in enumerate(["one", "one", "two"]):
+        for _ in range(3):
+            task = world.next(who)
+            world.submit(task, who, payload=ranks(task, best))
+    found = store.read(verdicts, campaign_id=world.campaign)
+    sides = {item: list(one.responses) for item, one in store.read(contents, campaign_id=world.campaign).items()}
+    table = matrix(found, lambda one: pair_verdict(one, *sides[one.item_id]))
+    assert preference_agreement(table.value_AN).agreement == pytest.approx(1 / 3)
+    rate = dict(zip(table.annotators, leave_one_out_agreement(table.value_AN).rate_A, strict=True))
+    assert sorted(rate.values()) == [0, 0.5, 0.5]  # with one other each way, half a credit
+    said = labels(found, lambda one: pair_verdict(one, *sides[one.item_id]))
+    winners = majority_vote(said.item_M, said.label_M, len(said.items), len(said.classes)).label_N
+    assert [said.classes[winner] for winner in winners] == [1, 1, 1]
+    for all_ranks in ranks_by_item(found, sides).values():
+        assert ranked_pairs(all_ranks).rank_K.tolist() == [1, 2]

@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from accord.evaluate.page.files import Curve, RunFiles
+from accord.evaluate.page.files import Curve, Row, RunFiles, number
 from accord.evaluate.page.lines import Series, line_chart
 from accord.evaluate.page.metric_names import describe, is_main, sort_key
 from accord.evaluate.page.parts import Table, stage_name
@@ -66,7 +66,7 @@ def curve_groups(run: RunFiles, others: Sequence[RunFiles] = ()) -> list[CurveGr
 
     At most four others are drawn: more lines than that cannot be told apart.
     """
-    own = [("", "Training", run)] if run.curves else []
+    own = [("", "Sampling" if run.best_of_n else "Training", run)] if run.curves else []
     stages = own + [(stage.name, stage_name(stage.name), stage) for stage in run.stages if stage.curves]
     groups = []
     for position, (stage, title, files) in enumerate(stages):
@@ -149,6 +149,8 @@ def _end(series: Sequence[Series]) -> str:
 
 def training_verdict(run: RunFiles) -> list[str]:
     """The first sentence for a single training run: how long, and what became of its first metric."""
+    if run.best_of_n:
+        return sampling_verdict(run.best_of_n)
     if not run.curves:
         return []
     curve = run.curves[min(run.curves, key=_column_key)]
@@ -157,6 +159,17 @@ def training_verdict(run: RunFiles) -> list[str]:
     change = f"{format_number(_mean(curve, last=False))} to {format_number(_mean(curve, last=True))}"
     title = describe(curve.name.removeprefix(HELD_OUT)).title
     return [f"{steps:g} steps{time}. {title}: from {change}, means of the first and the last tenth of the steps."]
+
+
+def sampling_verdict(found: Row) -> list[str]:
+    """A sentence for each n of a best-of-n table."""
+    return [
+        f"Best of {row.get('n')}: reward {format_number(number(row.get('reward')))}"
+        + (f" (95% interval {format_number(low)} to {format_number(high)})" if low is not None else "")
+        + f", at most {format_number(number(row.get('kl_bound')))} nats of KL to the model sampled from."
+        for row in found.get("rows", ())
+        for low, high in [(number(row.get("lo")), number(row.get("hi")))]
+    ]
 
 
 def compare_runs(runs: Sequence[RunFiles]) -> Table | None:

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from accord.evaluate.intervals import Estimate
 from accord.evaluate.page.files import Row, number, stage_of
 from accord.evaluate.page.parts import Figure, Table, stage_name, stages_in_order
 from accord.evaluate.page.plots import Histogram, Outcome, histograms
 from accord.evaluate.page.plots import outcomes as outcome_bars
 from accord.evaluate.page.svg import DASH, NARROW, WIDE, fixed, responsive, stage_style
-from accord.evaluate.win_rate import outcomes, win_rate
+from accord.evaluate.result import Result, ends_or_none
+from accord.evaluate.winrate import outcomes, win_rate
 
 __all__ = ["histogram_figures", "unscored_warning", "win_figure"]
 
@@ -33,13 +33,11 @@ def win_figure(rows: Sequence[Row]) -> Figure | None:
     pairs = {stage: _pairs(rows, stage) for stage in stages if stage != "base"}
     bars, table = [], []
     for position, (stage, (score, base, prompt)) in enumerate(pairs.items()):
-        outcome_N = outcomes(score, base)
-        estimate = win_rate(score, base, prompt)
-        if estimate.value is None:
+        rate = win_rate(outcomes(score, base), prompt)
+        if not rate.n:
             continue
-        counts = {word: int((outcome_N == value).sum()) for word, value in (("wins", 1), ("ties", 0.5), ("losses", 0))}
-        bars.append(Outcome(name=stage_name(stage), style=stage_style(stage, position), **counts))
-        table.append((stage_name(stage), *(str(count) for count in counts.values()), *_percentages(estimate)))
+        bars.append(Outcome(name=stage_name(stage), style=stage_style(stage, position), **rate.detail))
+        table.append((stage_name(stage), *(str(count) for count in rate.detail.values()), *_percentages(rate)))
     if not bars:
         return None
     title = "Wins against the base model"
@@ -138,7 +136,6 @@ def _scores_by_prompt(rows: Sequence[Row], stage: str) -> dict[str, list[float]]
     return scores
 
 
-def _percentages(estimate: Estimate) -> tuple[str, str]:
-    if estimate.value is None or estimate.lo is None or estimate.hi is None:
-        return (DASH if estimate.value is None else f"{estimate.value:.0%}"), DASH
-    return f"{estimate.value:.0%}", f"{estimate.lo:.0%} to {estimate.hi:.0%}"
+def _percentages(rate: Result) -> tuple[str, str]:
+    low, high = ends_or_none(rate)
+    return f"{rate.value:.0%}", DASH if low is None or high is None else f"{low:.0%} to {high:.0%}"

@@ -42,6 +42,7 @@ class RunFiles:
     summary: Row = field(default_factory=dict)
     evaluation: Sequence[Row] = ()
     frontier: Sequence[Row] = ()
+    best_of_n: Row = field(default_factory=dict)  # of a job that only samples
     stages: Sequence[RunFiles] = ()  # the runs inside a quickstart, in the order they were trained
     notes: Sequence[str] = ()  # sentences about what could not be read
 
@@ -120,6 +121,7 @@ def _read(folder: Path, stages: Sequence[RunFiles]) -> RunFiles:
         summary=_object(folder / "summary.json", notes),
         evaluation=_rows(folder / "evaluation.jsonl", notes),
         frontier=_only_objects(_json(folder / "frontier.json", notes), folder / "frontier.json", notes),
+        best_of_n=_object(folder / "best_of_n.json", notes),
         stages=stages,
         notes=[*notes, *(f"In {stage.name}: {note}" for stage in stages for note in stage.notes)],
     )

@@ -9,7 +9,7 @@ first argument is a session: `Store.run` and `Store.read` call them.
 
 from accord.feedback.store.arrays import Labels, Table, labels, matrix, pair_verdict, ranks_by_item
 from accord.feedback.store.database import Store
-from accord.feedback.store.exports import ExportOptions, Statistics
+from accord.feedback.store.exports import ExportOptions
 from accord.feedback.store.files import export_campaign
 from accord.feedback.store.ids import now_ms
 from accord.feedback.store.imports import ImportReport, import_judgments, import_records
@@ -72,7 +72,6 @@ __all__ = [
     "NewItem",
     "Receipt",
     "Shown",
-    "Statistics",
     "Stop",
     "Store",
     "Submission",

@@ -6,8 +6,9 @@ read, so the same store and options give the same bytes.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import combinations
@@ -15,6 +16,8 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, Field
 
+from accord.evaluate.agreement import ranking_agreement
+from accord.evaluate.consensus import preference_share, ranked_pairs
 from accord.feedback.store.payloads import ranks_of
 from accord.feedback.store.queries.verdicts import Content, Verdict
 from accord.feedback.store.splits import held_out, near_duplicates
@@ -29,10 +32,9 @@ from accord.records import (
     to_row,
 )
 
-__all__ = ["Export", "ExportOptions", "Statistics", "export_rows"]
+__all__ = ["Export", "ExportOptions", "export_rows"]
 
 Row: TypeAlias = dict[str, Any]
-RanksAK: TypeAlias = Sequence[Sequence[int | None]]
 
 
 class ExportOptions(BaseModel, frozen=True, extra="forbid"):
@@ -46,7 +48,9 @@ class ExportOptions(BaseModel, frozen=True, extra="forbid"):
     failed: Literal["last", "drop"] = Field("last", description="a failed response loses, or is left out")
     guideline: str | None = Field(None, description="only judgments under this version")
     min_annotators: int = Field(1, ge=1, description="items with fewer are left out")
-    min_agreement: float | None = Field(None, description="items below it are left out; needs `Statistics`")
+    min_agreement: float | None = Field(
+        None, description="items whose pairwise agreement is lower, or unknown, are left out"
+    )
     agreed_only: bool = Field(False, description="only pairs that all annotators of the item put in the same order")
     include_excluded: bool = Field(False, description="judgments of excluded annotators too, marked in `meta`")
     held_out_prompts: float = Field(
@@ -54,23 +58,6 @@ class ExportOptions(BaseModel, frozen=True, extra="forbid"):
     )
     held_out_annotators: float = Field(0.0, ge=0, lt=1, description="share of annotators kept apart")
     seed: str = Field("accord", description="of the split")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Statistics:
-    """Functions of the ranks one item got, a row per annotator, a column per response, None failed.
-
-    They are `accord.evaluate`'s, handed in, and what needs one that is missing says so.
-
-    Attributes:
-        agreement: one number, e.g. pairwise agreement; higher is more.
-        share: (K, K), share of annotators with i above j, ties 1/2.
-        consensus: one rank per response.
-    """
-
-    agreement: Callable[[RanksAK], float] | None = None
-    share: Callable[[RanksAK], Sequence[Sequence[float]]] | None = None
-    consensus: Callable[[RanksAK], Sequence[int | None]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +75,6 @@ def export_rows(
     *,
     task_type: str,
     adjudicated: Mapping[str, Mapping[str, Any]] | None = None,
-    statistics: Statistics | None = None,
 ) -> Export:
     """Turn the verdicts on a campaign's items into rows.
 
@@ -98,36 +84,26 @@ def export_rows(
         options: what and how.
         task_type: of the campaign.
         adjudicated: item -> a reviewer's payload; in unit consensus it wins over the annotators.
-        statistics: for agreement, shares and consensus.
 
     Raises:
-        ValueError: the form has no such unit, or a statistic that is needed is missing.
+        ValueError: the form has no such unit.
     """
-    statistics = statistics or Statistics()
-    _check(options, statistics)
+    _check(options)
     left_out: Counter[str] = Counter()
     kept = [verdict for verdict in verdicts if _is_wanted(verdict, contents, options, left_out)]
     parts = _split(kept, contents, options)
     rows: dict[str, list[Row]] = {}
     for name, part in parts.items():
-        maker = _Maker(contents, options, task_type, adjudicated or {}, statistics, left_out)
+        maker = _Maker(contents, options, task_type, adjudicated or {}, left_out)
         rows[name] = maker.rows(part)
     return Export(rows=rows, left_out=left_out)
 
 
-def _check(options: ExportOptions, statistics: Statistics) -> None:
+def _check(options: ExportOptions) -> None:
     if options.unit == "share" and options.form != "comparisons":
         raise ValueError(f"unit share goes with comparisons, not with {options.form}; choose another unit")
     if options.unit == "consensus" and options.form not in ("comparisons", "rankings"):
         raise ValueError(f"unit consensus goes with rankings and comparisons, not with {options.form}")
-    needed = {
-        "agreement": options.min_agreement is not None,
-        "share": options.unit == "share",
-        "consensus": options.unit == "consensus",
-    }
-    for name, wanted in needed.items():
-        if wanted and getattr(statistics, name) is None:
-            raise ValueError(f"these options need `statistics.{name}`; expected a function of accord.evaluate; give it")
 
 
 def _is_wanted(
@@ -181,7 +157,6 @@ class _Maker:
     options: ExportOptions
     task_type: str
     adjudicated: Mapping[str, Mapping[str, Any]]
-    statistics: Statistics
     left_out: Counter[str]
 
     def rows(self, verdicts: Sequence[Verdict]) -> list[Row]:
@@ -204,10 +179,8 @@ class _Maker:
             return []
         ranked = [verdict for verdict in verdicts if verdict.ranks is not None]
         table = [[verdict.ranks[one] for one in content.responses] for verdict in ranked if verdict.ranks is not None]
-        agreement = self.statistics.agreement(table) if self.statistics.agreement and len(table) > 1 else None
-        if self.options.min_agreement is not None and (
-            agreement is None or not agreement >= self.options.min_agreement
-        ):
+        agreement = _agreement(table)
+        if self.options.min_agreement is not None and not (agreement or 0.0) >= self.options.min_agreement:
             self.left_out["agreement"] += 1
             return []
         if self.options.form == "judgments":
@@ -227,8 +200,7 @@ class _Maker:
         ranks = None if decided is None else ranks_of(self.task_type, decided, list(content.responses))
         if ranks is not None:
             return [(ranked, [ranks[one] for one in content.responses])]
-        assert self.statistics.consensus is not None
-        return [(ranked, list(self.statistics.consensus(table)))]
+        return [(ranked, _consensus(table))]
 
     def _rankings(
         self, content: Content, ranked: list[Verdict], table: list[list[int | None]], agreement: float | None
@@ -288,12 +260,11 @@ class _Maker:
             kept = [place for place in range(len(table[0])) if all(ranks[place] is not None for ranks in table)]
         else:
             kept = list(range(len(table[0])))
-        assert self.statistics.share is not None
-        share = self.statistics.share(table)
+        share_KK = preference_share(table)
         for i, j in combinations(kept, 2):
             if all(ranks[i] is None and ranks[j] is None for ranks in table):
                 continue
-            p = float(share[i][j])
+            p = float(share_KK[i, j])
             if p != 0.5 or self.options.ties == "half":
                 yield (i, j, p) if p >= 0.5 else (j, i, 1 - p)
 
@@ -340,6 +311,19 @@ class _Maker:
             "arm": verdicts[0].arm,
             "excluded": any(verdict.excluded for verdict in verdicts),
         }
+
+
+def _agreement(table: Sequence[Sequence[int | None]]) -> float | None:
+    """Share of response pairs that two annotators order alike, where both order them; None: nothing to compare."""
+    found = ranking_agreement(table).agreement if len(table) > 1 else float("nan")
+    return None if math.isnan(found) else found
+
+
+def _consensus(table: Sequence[Sequence[int | None]]) -> list[int | None]:
+    """Ranked pairs; a response that all annotators failed has failed."""
+    failed = [all(ranks[place] is None for ranks in table) for place in range(len(table[0]))]
+    rank_K = ranked_pairs(table).rank_K.tolist()
+    return [None if bad else rank for bad, rank in zip(failed, rank_K, strict=True)]
 
 
 def _gap(ranks: Sequence[int | None], winner: int, loser: int) -> int | None:

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from accord.feedback.store import personal_data
 from accord.feedback.store.database import Store
-from accord.feedback.store.exports import Export, ExportOptions, Statistics, export_rows
+from accord.feedback.store.exports import Export, ExportOptions, export_rows
 from accord.feedback.store.queries.common import must_have, write_event
 from accord.feedback.store.queries.conversations import messages_of
 from accord.feedback.store.queries.verdicts import adjudications, contents, verdicts
@@ -29,7 +29,6 @@ def export_campaign(
     *,
     campaign_id: str,
     actor_id: str | None,
-    statistics: Statistics | None = None,
 ) -> dict[str, Any]:
     """Write an export and return its manifest.
 
@@ -39,12 +38,11 @@ def export_campaign(
         options: what and how.
         campaign_id: of which campaign.
         actor_id: who exports; noted in the audit log with the manifest's counts and hash.
-        statistics: functions of `accord.evaluate`, where the options need them.
 
     Raises:
         ValueError: the options do not go together, or there is nothing to export.
     """
-    export, exclusions = store.read(_read, campaign_id, options, statistics)
+    export, exclusions = store.read(_read, campaign_id, options)
     if not any(export.rows.values()):
         why = ", ".join(f"{count} {reason}" for reason, count in export.left_out.items()) or "no judgment"
         raise ValueError(f"campaign {campaign_id} has nothing to export as {options.form} ({why}); change the options")
@@ -87,9 +85,7 @@ def _note(session: Session, campaign_id: str, actor_id: str | None, manifest: di
     )
 
 
-def _read(
-    session: Session, campaign_id: str, options: ExportOptions, statistics: Statistics | None
-) -> tuple[Export, list[str]]:
+def _read(session: Session, campaign_id: str, options: ExportOptions) -> tuple[Export, list[str]]:
     campaign = must_have(session, Campaign, campaign_id)
     if options.form == "conversations":
         return _conversations(session, campaign_id), []
@@ -102,7 +98,6 @@ def _read(
         options,
         task_type=campaign.task_type,
         adjudicated=adjudications(session, campaign_id=campaign_id),
-        statistics=statistics,
     )
     in_force = session.scalars(
         select(Exclusion.id)
