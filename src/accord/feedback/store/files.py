@@ -1,0 +1,130 @@
+"""An export on disk: a JSONL file per split and a manifest, the same bytes each time, and an event in the store."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from accord.feedback.store import personal_data
+from accord.feedback.store.database import Store
+from accord.feedback.store.exports import Export, ExportOptions, export_rows
+from accord.feedback.store.queries.common import must_have, write_event
+from accord.feedback.store.queries.conversations import messages_of
+from accord.feedback.store.queries.verdicts import adjudications, contents, verdicts
+from accord.feedback.store.tables import Campaign, Consent, Conversation, Exclusion, User
+
+__all__ = ["export_campaign"]
+
+
+def export_campaign(
+    store: Store,
+    folder: Path,
+    options: ExportOptions,
+    *,
+    campaign_id: str,
+    actor_id: str | None,
+) -> dict[str, Any]:
+    """Write an export and return its manifest.
+
+    Args:
+        store: where from.
+        folder: where to; made if it is not there, files of an earlier export of the same name are replaced.
+        options: what and how.
+        campaign_id: of which campaign.
+        actor_id: who exports; noted in the audit log with the manifest's counts and hash.
+
+    Raises:
+        ValueError: the options do not go together, or there is nothing to export.
+    """
+    export, exclusions = store.read(_read, campaign_id, options)
+    if not any(export.rows.values()):
+        why = ", ".join(f"{count} {reason}" for reason, count in export.left_out.items()) or "no judgment"
+        raise ValueError(f"campaign {campaign_id} has nothing to export as {options.form} ({why}); change the options")
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {}
+    for split, rows in export.rows.items():
+        if rows:
+            data = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+            (folder / f"{split}.jsonl").write_bytes(data)
+            files[f"{split}.jsonl"] = {"rows": len(rows), "sha256": hashlib.sha256(data).hexdigest()}
+    manifest = {
+        "campaign": campaign_id,
+        "options": options.model_dump(),
+        "files": files,
+        "left_out": dict(sorted(export.left_out.items())),
+        "exclusions": exclusions,
+        "personal_data": dict(sorted(_finds(export).items())),
+    }
+    text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
+    (folder / "manifest.json").write_text(text, encoding="utf8")
+    store.run(_note, campaign_id, actor_id, manifest, hashlib.sha256(text.encode()).hexdigest())
+    return manifest
+
+
+def _finds(export: Export) -> Counter[str]:
+    """What still looks personal in the rows, by type: a count for whoever decides on publishing them."""
+    texts = [json.dumps(row, ensure_ascii=False) for rows in export.rows.values() for row in _without_meta(rows)]
+    return Counter(found.type for text in texts for found in personal_data.find(text))
+
+
+def _without_meta(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    hidden = ("meta", "shown_at", "submitted_at", "display_order", "ranks", "annotator")
+    return [{name: value for name, value in row.items() if name not in hidden} for row in rows]
+
+
+def _note(session: Session, campaign_id: str, actor_id: str | None, manifest: dict[str, Any], sha256: str) -> None:
+    rows = {name: file["rows"] for name, file in manifest["files"].items()}
+    write_event(
+        session, "export", campaign_id, actor_id=actor_id, form=manifest["options"]["form"], rows=rows, sha256=sha256
+    )
+
+
+def _read(session: Session, campaign_id: str, options: ExportOptions) -> tuple[Export, list[str]]:
+    campaign = must_have(session, Campaign, campaign_id)
+    if options.form == "conversations":
+        return _conversations(session, campaign_id), []
+    found = verdicts(
+        session, campaign_id=campaign_id, include_excluded=True, include_surplus=options.form == "judgments"
+    )
+    export = export_rows(
+        found,
+        contents(session, campaign_id=campaign_id),
+        options,
+        task_type=campaign.task_type,
+        adjudicated=adjudications(session, campaign_id=campaign_id),
+    )
+    in_force = session.scalars(
+        select(Exclusion.id)
+        .where(
+            Exclusion.reversed_at.is_(None), Exclusion.campaign_id.in_((campaign_id,)) | Exclusion.campaign_id.is_(None)
+        )
+        .order_by(Exclusion.id)
+    )
+    return export, list(in_force)
+
+
+def _conversations(session: Session, campaign_id: str) -> Export:
+    """Finished conversations of people who agreed to training on them."""
+    rows: list[dict[str, Any]] = []
+    left_out: Counter[str] = Counter()
+    found = session.execute(
+        select(Conversation, Consent, User.pseudonym)
+        .join(Consent, Consent.id == Conversation.consent_id)
+        .join(User, User.id == Conversation.user_id)
+        .where(Conversation.campaign_id == campaign_id)
+        .order_by(Conversation.id)
+    )
+    for conversation, consent, pseudonym in found.all():
+        if conversation.state != "finished" or "train" not in consent.uses:
+            left_out["unfinished" if conversation.state == "open" else "no consent to training"] += 1
+            continue
+        messages = [message.model_dump(mode="json") for message in messages_of(session, conversation.id)]
+        meta = {"kind": conversation.kind, "rating": conversation.rating, "annotators": [pseudonym]}
+        rows.append({"messages": messages, "meta": {"item": conversation.id, **meta}})
+    return Export(rows={"train": rows}, left_out=left_out)

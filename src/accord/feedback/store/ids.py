@@ -1,0 +1,50 @@
+"""Identifiers, hashes and the clock of the store."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import threading
+import time
+import uuid
+from typing import Any
+
+__all__ = ["content_hash", "new_id", "new_secret", "now_ms", "token_hash"]
+
+
+def now_ms() -> int:
+    """UTC milliseconds since 1970 by this machine's clock: the unit of every time in the store."""
+    return time.time_ns() // 1_000_000
+
+
+_last = 0
+_lock = threading.Lock()
+
+
+def new_id() -> str:
+    """A UUIDv7 (RFC 9562): 48 bits of time, then 74 random bits, so ids cannot be guessed and sort by age.
+
+    Ids made in one process are in order even within a millisecond: the next one is then the last one plus one.
+    """
+    global _last
+    value = now_ms() << 80 | 0x7 << 76 | secrets.randbits(12) << 64 | 0b10 << 62 | secrets.randbits(62)
+    with _lock:
+        _last = value = max(value, _last + 1)
+    return str(uuid.UUID(int=value))
+
+
+def new_secret() -> str:
+    """256 random bits in hexadecimal, for keys, tokens and seeds."""
+    return secrets.token_hex(32)
+
+
+def token_hash(token: str) -> str:
+    """What is kept of a token: its SHA-256. A token has 256 random bits, so it needs no salt and no slow hash."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def content_hash(value: Any) -> str:
+    """SHA-256 of a value's canonical JSON: equal content has one hash, whatever the order of its keys."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""Revisions of the schema, one file each, upwards only. A revision that was released is never edited."""

@@ -1,0 +1,57 @@
+"""What all queries need: a row that has to be there, the audit log, the people's rights."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from accord.feedback.store.tables import Base, Event, Membership, User
+
+__all__ = ["MissingError", "must_be", "must_have", "role_of", "write_event"]
+
+Row = TypeVar("Row", bound=Base)
+
+
+class MissingError(ValueError):
+    """No such row, or one that is none of the asker's business: the two look alike on purpose."""
+
+
+def must_have(session: Session, table: type[Row], key: str, *, lock: bool = False) -> Row:
+    """Return a row by id, locked against other writers if asked for.
+
+    Raises:
+        MissingError: it is not there.
+    """
+    options: dict[str, Any] = {"with_for_update": {"key_share": True}, "populate_existing": True} if lock else {}
+    row = session.get(table, key, **options)
+    if row is None:
+        raise MissingError(f"there is no {table.__tablename__} {key!r}; expected the id of one; check the id")
+    return row
+
+
+def role_of(session: Session, user_id: str, project_id: str, *, lock: bool = False) -> str | None:
+    """Role of a person in a project; None: no member, or the account is disabled.
+
+    `lock` makes a second transaction of the same person wait (two tabs that ask for a task at once).
+    """
+    query = select(Membership.role).where(Membership.user_id == user_id, Membership.project_id == project_id)
+    query = query.with_for_update(key_share=True) if lock else query
+    role = session.scalar(query)
+    disabled = session.scalar(select(User.disabled_at).where(User.id == user_id))
+    return None if disabled is not None else role
+
+
+def must_be(session: Session, user_id: str, project_id: str, *roles: str) -> None:
+    """Raise ValueError unless the person has one of the roles in the project, or is a site admin."""
+    role = role_of(session, user_id, project_id)
+    if role not in roles and not must_have(session, User, user_id).is_admin:
+        raise ValueError(
+            f"found the role {role or 'none'!r}; expected {' or '.join(roles)}; ask an admin of the project"
+        )
+
+
+def write_event(session: Session, kind: str, subject: str, *, actor_id: str | None, **detail: Any) -> None:
+    """Add a line to the audit log. Ids and counts only: no name, no text."""
+    session.add(Event(actor_id=actor_id, kind=kind, subject=subject, detail=detail))

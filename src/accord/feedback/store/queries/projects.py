@@ -1,0 +1,120 @@
+"""Projects, and the texts people agree to and follow: consent and guidelines, both in versions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from accord.feedback.store.queries.common import must_have, write_event
+from accord.feedback.store.tables import Consent, ConsentText, Event, Guideline, Project
+
+__all__ = [
+    "add_consent_text",
+    "add_guideline",
+    "add_project",
+    "confirm_guideline",
+    "consent_in_force",
+    "give_consent",
+    "has_confirmed",
+    "withdraw_consent",
+]
+
+
+def add_project(
+    session: Session,
+    *,
+    slug: str,
+    settings: dict[str, Any] | None = None,
+    content_warning: str | None = None,
+    retention_days: int | None = None,
+    on_withdrawal: str = "keep_verdicts",
+) -> Project:
+    """Add a project. `retention_days`: how long free text of people is kept; None: as long as the store."""
+    project = Project(
+        slug=slug,
+        settings=settings or {},
+        content_warning=content_warning,
+        retention_days=retention_days,
+        on_withdrawal=on_withdrawal,
+    )
+    session.add(project)
+    session.flush()
+    return project
+
+
+def add_consent_text(session: Session, *, project_id: str, markdown: str) -> ConsentText:
+    """Add the next version of what people are asked to agree to; everyone is asked again."""
+    last = session.scalar(select(func.max(ConsentText.version)).where(ConsentText.project_id == project_id))
+    text = ConsentText(project_id=project_id, version=(last or 0) + 1, markdown=markdown)
+    session.add(text)
+    session.flush()
+    return text
+
+
+def _newest_text(session: Session, project_id: str) -> ConsentText | None:
+    query = select(ConsentText).where(ConsentText.project_id == project_id)
+    return session.scalar(query.order_by(ConsentText.version.desc()).limit(1))
+
+
+def give_consent(session: Session, *, user_id: str, project_id: str, now: int, uses: tuple[str, ...] = ()) -> Consent:
+    """Note that a person agrees to the newest text of a project, and to which uses ("train", "publish").
+
+    Raises:
+        ValueError: the project has no consent text.
+    """
+    text = _newest_text(session, project_id)
+    if text is None:
+        raise ValueError(f"project {project_id} has no consent text; expected one to agree to; add one first")
+    consent = Consent(user_id=user_id, consent_text_id=text.id, action="given", uses=list(uses), at=now)
+    session.add(consent)
+    session.flush()
+    return consent
+
+
+def withdraw_consent(session: Session, *, user_id: str, project_id: str, now: int) -> None:
+    """Note that a person takes consent back: no further task. What that does to judgments: `forget`."""
+    last = _last_consent(session, user_id, project_id)
+    if last is not None and last.action == "given":
+        session.add(Consent(user_id=user_id, consent_text_id=last.consent_text_id, action="withdrawn", uses=[], at=now))
+        session.flush()
+
+
+def _last_consent(session: Session, user_id: str, project_id: str) -> Consent | None:
+    query = select(Consent).join(ConsentText, ConsentText.id == Consent.consent_text_id)
+    query = query.where(Consent.user_id == user_id, ConsentText.project_id == project_id)
+    return session.scalar(query.order_by(Consent.at.desc(), Consent.id.desc()).limit(1))
+
+
+def consent_in_force(session: Session, user_id: str, project_id: str) -> Consent | None:
+    """A person's consent to the newest text; None: not given, taken back, or given to an older text."""
+    last, newest = _last_consent(session, user_id, project_id), _newest_text(session, project_id)
+    if last is None or newest is None or last.action != "given" or last.consent_text_id != newest.id:
+        return None
+    return last
+
+
+def add_guideline(session: Session, *, project_id: str, markdown: str, note: str = "") -> Guideline:
+    """Add the next version of a project's guideline. A campaign follows it once `change_campaign` says so."""
+    last = session.scalar(select(func.max(Guideline.version)).where(Guideline.project_id == project_id))
+    guideline = Guideline(project_id=project_id, version=(last or 0) + 1, markdown=markdown, note=note)
+    session.add(guideline)
+    session.flush()
+    return guideline
+
+
+def confirm_guideline(session: Session, *, user_id: str, guideline_id: str) -> None:
+    """Note that a person has read a version of a guideline; kept in the audit log."""
+    must_have(session, Guideline, guideline_id)
+    if not has_confirmed(session, user_id, guideline_id):
+        write_event(session, "guideline confirmed", guideline_id, actor_id=user_id)
+        session.flush()
+
+
+def has_confirmed(session: Session, user_id: str, guideline_id: str) -> bool:
+    """Whether a person has confirmed this version."""
+    query = select(Event.id).where(
+        Event.kind == "guideline confirmed", Event.subject == guideline_id, Event.actor_id == user_id
+    )
+    return session.scalar(query.limit(1)) is not None
