@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command sets it, before torch is loaded
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as the command sets it, before torch is loaded
 if "ACCORD_CACHE" not in os.environ:  # converted models are shared with the user's cache, the rest is thrown away
     kept = Path.home() / ".cache" / "accord"
     thrown_away = tempfile.TemporaryDirectory(prefix="accord-tests-")

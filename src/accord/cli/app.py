@@ -80,9 +80,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    # Read when torch is loaded, later. By default OpenMP's threads spin while they wait for each other: with another
-    # process on the same cores each spins away the other's time, and both become ten times as slow (docs/log.md).
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Read when torch is loaded, later. GNU OpenMP's threads spin for long while they wait for each other: with another
+    # process on the same cores each spins away the other's time. Not to spin at all makes small operations slow, so
+    # they spin for some microseconds, then sleep (docs/decisions/0015-brief-spinning.md).
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help", "help"):
         print_overview()
