@@ -60,6 +60,12 @@ def test_defaults_are_filled_in_and_written_with_the_run(job):
         assert made.reads == dict(entry.reads)
 
 
+def test_without_a_value_function_its_settings_are_none_and_stay_so():
+    made = JOBS["ppo"].config(model="m", data=["d"], out="o", reward="r", algorithm="reinforce", baseline="mean")
+    assert (made.critic, made.value_coefficient, made.value_learning_rate) == (None, None, None)
+    assert JOBS["ppo"].config(**made.model_dump(mode="json")) == made
+
+
 def test_lookups():
     assert method("dpo", "ipo").reads == {"beta": 0.1, "reduction": "sum"}
     assert defaults_of("dpo", "gamma") == {"simpo": 1.0}
@@ -81,6 +87,7 @@ def test_lookups():
         ({"algorithm": "trpo", "kl_place": "loss", "kl_estimator": "k3"}, "natural gradient of the surrogate alone"),
         ({"algorithm": "trpo", "ptx_data": ["t.jsonl"]}, '"ptx_data" is not read with algorithm trpo'),
         ({"algorithm": "reinforce", "baseline": "mean", "critic": "separate"}, "read only with baseline value"),
+        ({"algorithm": "reinforce", "baseline": "none", "critic": "shared"}, "read only with baseline value"),
         ({"ptx_coefficient": 1.0}, "read only with ptx_data"),
         ({"reward_weights": [1.0, 2.0]}, "2 numbers for 1 rewards"),
         ({"ensemble": "min"}, "ensemble needs a reward of several folders"),

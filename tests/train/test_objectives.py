@@ -253,7 +253,7 @@ def test_a_mismatched_response_answers_the_next_other_prompt():
     assert [(tree.prompt, tree.branches[0].tokens) for tree in trees] == [
         ((1,), (12,)), ((1,), (12,)), ((2,), (13,)), ((3,), (14,)), ((1,), (12,)),
     ]  # fmt: skip
-    with pytest.raises(ValueError, match="all rows have the same prompt"):
+    with pytest.raises(ValueError, match="all 2 rows of the training or of the held-out data have the same prompt"):
         mismatched_trees(items[:2], 100, None)
 
 

@@ -27,6 +27,8 @@ __all__ = [
 ]
 
 
+VALUE_SETTINGS = ("critic", "value_coefficient", "value_learning_rate")
+"""Read where there is a value function."""
 FREE_TO_CHANGE = frozenset({"out", "save_every"})
 """Settings that say where and how often to save, not what is computed: a run stays valid when they change."""
 
@@ -106,7 +108,16 @@ class TrainConfig(JobConfig):
             if given.get(name) is not None:
                 readers = ", ".join(other.name for other in methods.values() if name in other.reads)
                 raise ValueError(f'"{name}" is not read with {cls.choice} {chosen}; remove it, or choose: {readers}')
-        return {**given, **{name: value for name, value in reads.items() if given.get(name) is None}}
+        filled = {name: value for name, value in reads.items() if given.get(name) is None}
+        if given.get("baseline") not in (
+            None,
+            "value",
+        ):  # REINFORCE without a value function reads none of its settings
+            for name in VALUE_SETTINGS:
+                if given.get(name) is not None:
+                    raise ValueError(f'"{name}" is read only with baseline value; remove it, or set baseline to value')
+                filled[name] = None
+        return {**given, **filled}
 
     @property
     def reads(self) -> dict[str, Any]:
@@ -333,10 +344,6 @@ class PpoConfig(RewardSources, TrainConfig):
             for name in ("ptx_coefficient", "ptx_batch_size"):
                 if getattr(self, name) is not None:
                     yield f'"{name}" is read only with ptx_data; give that, or remove it'
-        if self.algorithm == "reinforce" and self.baseline != "value":
-            for name in ("critic", "value_coefficient", "value_learning_rate"):
-                if getattr(self, name) != self.methods()["reinforce"].reads[name]:
-                    yield f'"{name}" is read only with baseline value; remove it, or set baseline to value'
         if self.algorithm == "trpo" and self.precision == "bf16":
             yield "trpo solves for its step with products of the Fisher matrix, which bf16 loses; use precision fp32"
 

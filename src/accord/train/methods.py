@@ -175,7 +175,7 @@ METHODS: tuple[Method, ...] = (
         function="preference.ipo",
         data=PAIRS,
         reads={"beta": 0.1, "reduction": "sum"},
-        note="log-ratios are summed over tokens with --reduction sum (eq. 17) and averaged with mean (TRL)",
+        note="log-ratios are summed over tokens with --reduction sum (eq. 17) and averaged with mean (TRL); accuracy and margin are of the sums in both cases",
     ),
     Method(
         job="dpo",

@@ -94,7 +94,8 @@ def run(config: DpoConfig, display: Display | None = None, watch: loop.Watch | N
 
         plan, rows = loop.plan(len(rankings), config), fitted.kept_rows
         ask = partial(reference_logprobs, model, source.fingerprint, run, precision, display)
-        items, held_out = (with_reference(part, config, ask, (limit, template.bos_id)) for part in (rankings, held))
+        bounds = (limit, template.bos_id)
+        items, held_out = (with_reference(part, config, ask, bounds, display.note) for part in (rankings, held))
         optimiser = loop.make_optimiser([model], config)
         start = loop.resume(run, model=model, optimiser=optimiser)
         unproven = start == 0
@@ -179,6 +180,7 @@ def with_reference(
     config: DpoConfig,
     ask: Callable[[Sequence[PromptTree]], Tensor],
     limits: tuple[int, int | None],
+    notify: Callable[[str], None],
 ) -> list[Item]:
     """Attach the reference's log-probabilities, and for KTO the mismatched responses.
 
@@ -187,11 +189,15 @@ def with_reference(
         config: the job.
         ask: the reference's log-probabilities of the responses of trees.
         limits: tokens of a row at most, and the model's start token.
+        notify: told what does not fit.
     """
     objective = OBJECTIVES[config.loss]
     if not objective.reference or not rankings:
         return [Item(preference=item, reference=(0.0,) * len(item.tree.branches)) for item in rankings]
     strangers = mismatched_trees(rankings, *limits) if objective.unpaired else [None] * len(rankings)
+    missing = sum(tree is None for tree in strangers) if objective.unpaired else 0
+    if missing:
+        notify(f"{missing} of {len(rankings)} prompts are too long for a mismatched response: no part of kto's z0")
     value = iter(ask([item.tree for item in rankings] + [tree for tree in strangers if tree is not None]).tolist())
     references = [tuple(next(value) for _ in item.tree.branches) for item in rankings]
     return [

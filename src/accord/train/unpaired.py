@@ -37,8 +37,8 @@ def mismatched_trees(items: Sequence[Preference], max_length: int, bos_id: int |
         other[here] = after if items[here].tree.prompt != items[after].tree.prompt else other[after]
     if all(items[i].tree.prompt == items[j].tree.prompt for i, j in enumerate(other)):
         raise ValueError(
-            "all rows have the same prompt; kto measures drift on a prompt with the response to another one, so the "
-            "data need two prompts at least"
+            f"all {count} rows of the training or of the held-out data have the same prompt; kto measures drift on a "
+            "prompt with the response to another one, so --data and --eval-data need two prompts each"
         )
     return [
         fit(PromptTree(item.tree.prompt, items[other[i]].tree.branches[:1]), max_length, bos_id)
