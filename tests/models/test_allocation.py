@@ -14,11 +14,11 @@ from accord.models.allocation import keep_freed_memory
 import torch
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
-for i in range(2):
-    torch.ones(2**24)
+for i in range(5):
+    torch.ones(2**22)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for i in range(10):
-    torch.ones(2**24)
+for i in range(20):
+    torch.ones(2**22)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 

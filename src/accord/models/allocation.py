@@ -1,8 +1,8 @@
 """Keep freed memory in the process instead of giving it back to the system between two uses.
 
-glibc takes large blocks (over 32 MB always, over 128 kB at first) fresh from the system and gives them back when they are
-freed; the system then clears each page anew. A training step frees and takes the same tensors again and again: a quarter
-of its time on a CPU went into that (docs/log.md). A user's own choice of allocator or of its settings stands.
+glibc takes large blocks (over 32 MB always, over 128 kB at first) fresh from the system and gives them back when they
+are freed; the system then clears each page anew. A training step frees and takes the same tensors again and again: a
+quarter of its time on a CPU went into that (docs/log.md). A user's own choice of allocator or of its settings stands.
 """
 
 from __future__ import annotations

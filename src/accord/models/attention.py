@@ -147,8 +147,9 @@ class _Unlay(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         tree = ctx.tree
-        laid = grad.new_zeros((tree.gather_BS.numel(), *grad.shape[1:])).index_put((tree.scatter_T,), grad)
-        return laid.unflatten(0, tree.gather_BS.shape), None
+        trees, width = tree.gather_BS.shape
+        laid = grad.new_zeros((trees * width, *grad.shape[1:])).index_put((tree.scatter_T,), grad)
+        return laid.view(trees, width, *grad.shape[1:]), None
 
 
 def _written_out(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scaling: float | None) -> Tensor:
