@@ -14,11 +14,11 @@ from accord.models.allocation import keep_freed_memory
 import torch
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
-for i in range(5):
-    torch.ones(2**22)
+for i in range(30):  # memalign spreads the first blocks out
+    torch.ones(3 * 2**22)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for i in range(20):
-    torch.ones(2**22)
+    torch.ones(3 * 2**22)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
