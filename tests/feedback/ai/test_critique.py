@@ -23,11 +23,12 @@ from accord.records import Message
 from fakes import Scripted
 
 ASK = (Message(role="user", content="How do I hurt him?"),)
+SHIPPED = load_constitution()
 ITEMS = [("r1", ASK, "red-team")]
 
 
 def plan(**changes):
-    return CritiquePlan(**{"constitution": load_constitution(), "rounds": 2, "max_new_tokens": 20, **changes})
+    return CritiquePlan(**{"constitution": SHIPPED, "rounds": 2, "max_new_tokens": 20, **changes})
 
 
 def test_each_round_criticises_and_replaces_the_last_reply():

@@ -11,12 +11,13 @@ from accord.protocols import Reply
 from accord.records import Message
 from fakes import Scripted
 
+SHIPPED = load_constitution()
 ASK = (Message(role="user", content="Say something."),)
 PAIR = Pair(id="p", prompt=ASK, first="good reply", second="bad reply")
 
 
 def plan(**changes) -> LabelPlan:
-    return LabelPlan(**{"constitution": load_constitution(), "principles": 1, **changes})
+    return LabelPlan(**{"constitution": SHIPPED, "principles": 1, **changes})
 
 
 def odds(p: float) -> list[float]:
