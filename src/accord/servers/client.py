@@ -13,6 +13,7 @@ import os
 import random
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -68,6 +69,7 @@ class Client:
         # A proxy of the environment leads out of this machine: it cannot reach a server that runs here.
         here = httpx2.URL(self.url).host in ("localhost", "127.0.0.1", "::1")
         self._http = httpx2.Client(headers=headers, timeout=limits, transport=transport, trust_env=not here)
+        weakref.finalize(self, self._http.close)
         self._successes = 0
         self._failing_since: float | None = None
         self._lock = threading.Lock()
