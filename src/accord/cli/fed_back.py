@@ -52,6 +52,10 @@ def print_fed_back(console: Console, folder: Path) -> None:
     if critique.exists():
         console.print()
         console.print(_rounds_table(json.loads(critique.read_text(encoding="utf8"))))
+    compare = folder / "compare.json"
+    if compare.exists():
+        console.print()
+        console.print(_compare_table(json.loads(compare.read_text(encoding="utf8"))))
     console.print()
     for name, use in USES.items():
         path = folder / name
@@ -63,10 +67,14 @@ def print_fed_back(console: Console, folder: Path) -> None:
     console.print(Text(str(folder / "report.html"), "bold"), soft_wrap=True)
 
 
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
+
+
 def _rounds_table(found: Mapping[str, Any]) -> Table:
     """What the rounds did to the replies."""
     title = f"{found['demonstrations']} demonstrations, {found['from_revisions']} of them revisions"
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
+    table = _table(title)
     rewards = list(found["rounds"][0].get("reward", {}))
     for header in ("round", "replies", "kept", "words", "distinct-2", "refusals", *rewards):
         table.add_column(header, justify="right", header_style="dim")
@@ -84,11 +92,29 @@ def _rounds_table(found: Mapping[str, Any]) -> Table:
     return table
 
 
+def _compare_table(found: Mapping[str, Any]) -> Table:
+    """Two models side by side."""
+    table = _table("model against baseline")
+    for header in ("", "model", "baseline", "win rate of the model"):
+        table.add_column(header, style="cyan" if not header else None, header_style="dim")
+    for name, row in found["rewards"].items():
+        rate = row["win_rate"]
+        low, high = rate["interval"]
+        ends = "" if low is None else f" ({low:.2f} to {high:.2f}, n {rate['n']})"
+        table.add_row(
+            f"reward {Path(name).name}", f"{row['model']:.2f}", f"{row['baseline']:.2f}", _share(rate["value"]) + ends
+        )
+    sides = [found["model_figures"], found["baseline_figures"]]
+    table.add_row("refusals", *(_share(side["refusals"]["value"]) for side in sides), "")
+    if "over_refusals" in sides[0]:
+        table.add_row("refusals of harmless prompts", *(_share(side["over_refusals"]["value"]) for side in sides), "")
+    table.add_row("words a reply", *(f"{side['words']:.0f}" for side in sides), "")
+    return table
+
+
 def _worth_table(found: Mapping[str, Any]) -> Table:
     """What the judge is worth and what the labels look like."""
-    table = Table(
-        title=f"judge: {found['judge']}", title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0)
-    )
+    table = _table(f"judge: {found['judge']}")
     table.add_column("", style="cyan", no_wrap=True)
     table.add_column("on pairs people decided", justify="right", header_style="dim")
     table.add_column("on the labelled pairs", justify="right", header_style="dim")

@@ -129,7 +129,7 @@ def _state(folder: Path) -> str:
 
 def print_results(console: Console, job: Job, folder: Path) -> None:
     """Say where things are, and the commands to try with them."""
-    if issubclass(job.config, FeedbackConfig):
+    if job.reports:
         print_fed_back(console, folder)
         return
     if not job.trains:
