@@ -58,6 +58,7 @@ def test_the_recipe_runs_to_its_end_and_again_for_nothing(recipe, tmp_path, caps
     trained = read(runs / "preference" / "manifest.json")["data"]
     assert [Path(entry["file"]).parent.name for entry in trained] == ["label", "data"]
     assert trained[0]["rows"] == counts["labelled"]
+    assert ("doubt" in trained[0]) is label["weak_judge"]
     compared = read(runs / "evaluation" / "compare.json")
     assert compared["replies"] == 28
     (reward,) = compared["rewards"].values()

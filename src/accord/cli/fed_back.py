@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from accord.pipelines.feedback_configs import CritiqueConfig, FeedbackConfig, LabelConfig
+from accord.pipelines.feedback_configs import CompareConfig, CritiqueConfig, FeedbackConfig, LabelConfig
+from accord.train.configs import JobConfig
 
 __all__ = ["feedback_plan", "print_fed_back"]
 
@@ -22,9 +23,13 @@ USES = {
 }
 
 
-def feedback_plan(config: FeedbackConfig) -> Iterator[tuple[str, str]]:
-    """Rows of the plan that only these jobs have."""
-    yield "constitution", config.constitution
+def feedback_plan(config: JobConfig) -> Iterator[tuple[str, str]]:
+    """Rows of the plan that only these jobs have; none for other jobs."""
+    if isinstance(config, CompareConfig):
+        yield "baseline", config.baseline
+        yield "rewards", ", ".join(config.reward) or "none: refusals and lengths are compared"
+    if isinstance(config, FeedbackConfig):
+        yield "constitution", config.constitution
     if isinstance(config, CritiqueConfig):
         yield "helpful prompts", ", ".join(map(str, config.helpful)) or "none: harmlessness may eat helpfulness"
         yield "critic", config.critic or "the same model"
@@ -48,6 +53,12 @@ def print_fed_back(console: Console, folder: Path) -> None:
         found = json.loads(label.read_text(encoding="utf8"))
         console.print()
         console.print(_worth_table(found))
+    rated = folder / "rate.json"
+    if rated.exists():
+        found = json.loads(rated.read_text(encoding="utf8"))
+        counts = found["counts"]
+        mean = "" if found["mean"] is None else f", mean rating {found['mean']:.2f} (-1 to 1)"
+        console.print(f"\n{counts['responses']} responses, {counts['unscored']} unscored{mean}")
     critique = folder / "critique.json"
     if critique.exists():
         console.print()
