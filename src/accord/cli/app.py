@@ -58,6 +58,7 @@ COMMANDS = (
     Command("data", "data", "look at data the way the trainer sees it: data inspect", "Data and models"),
     Command("models", "models", "list and fetch starting models", "Data and models"),
     Command("chat", "chat", "talk to a run, or to any model", "Results"),
+    Command("eval", "eval", "measure models, reward models and judges, with intervals", "Results", resumes=True),
     Command("report", "report", "write the report of a run: one HTML file", "Results"),
 )
 
