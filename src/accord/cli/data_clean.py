@@ -23,7 +23,7 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the files and a flag for each setting."""
-    add_config_arguments(parser, CleanConfig, positional=("data", "FILE"))
+    add_config_arguments(parser, CleanConfig, words="data")
     parser.add_argument("--rules", action="store_true", help="list the rules and stop")
 
 

@@ -1,4 +1,4 @@
-"""Turn task data into instructions by templates: several per task, options listed, exemplars, reasoning, held-out clusters.
+"""Turn task data into instructions by templates, several per task, with held-out clusters of tasks.
 
 Tasks are YAML files, or names of tasks that come with the package (`accord data tasks` lists them); the data are yours,
 found under --root. Killing a conversion at any moment and giving the same command again continues it.
@@ -7,6 +7,7 @@ found under --root. Killing a conversion at any moment and giving the same comma
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -25,7 +26,7 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the tasks and a flag for each setting."""
-    add_config_arguments(parser, ConvertConfig, positional=("tasks", "TASK"))
+    add_config_arguments(parser, ConvertConfig, words="tasks", config_flag=True)
     parser.add_argument("--preview", action="store_true", help="print one example of each template, write nothing")
 
 
@@ -48,8 +49,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 def preview(console: Console, task: Task, config: ConvertConfig) -> None:
     """Print the first example of each template of a task."""
-    from collections import Counter
-
     wanted = {template.id for template in task.templates}
     shown = config.model_copy(update={"templates_per_row": len(wanted), "skip_bad_rows": False})
     console.print(f"[bold cyan]{task.task}[/]  {', '.join(task.cluster)}, {len(wanted)} templates")

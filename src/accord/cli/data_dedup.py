@@ -21,7 +21,7 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the files and a flag for each setting."""
-    add_config_arguments(parser, DedupConfig, positional=("data", "FILE"))
+    add_config_arguments(parser, DedupConfig, words="data")
 
 
 def run(arguments: argparse.Namespace) -> int:

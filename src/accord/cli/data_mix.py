@@ -1,78 +1,36 @@
-"""Several data sets into one: drawn by size up to a cap, a weight and a temperature, in an order that is a function of
-the seed.
+"""Several data sets into one: drawn by size up to a cap, a weight and a temperature, in an order the seed decides.
 
-Give data files, folders of them, or a YAML file with settings and `sources`: name -> path, or path, weight and cap.
+A source is a data file, or a folder of them, perhaps with a weight, a cap or a name: "rte.jsonl weight=2 cap=1000".
 Killing the job at any moment and giving the same command again continues it.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
-from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
 from accord.cli.console import output_console
 from accord.cli.options import add_config_arguments, config_from
 from accord.cli.progress import bars
-from accord.data.curation.examples import expanded
-from accord.data.curation.mix import MixConfig, Mixed, MixSource, mix, read_sources
-from accord.pipelines.settings import Block, SettingsError, read_yaml
-from accord.records import describe
+from accord.data.curation.mix import MixConfig, Mixed, mix
 
-__all__ = ["add_arguments", "run", "sources_of"]
+__all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the sources and a flag for each setting."""
-    parser.add_argument(
-        "sources", nargs="+", metavar="MIX.yaml|FILE", help="settings with `sources`, data files, folders of data files"
-    )
-    add_config_arguments(parser, MixConfig, settings_file=False)
+    add_config_arguments(parser, MixConfig, words="sources")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Mix and print the table."""
-    sources, settings = sources_of(arguments.sources)
-    arguments.recipe = None
-    config = config_from(MixConfig, arguments, settings)
+    config = config_from(MixConfig, arguments)
     with bars() as tell:
-        mixed = mix(sources, config, tell)
+        mixed = mix(config, tell)
     print_mixed(output_console(), mixed, config)
     return 0
-
-
-def sources_of(names: Sequence[str]) -> tuple[list[MixSource], tuple[Block, Path] | None]:
-    """Sources from files, folders and at most one YAML file, whose other entries are settings.
-
-    Raises:
-        SettingsError: two YAML files, or `sources` in it is not what it should be.
-    """
-    yamls = [Path(name) for name in names if name.endswith((".yaml", ".yml"))]
-    if len(yamls) > 1:
-        raise SettingsError(f"{yamls[1]}: a second file of settings; give one, with all `sources`")
-    found = list(read_sources(expanded([name for name in names if Path(name) not in yamls])))
-    if not yamls:
-        return found, None
-    block = read_yaml(yamls[0])
-    named = block.pop("sources", {})
-    if not isinstance(named, Mapping):
-        raise SettingsError(f"{yamls[0]}: `sources` is no mapping; expected name: path, or name: {{path, weight, cap}}")
-    found += [_source(name, value, yamls[0]) for name, value in named.items()]
-    block.lines.pop("sources", None)
-    return found, (block, yamls[0])
-
-
-def _source(name: str, value: Any, path: Path) -> MixSource:
-    values = value if isinstance(value, Mapping) else {"path": value}
-    try:
-        return MixSource.model_validate({"name": name, **values})
-    except ValidationError as error:
-        raise SettingsError(f"{path}, source {name}: {describe(error)}") from None
 
 
 def print_mixed(console: Console, mixed: Mixed, config: MixConfig) -> None:

@@ -5,7 +5,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from accord.cli.console import error_console
 from accord.data.progress import Tell, silent
@@ -29,7 +37,7 @@ def bars() -> Iterator[Tell]:
         TextColumn("{task.fields[note]}", style="cyan", markup=False),
     )
     with Progress(*columns, console=console) as progress:
-        tasks = {}
+        tasks: dict[str, TaskID] = {}
 
         def tell(title: str, done: int, total: int | None = None, note: str = "") -> None:
             if title not in tasks:

@@ -15,7 +15,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -26,7 +26,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 import accord
 from accord.data import files
 from accord.data.curation.contamination import Index, evaluation_index
-from accord.data.curation.examples import Aside, examples
+from accord.data.curation.examples import Aside, examples, expanded
 from accord.data.curation.written import beside
 from accord.data.draws import draw
 from accord.data.files import DataError
@@ -40,15 +40,13 @@ def _as_tuple(value: Any) -> Any:
     return (value,) if isinstance(value, (str, Path)) else value
 
 
-class MixSource(BaseModel):
-    """A data set of a mixture. Example: `MixSource(name="rte", path="rte.jsonl", weight=2)`."""
+class MixSource(NamedTuple):
+    """A data set of a mixture: what the table calls it, its file, what its rate is multiplied by, a cap of its own."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str = Field(description="what the table calls it")
-    path: Path = Field(description="file")
-    weight: float = Field(1.0, gt=0, description="its rate is multiplied by this")
-    cap: int | None = Field(None, ge=1, description="rows that count towards its rate at most; none: that of all")
+    name: str
+    path: Path
+    weight: float = 1.0
+    cap: int | None = None
 
 
 class MixConfig(BaseModel):
@@ -56,6 +54,10 @@ class MixConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    sources: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = Field(
+        description='data files or folders of them, each perhaps with settings: "rte.jsonl weight=2 cap=1000 name=rte"',
+        min_length=1,
+    )
     out: Path = Field(description="file of the mixture, .jsonl or .jsonl.gz; a manifest is written beside it")
     rows: int | None = Field(None, ge=1, description="length of the mixture; none: the sum of min(rows, cap)")
     cap: int = Field(3000, ge=1, description="rows of a source that count towards its rate, at most")
@@ -64,6 +66,9 @@ class MixConfig(BaseModel):
     max_repeats: int = Field(4, ge=1, description="times that a row may stand in the mixture, at most")
     against: Annotated[tuple[Path, ...], BeforeValidator(_as_tuple)] = Field(
         (), description="evaluation sets: rows that give them away are left out, counted"
+    )
+    against_fields: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = Field(
+        (), description="columns that hold the prompt of evaluation rows in a format of their own"
     )
     seed: int = Field(0, ge=0, description="which rows, and their order")
     skip_bad_rows: bool = Field(False, description="set bad rows aside instead of stopping at the first")
@@ -116,7 +121,7 @@ def shares(sizes: Mapping[str, int], sources: Mapping[str, MixSource], config: M
 
 
 def _apportioned(weight_N: NDArray[Any], most_N: NDArray[Any], wanted: int) -> NDArray[Any]:
-    """Whole numbers close to weights, none above its limit, that add up to `wanted`: the largest remainders round up."""
+    """Whole numbers close to weights, none above its limit, that add up to `wanted`; large remainders round up."""
     full_N = np.zeros(len(weight_N), bool)
     while True:  # sources that reach their limit leave the rest to the others
         rest = wanted - most_N[full_N].sum()
@@ -184,15 +189,45 @@ class _Rows:
         self._copy.unlink(missing_ok=True)
 
 
-def mix(sources: Sequence[MixSource], config: MixConfig, tell: Tell = silent) -> Mixed:
+def read_sources(config: MixConfig) -> list[MixSource]:
+    """The sources that are named in a configuration, a file each.
+
+    Raises:
+        DataError: one is not there, a setting is unknown or no number, or two have the same name.
+    """
+    found: list[MixSource] = []
+    for text in config.sources:
+        path, *settings = text.split(" ")
+        given = dict(setting.partition("=")[::2] for setting in settings if setting)
+        try:
+            weight = float(given.pop("weight", 1))
+            cap = int(given.pop("cap")) if "cap" in given else None
+        except ValueError as error:
+            raise DataError(f'source "{text}": {error}; expected weight=NUMBER and cap=NUMBER') from None
+        name = given.pop("name", None)
+        if given or weight <= 0 or (cap is not None and cap < 1):
+            raise DataError(f'source "{text}"; expected PATH, then perhaps weight=, cap= (both above 0) and name=')
+        for file in expanded([path]):
+            plain = file.name.split(".")[0]
+            named = plain if name is None else name if Path(path) == file else f"{name}-{plain}"
+            found.append(MixSource(named, file, weight, cap))
+    names = [source.name for source in found]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise DataError(f'two sources are called "{twice}"; tell them apart: "PATH name=NAME"')
+    return found
+
+
+def mix(config: MixConfig, tell: Tell = silent) -> Mixed:
     """Write a mixture and its manifest, or go on with one that was stopped.
 
     Raises:
         DataError: a source is missing, has no usable row or a bad one, or two have the same name.
     """
+    sources = read_sources(config)
     _check(sources, config)
     by_name = {source.name: source for source in sources}
-    against = evaluation_index(config.against, tell=tell) if config.against else None
+    against = evaluation_index(config.against, fields=config.against_fields, tell=tell) if config.against else None
     folder = config.out.with_name(f".{config.out.name}.sources")
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
@@ -216,23 +251,14 @@ def mix(sources: Sequence[MixSource], config: MixConfig, tell: Tell = silent) ->
 
 
 def _check(sources: Sequence[MixSource], config: MixConfig) -> None:
-    if not sources:
-        raise DataError("nothing to mix; name data files, folders, or `sources` in a YAML file")
     if not config.out.name.endswith((".jsonl", ".jsonl.gz")):
         raise DataError(f"{config.out}: cannot write a file of this name; expected .jsonl or .jsonl.gz")
-    names = [source.name for source in sources]
-    for source in sources:
-        files.check_path(source.path)
-        if names.count(source.name) > 1:
-            raise DataError(
-                f'two sources are called "{source.name}"; give names in a YAML file: sources: {{name: path}}'
-            )
-        if source.path.resolve() == config.out.resolve():
-            raise DataError(f"{config.out}: --out is one of the sources; choose another file")
+    if any(source.path.resolve() == config.out.resolve() for source in sources):
+        raise DataError(f"{config.out}: --out is one of the sources; choose another file")
 
 
 def _fingerprint(rows: Sequence[_Rows], config: MixConfig) -> str:
-    made_of = [accord.__version__, config.model_dump(mode="json"), [one.source.model_dump(mode="json") for one in rows]]
+    made_of = [accord.__version__, config.model_dump(mode="json"), [[str(part) for part in one.source] for one in rows]]
     made_of += [[one.sha256 for one in rows], [files.sha256(path) for path in config.against]]
     return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
 
@@ -300,9 +326,3 @@ def _manifest(rows: Sequence[_Rows], mixed: Mixed, config: MixConfig) -> dict[st
             for one, part in zip(rows, mixed.shares, strict=True)
         ],
     }
-
-
-def read_sources(paths: Sequence[Path]) -> Iterator[MixSource]:
-    """A source for each file, named after it."""
-    for path in paths:
-        yield MixSource(name=path.name.split(".")[0], path=path)

@@ -1,10 +1,11 @@
-"""Texts that are almost the same: MinHash and bands (Broder 1997; Leskovec, Rajaraman and Ullman, ch. 3), checked exactly.
+"""Texts that are almost the same: MinHash and bands (Broder 1997; Leskovec, Rajaraman and Ullman, ch. 3).
 
     J(a, b) = |shingles of both| / |shingles of either|,   shingles: runs of 5 words
 
-A text is 128 numbers, the smallest hash of its shingles under 128 permutations; two texts agree in each with probability
-J. 25 bands of 5 make candidates: a pair with J = 0.8 is one with probability 1 - (1 - 0.8^5)^25 = 0.99995, with J = 0.5
-0.55, with J = 0.2 0.008. Candidates are compared by their shingles, so no pair below the threshold is merged.
+A text is 128 numbers, the smallest hash of its shingles under 128 permutations; two texts agree in each with
+probability J. 25 bands of 5 make candidates: a pair with J = 0.8 is one with probability 1 - (1 - 0.8^5)^25 = 0.99995,
+with J = 0.5 0.55, with J = 0.2 0.008. Candidates are compared by their shingles, so no pair below the threshold is
+joined.
 """
 
 from __future__ import annotations

@@ -28,9 +28,11 @@ Scorer = Callable[[Sequence[str]], Sequence[float | None]]
 _END = re.compile(r"[.!?…。！？;:)\]}\"'”’»`*_|>]$|\d$")  # noqa: RUF001
 _LISTED = re.compile(r"^\s*([-*•]|\d+[.)])\s")
 _REFUSAL = re.compile(
-    r"(?i)\bas an? (?:AI|artificial intelligence|(?:large )?language model)\b|\bI(?:'m| am) (?:just )?an? (?:AI|language model)\b"
+    r"(?i)\bas an? (?:AI|artificial intelligence|(?:large )?language model)\b"
+    r"|\bI(?:'m| am) (?:just )?an? (?:AI|language model)\b"
     r"|^(?:I(?:'m| am) )?(?:sorry|afraid),? (?:but )?I (?:can't|cannot|can not|am unable|am not able|won't)\b"
-    r"|^I (?:can't|cannot|can not|won't|am unable to|am not able to) (?:help|assist|provide|answer|fulfil|do|create|write)"
+    r"|^I (?:can't|cannot|can not|won't|am unable to|am not able to)"
+    r" (?:help|assist|provide|answer|fulfil|do|create|write)"
 )
 _HARM = re.compile(
     r"(?i)\b(?:kill|murder|bomb|weapon|poison|suicide|self-harm|steal|hack|malware|drug|explosive|abuse|rape|racis\w*|"

@@ -343,7 +343,7 @@ def _rows(
 
 
 def _split(renderer: Renderer, values: Mapping[str, Any], key: str, seed: int) -> str:
-    """The split of a row: the first whose expression holds; shares are drawn by hash of the group, train is the rest."""
+    """The first split whose expression holds; shares are drawn by the hash of the group, the rest is train."""
     source = renderer.task.source
     if not source.split:
         return "train"
@@ -452,8 +452,8 @@ class _Manifest:
         for name, entry in self._entries.items():
             if name not in names and entry["role"] == "train" and set(entry["clusters"]) & set(held):
                 raise DataError(
-                    f"{self._config.out}: holds training rows of {name} ({', '.join(entry['clusters'])}) from an earlier "
-                    "conversion, which are held out now; convert that task again too, or choose another --out"
+                    f"{self._config.out}: holds training rows of {name} ({', '.join(entry['clusters'])}) from an "
+                    "earlier conversion, which are held out now; convert that task again too, or choose another --out"
                 )
 
     def _write(self) -> None:
