@@ -189,6 +189,8 @@ def _help(info: FieldInfo, shape: Shape, by_method: Mapping[str, Any]) -> str:
 def _words(default: Any, shape: Shape) -> str:
     if shape.kind == "bool":
         return "yes" if default else "no"
+    if shape.many and default:
+        return " ".join(map(str, default))
     return str(default) if shape.kind in ("choice", "text", "path") and default else show(default)
 
 
