@@ -238,7 +238,7 @@ def test_every_task_of_the_package_fits_its_data(tmp_path):
     from accord.data.tasks import read_tasks
 
     small = [task for task in read_tasks(["all"]) if task.task not in ("imdb", "sst2")]
-    reports = convert(small, ConvertConfig(tasks=("all",), root=SHARED, out=tmp_path, shots=("0:0.8", "1:0.2")))
+    reports = convert(small, ConvertConfig(tasks=("all",), root=SHARED, out=tmp_path, templates_per_row=8))
     assert sum(report.bad for report in reports) == 0
     for task, report in zip(small, reports, strict=True):
         assert set(report.templates) == {template.id for template in task.templates}, task.task
