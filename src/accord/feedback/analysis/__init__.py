@@ -3,7 +3,7 @@
     material = store.read(gather, campaign_id=campaign)
     report = analyse(material)
 
-Everything is a pure function of the judgments; figures come from `accord.evaluate`, docs/feedback.md says what each means.
+Everything is a pure function of the judgments. Figures come from `accord.evaluate`; docs/feedback.md explains them.
 """
 
 from accord.feedback.analysis.consensus import ItemConsensus, consensus

@@ -189,9 +189,7 @@ def week_of(ms: int) -> str:
     return f"{year}-W{week:02}"
 
 
-def slices(
-    name: str, verdicts: Sequence[Verdict], contents: Mapping[str, Content]
-) -> dict[str, dict[str, Agreement]]:
+def slices(name: str, verdicts: Sequence[Verdict], contents: Mapping[str, Content]) -> dict[str, dict[str, Agreement]]:
     """Agreement on the measure `name` by prompt group, guideline and week: dimension -> part -> figures.
 
     A dimension with one part is left out: it says what the total says.
@@ -242,13 +240,18 @@ def annotator_lines(
                 skipped=skipped[who],
                 rate=credit / n if n else math.nan,
                 n=n,
-                interval=tuple(wilson(credit, n)) if n else (math.nan, math.nan),
+                interval=_ends(credit, n),
                 minutes=_minutes([verdict for verdict in verdicts if verdict.annotator == who]),
                 ties=ties.get(who, math.nan),
                 excluded=who in excluded,
             )
         )
     return sorted(lines, key=lambda line: (math.isnan(line.rate), line.rate, line.annotator))
+
+
+def _ends(credit: float, n: int) -> tuple[float, float]:
+    low, high = wilson(credit, n) if n else (math.nan, math.nan)
+    return low, high
 
 
 def _leave_one_out(measures: Sequence[Measure]) -> dict[str, tuple[float, int]]:

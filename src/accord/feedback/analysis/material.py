@@ -121,8 +121,6 @@ def _people(session: Session, campaign_id: str) -> dict[str, Annotator]:
     for exclusion in session.scalars(select(Exclusion).where(Exclusion.reversed_at.is_(None), here)):
         reasons.setdefault(exclusion.annotator_id, []).append(exclusion.reason)
     return {
-        user.pseudonym: Annotator(
-            pseudonym=user.pseudonym, user_id=user.id, exclusions=tuple(reasons.get(user.id, ()))
-        )
+        user.pseudonym: Annotator(pseudonym=user.pseudonym, user_id=user.id, exclusions=tuple(reasons.get(user.id, ())))
         for user in users
     }

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -14,12 +15,15 @@ from accord.feedback.store.tables import Campaign, Item, Judgment, Project, User
 __all__ = ["CampaignLine", "campaign_lines", "find_campaign", "find_person", "find_project"]
 
 
+@dataclass(frozen=True, kw_only=True)
 class CampaignLine:
-    """A campaign in a list: what it is and how far it is."""
+    """A campaign in a list: what it is, and its normal items, judgments of anybody, and people who judged."""
 
-    def __init__(self, campaign: Campaign, project: str, items: int, judgments: int, people: int) -> None:
-        self.campaign, self.project = campaign, project
-        self.items, self.judgments, self.people = items, judgments, people
+    campaign: Campaign
+    project: str
+    items: int
+    judgments: int
+    people: int
 
 
 def find_project(session: Session, slug: str) -> Project | None:
@@ -76,11 +80,16 @@ def campaign_lines(session: Session) -> list[CampaignLine]:
         .order_by(Project.slug, Campaign.name)
     )
     return [
-        CampaignLine(one, slug, items.get(one.id, 0), judgments.get(one.id, 0), annotators.get(one.id, 0))
+        CampaignLine(
+            campaign=one,
+            project=slug,
+            items=items.get(one.id, 0),
+            judgments=judgments.get(one.id, 0),
+            people=annotators.get(one.id, 0),
+        )
         for one, slug in rows
     ]
 
 
-def _counts(session: Session, query: object) -> dict[str, int]:
-    rows: Iterable[tuple[str, int]] = session.execute(query.group_by(Item.campaign_id)).all()  # type: ignore[attr-defined]
-    return dict(rows)
+def _counts(session: Session, query: Any) -> dict[str, int]:
+    return dict(session.execute(query.group_by(Item.campaign_id)).all())
