@@ -1,1 +1,1 @@
-"""x"""
+"""What people ask: chat logs as a map of clusters."""
