@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from accord.cli.console import error_console, output_console
-from accord.cli.feedback_common import opened, print_pairs, print_table, steps
+from accord.cli.feedback_common import extra_detectors, opened, print_pairs, print_table, steps
 from accord.cli.options import add_config_arguments, config_from
 from accord.pipelines.feedback_settings import CampaignTarget, ExploreConfig
 from accord.pipelines.settings import SettingsError
@@ -63,11 +63,6 @@ def explored(config: ExploreConfig) -> tuple[Exploration, list[BadRow]]:
 
     if config.embedding == "sentence-transformers" and config.model is None:
         raise SettingsError("--embedding sentence-transformers needs --model, the name of one; add it")
-    detectors = ()
-    if config.presidio:
-        from accord.feedback.store.presidio import presidio_detector
-
-        detectors = (presidio_detector(),)
     with steps() as bar:
         logs, second = (
             read_logs(paths, skip_bad_rows=config.skip_bad_rows, seen=lambda rows: bar("reading", rows, None))
@@ -82,7 +77,7 @@ def explored(config: ExploreConfig) -> tuple[Exploration, list[BadRow]]:
             clusters=config.clusters,
             model=None if config.embedding == "tf-idf" else config.model,
             screen=config.screen,
-            detectors=detectors,
+            detectors=extra_detectors(config.presidio),
             near_duplicates=config.near_duplicates,
             per_user=config.per_user,
             map_points=config.map_points,

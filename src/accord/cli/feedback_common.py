@@ -17,8 +17,9 @@ from accord.pipelines.settings import SettingsError
 if TYPE_CHECKING:
     from accord.evaluate.page.parts import Table as PageTable
     from accord.feedback.store import Store
+    from accord.feedback.store.personal_data import Detector
 
-__all__ = ["Steps", "opened", "print_pairs", "print_table", "steps"]
+__all__ = ["Steps", "extra_detectors", "opened", "print_pairs", "print_table", "steps"]
 
 _WIDE = 160  # columns, where nobody's terminal sets a limit
 
@@ -49,6 +50,15 @@ def opened(database: str) -> Iterator[Store]:
         yield store
     finally:
         store.close()
+
+
+def extra_detectors(presidio: bool) -> tuple[Detector, ...]:
+    """Detectors of personal data beyond the patterns."""
+    if not presidio:
+        return ()
+    from accord.feedback.store.presidio import presidio_detector
+
+    return (presidio_detector(),)
 
 
 class Steps:
@@ -85,8 +95,8 @@ def print_table(table: PageTable, title: str = "", note: str = "", right: bool =
         console.print(Text(note, "dim"))
     shown = Table(box=None, padding=(0, 2, 0, 0), show_header=any(table.header), header_style="dim")
     for place, heading in enumerate(table.header):
-        justify = "right" if right and place else "left"
-        shown.add_column(heading, style="cyan" if not place else "", justify=justify, overflow="fold")
+        style = "cyan" if not place else ""
+        shown.add_column(heading, style=style, justify="right" if right and place else "left", overflow="fold")
     for row in table.rows:
         shown.add_row(*[Text(escaped(cell)) for cell in row])
     console.print(shown)

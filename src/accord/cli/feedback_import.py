@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from accord.cli.console import error_console
-from accord.cli.feedback_common import opened, print_pairs, steps
+from accord.cli.feedback_common import extra_detectors, opened, print_pairs, steps
 from accord.cli.options import add_config_arguments, config_from
 from accord.pipelines.feedback_settings import FeedbackImport
 
@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
         from accord.data.writers import write_bad_rows
         from accord.pipelines.feedback_data import import_files
 
-        detectors = _presidio() if config.presidio else ()
+        detectors = extra_detectors(config.presidio)
         outcome = import_files(
             store,
             config,
@@ -48,12 +48,6 @@ def run(arguments: argparse.Namespace) -> int:
         write_bad_rows(outcome.bad_rows, aside)
         error_console().print(f"{len(outcome.bad_rows)} rows were left out; they are in {aside}", soft_wrap=True)
     return 0
-
-
-def _presidio() -> tuple[object, ...]:
-    from accord.feedback.store.presidio import presidio_detector
-
-    return (presidio_detector(),)
 
 
 def print_outcome(outcome: ImportOutcome) -> None:

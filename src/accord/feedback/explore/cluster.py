@@ -17,12 +17,13 @@ __all__ = ["Cluster", "Divergence", "clusters_of", "compare_shares", "layout", "
 TERMS, MEDOIDS, NEIGHBOURS, PERPLEXITY = 6, 3, 5, 30.0
 
 # Words that ask, whatever is asked about: they name no cluster.
-ASKING = frozenset(
-    "answer ask asked based best come described description does doesn don example examples explain following give "
-    "given gives going good help include includes input just know let like list ll look make making need needs output "
-    "person possible provide provided question questions really result say sentence sentences sure task tell text "
-    "thing things time try use used user using ve want wants way ways word words work write written".split()
-)
+_ASKING = """
+answer ask asked based best come described description does doesn don example examples explain following give
+given gives going good help include includes input just know let like list ll look make making need needs
+output person possible provide provided question questions really result say sentence sentences sure task tell
+text thing things time try use used user using ve want wants way ways word words work write written
+"""
+ASKING = frozenset(_ASKING.split())
 
 
 @dataclass(frozen=True, kw_only=True)
