@@ -1,4 +1,5 @@
 """Data: look at it the way the trainer sees it, make instructions of it, mix and clean it."""
+"""Look at data: rows as the trainer sees them, chat logs as a map of what people ask."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import importlib
 from typing import NamedTuple
 
 __all__ = ["ACTIONS", "add_arguments", "run"]
+from accord.cli import explore_data, inspect_data
 
 
 class Action(NamedTuple):
@@ -37,9 +39,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         chosen = actions.add_parser(action.name, help=action.help, description=module.__doc__)
         module.add_arguments(chosen)
         chosen.set_defaults(run_action=module.run)
+    inspect = actions.add_parser(
+        "inspect", help="rows as coloured tokens, and totals", description=inspect_data.__doc__
+    )
+    inspect_data.add_arguments(inspect)
+    explore = actions.add_parser("explore", help="chat logs as a map of clusters", description=explore_data.__doc__)
+    explore_data.add_arguments(explore)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the chosen action."""
     code: int = arguments.run_action(arguments)
     return code
+    module = {"inspect": inspect_data, "explore": explore_data}[arguments.action]
+    return module.run(arguments)
