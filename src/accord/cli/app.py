@@ -57,6 +57,7 @@ COMMANDS = (
     Command("run", "run", "run a recipe: stages that feed each other, finished ones skipped", "Train", resumes=True),
     Command("data", "data", "look at data the way the trainer sees it: data inspect", "Data and models"),
     Command("models", "models", "list and fetch starting models", "Data and models"),
+    Command("feedback", "feedback", "collect judgments: the studio", "Feedback"),
     Command("chat", "chat", "talk to a run, or to any model", "Results"),
     Command("report", "report", "write the report of a run: one HTML file", "Results"),
 )
