@@ -1,4 +1,4 @@
-"""What holds for every request: headers, size of bodies, where a change may come from, a line of log without content."""
+"""What holds for every request: headers, size of bodies, where a change may come from, a line of log."""
 
 from __future__ import annotations
 
