@@ -1,21 +1,45 @@
-"""Collect feedback of people: serve the studio."""
+"""Feedback from people and from models: collect it, label by a constitution, critique and revise."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
+from dataclasses import dataclass
 
-from accord.cli import studio
+__all__ = ["ACTIONS", "Action", "add_arguments", "run"]
 
-__all__ = ["add_arguments", "run"]
+
+@dataclass(frozen=True)
+class Action:
+    """A row of the table of subcommands.
+
+    Attributes:
+        name: what the user types behind `accord feedback`.
+        module: of `accord.cli`, with `add_arguments(parser)` and `run(arguments) -> exit code`.
+        help: one line.
+    """
+
+    name: str
+    module: str
+    help: str
+
+
+ACTIONS: tuple[Action, ...] = (
+    # One line each, so that additions merge.
+    Action("studio", "studio", "serve the pages on which people judge"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what can be done with feedback."""
+    """Add one subcommand per action."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, title="actions")
-    pages = actions.add_parser("studio", help="serve the pages on which people judge", description=studio.__doc__)
-    studio.add_arguments(pages)
+    for action in ACTIONS:
+        module = importlib.import_module(f"accord.cli.{action.module}")
+        module.add_arguments(actions.add_parser(action.name, help=action.help, description=module.__doc__))
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the chosen action."""
-    return studio.run(arguments)
+    (module,) = (action.module for action in ACTIONS if action.name == arguments.action)
+    code: int = importlib.import_module(f"accord.cli.{module}").run(arguments)
+    return code

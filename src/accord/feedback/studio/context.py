@@ -20,6 +20,7 @@ from accord.feedback.store.queries.logins import seen_session
 from accord.feedback.studio.config import StudioConfig
 from accord.feedback.studio.limits import Limits
 from accord.feedback.studio.security import is_from_here
+from accord.protocols import Generate
 
 __all__ = [
     "ForgedError",
@@ -51,7 +52,7 @@ class Studio:
     store: Store
     config: StudioConfig
     limits: Limits
-    models: Mapping[str, Any] = field(default_factory=dict)
+    models: Mapping[str, Generate] = field(default_factory=dict)
     clock: Callable[[], int] = now_ms
 
 
