@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from accord.cli.console import output_console
+from accord.cli.console import output_console, waiting
 from accord.cli.options import add_config_arguments, config_from
 from accord.pipelines.settings import SettingsError
 
@@ -36,10 +36,14 @@ def run(arguments: argparse.Namespace) -> int:
     """Open the store, fill it on `--demo`, print how to get in, serve."""
     config = config_from(_config(), arguments)
     from accord.feedback.store import Store, now_ms
+    from accord.feedback.studio.demo import add_demo
     from accord.feedback.studio.serve import admin_link, serve
 
     store = Store.open(config.database)
     console = output_console()
+    models = _models(config)
+    if config.demo:
+        add_demo(store, chats=bool(models))
 
     def ready(address: str) -> None:
         link = store.run(admin_link, base=address, now=now_ms())
@@ -50,12 +54,19 @@ def run(arguments: argparse.Namespace) -> int:
         console.print("Ctrl-C stops it; nothing is lost.", style="dim")
 
     try:
-        serve(store, config, models=_models(config), ready=ready)
+        serve(store, config, models=models, ready=ready)
     finally:
         store.close()
     return 0
 
 
 def _models(config: StudioConfig) -> dict[str, Any]:
-    """Models people can talk to, by name."""
-    return {}
+    """Models people can talk to, by name. Loading a local one takes some seconds."""
+    found: dict[str, Any] = {}
+    for spec in config.models:
+        from accord.pipelines.language_models import open_language_model
+
+        with waiting(f"loading {spec}"):
+            model = open_language_model(spec)
+        found[model.name] = model
+    return found

@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse, RedirectResponse
 
 import accord
 from accord.feedback.studio.rendering import render, visible
-from accord.feedback.studio.wording import ADMIN_PAGES, KINDS, SKIP_REASONS, letter_of, said
+from accord.feedback.studio.wording import ADMIN_PAGES, HARM_AREAS, KINDS, SKIP_REASONS, SUCCESS, letter_of, said
 
 __all__ = ["FOLDER", "page", "part", "redirect"]
 
@@ -70,6 +70,8 @@ def _templates() -> Environment:
         kinds=KINDS,
         admin_pages=ADMIN_PAGES,
         skip_reasons=SKIP_REASONS,
+        success_words=SUCCESS,
+        harm_areas=HARM_AREAS,
         letter_of=letter_of,
         said=said,
     )

@@ -6,8 +6,8 @@ A page of a project for its admins has the address `/admin/WORD/{project_id}`, a
 
 from types import ModuleType
 
-from accord.feedback.studio.pages import account, admin, home, login, preferences
+from accord.feedback.studio.pages import account, admin, home, login, preferences, task
 
 __all__ = ["PAGES"]
 
-PAGES: tuple[ModuleType, ...] = (login, home, account, preferences, admin)
+PAGES: tuple[ModuleType, ...] = (login, home, account, preferences, task, admin)

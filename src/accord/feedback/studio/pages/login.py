@@ -10,6 +10,7 @@ from accord.feedback.store.queries.common import must_have, write_event
 from accord.feedback.store.queries.logins import account_of, invitation_of, revoke_all, seen_session
 from accord.feedback.store.tables import User
 from accord.feedback.studio.context import Form, Me, OpenForm, Studio, StudioOf, TooManyError, cookie_name
+from accord.feedback.studio.demo import join_demo
 from accord.feedback.studio.passwords import check_new, hash_password, matches, needs_rehash
 from accord.feedback.studio.view import page, redirect
 
@@ -115,6 +116,8 @@ def join(request: Request, studio: StudioOf, token: str, form: OpenForm) -> Resp
 def _join(session: Session, token: str, name: str, email: str | None, password_hash: str, now: int) -> str:
     user = add_user(session, handle=name, email=email, password_hash=password_hash)
     accept_invite(session, token=token, user_id=user.id, now=now)
+    if user.is_admin:
+        join_demo(session, user_id=user.id)  # so that whoever starts a demonstration can also work in it
     return user.id
 
 
