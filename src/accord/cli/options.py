@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 from rich.text import Text
 
 from accord.cli.console import output_console
+from accord.pipelines.evaluation import EvalConfig
 from accord.pipelines.settings import (
     MissingSettings,
     Setting,
@@ -100,29 +101,42 @@ def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def add_config_arguments(parser: argparse.ArgumentParser, config: type[BaseModel]) -> None:
+def add_config_arguments(parser: argparse.ArgumentParser, config: type[BaseModel], words: str | None = None) -> None:
     """Add an optional YAML file and one flag per field of a configuration class.
 
-    Required fields come first, then the fields of the class itself, then those it shares with its relatives.
+    Required fields come first, then the fields of the class itself, then those it shares with its relatives. With
+    `words`, what stands without a flag is the value of that field, but for a name that ends in .yaml.
     """
-    parser.add_argument_group("a file of settings").add_argument(
-        "recipe", nargs="?", type=Path, metavar="FILE.yaml", help="one `name: value` a line; flags win over it"
-    )
+    if words is None:
+        parser.add_argument_group("a file of settings").add_argument(
+            "recipe", nargs="?", type=Path, metavar="FILE.yaml", help="one `name: value` a line; flags win over it"
+        )
+    else:
+        what = _metavar(words, shapes_of(config)[words]) if words != "runs" else "RUN"
+        parser.add_argument(
+            "words", nargs="*", metavar=what, help=f"as {flag_of(words)}; or FILE.yaml, a file of settings"
+        )
+        parser.set_defaults(words_field=words)
     shapes, fields = shapes_of(config), config.model_fields
-    inherited = {name for base in (JobConfig, TrainConfig) if issubclass(config, base) for name in base.model_fields}
+    relatives = (JobConfig, TrainConfig, EvalConfig)
+    inherited = {name for base in relatives if issubclass(config, base) for name in base.model_fields}
     required = [name for name in fields if fields[name].is_required()]
     optional = [name for name in fields if name not in required]
     own = [name for name in optional if name not in inherited]
     shared = [name for name in optional if name in inherited]
-    own_title = "settings of this job" if shared else "settings"
-    groups = {"needed, here or in the file": required, own_title: own, "settings of every job": shared}
+    own_title = (
+        "settings of its own" if issubclass(config, EvalConfig) else "settings of this job" if shared else "settings"
+    )
+    every = "evaluation" if issubclass(config, EvalConfig) else "job"
+    groups = {"needed, here or in the file": required, own_title: own, f"settings of every {every}": shared}
     for title, names in groups.items():
         group = parser.add_argument_group(title) if names else None
         for name in names:
             assert group is not None
             _add_flag(group, name, fields[name], shapes[name], _defaults(config, name))
-    needed = [_usage(name, shapes[name]) for name in required]
-    parser.usage = " ".join(["%(prog)s [FILE.yaml]", *needed, "[--setting VALUE ...]"])
+    needed = [_usage(name, shapes[name]) for name in required if name != words]
+    first = "%(prog)s [FILE.yaml]" if words is None else f"%(prog)s {what} ... [FILE.yaml]"
+    parser.usage = " ".join([first, *needed, "[--setting VALUE ...]"])
 
 
 def _usage(name: str, shape: Shape) -> str:
@@ -180,16 +194,36 @@ def config_from(config: type[Config], arguments: argparse.Namespace) -> Config:
         SettingsError: one line; see `accord.pipelines.settings.build`.
     """
     given: dict[str, Setting] = {}
-    if arguments.recipe is not None:
-        given |= settings_of(read_yaml(_yaml_path(arguments.recipe)), arguments.recipe)
+    recipe, words = _recipe_and_words(arguments)
+    if recipe is not None:
+        given |= settings_of(read_yaml(_yaml_path(recipe)), recipe)
+    if words:
+        given[arguments.words_field] = _words_setting(config, arguments.words_field, words)
     given |= _settings_of_flags(config, vars(arguments))
     try:
         return build(config, given)
     except MissingSettings as missing:
         plural = "s" if len(missing.names) > 1 else ""
         flags = ", ".join(map(flag_of, missing.names))
-        where = f" (or in {arguments.recipe})" if arguments.recipe else ""
+        where = f" (or in {recipe})" if recipe else ""
         raise SettingsError(f"missing required setting{plural} {flags}{where}") from None
+
+
+def _recipe_and_words(arguments: argparse.Namespace) -> tuple[Path | None, list[str]]:
+    """The file of settings, and the other words that stand without a flag."""
+    if not hasattr(arguments, "words_field"):
+        return arguments.recipe, []
+    files = [word for word in arguments.words if Path(word).suffix in (".yaml", ".yml")]
+    if len(files) > 1:
+        raise SettingsError(f"{files[0]} and {files[1]}: expected one file of settings")
+    return (Path(files[0]) if files else None), [word for word in arguments.words if word not in files]
+
+
+def _words_setting(config: type[BaseModel], name: str, words: list[str]) -> Setting:
+    """Words without a flag as the setting they stand for."""
+    if not shapes_of(config)[name].many and len(words) > 1:
+        raise SettingsError(f'unexpected "{words[1]}" behind "{words[0]}"; expected one {name}')
+    return Setting(words if shapes_of(config)[name].many else words[0], f'"{words[0]}"', name)
 
 
 def _settings_of_flags(config: type[BaseModel], arguments: Mapping[str, Any]) -> dict[str, Setting]:

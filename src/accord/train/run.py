@@ -14,45 +14,23 @@ Every file that matters is written aside, flushed to disk and renamed: a kill at
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import platform
-import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 import yaml
 
-from accord import __version__
 from accord.data.files import sha256
 from accord.train.configs import FREE_TO_CHANGE, JobConfig
+from accord.train.files import remove, take, versions, write_atomically, write_bytes, write_text
 from accord.train.metrics import is_known
 
 __all__ = ["Run", "environment", "settle_config", "take", "write_atomically", "write_text"]
-
-VERSIONED = ("torch", "transformers", "peft", "tokenizers", "safetensors", "numpy", "accord-align")
-
-
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Write a file or folder aside with `write(aside)`, flush it, and rename it into place."""
-    aside = path.with_name(f".{path.name}.part")
-    _remove(aside)
-    write(aside)
-    for part in [aside, *aside.rglob("*")] if aside.is_dir() else [aside]:
-        _flush(part)
-    before = path.with_name(f".{path.name}.before")
-    if path.is_dir():  # a folder cannot be renamed over a full one; the moment without it is two renames short
-        _remove(before)
-        os.replace(path, before)
-    os.replace(aside, path)
-    _remove(before)
-    _flush(path.parent)
 
 
 class Run:
@@ -74,7 +52,7 @@ class Run:
             settle_config(self.folder, self._resolved())
             if self.finished:
                 self._check_inputs()
-                _remove(self.folder / "checkpoints")  # a kill right behind done.json left them
+                remove(self.folder / "checkpoints")  # a kill right behind done.json left them
         except ValueError:
             self.close()
             raise
@@ -174,7 +152,7 @@ class Run:
         write_atomically(path, lambda aside: torch.save(whole, aside))
         for old in folder.iterdir():
             if old != path:
-                _remove(old)
+                remove(old)
 
     def restore(self) -> dict[str, Any] | None:
         """The newest checkpoint, or None; figures logged after it are taken back, they will be made again."""
@@ -193,7 +171,7 @@ class Run:
         if path.exists():
             # Bytes, split at newlines alone: a kill may cut a character in two, and samples hold any line separator.
             rows = [line + b"\n" for line in path.read_bytes().split(b"\n") if _step_of(line) <= step]
-            write_atomically(path, lambda aside: _write_bytes(aside, b"".join(rows)))
+            write_atomically(path, lambda aside: write_bytes(aside, b"".join(rows)))
 
     # -- end -----------------------------------------------------------------------------------------------------------
 
@@ -207,7 +185,7 @@ class Run:
         done = {"job": self.job, "config": self._resolved(), "seconds": self.seconds, **facts}
         text = json.dumps(done, indent=2)
         write_text(self.folder / "done.json", text)
-        _remove(self.folder / "checkpoints")
+        remove(self.folder / "checkpoints")
         self.close()
         return self.folder
 
@@ -220,20 +198,6 @@ class Run:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def take(folder: Path) -> IO[str]:
-    """Take a folder for this process; it is let go when the file that is returned is closed.
-
-    Raises: ValueError: another process has it.
-    """
-    handle = (folder / ".lock").open("w")
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        handle.close()
-        raise ValueError(f"{folder} is in use by another process; give this run another --out") from None
-    return handle
 
 
 def settle_config(folder: Path, wanted: Mapping[str, Any]) -> None:
@@ -269,27 +233,15 @@ def has_results(folder: Path) -> bool:
 def clear_start(folder: Path) -> None:
     """Remove what a run without results left: it belongs to settings or data that are no longer asked for."""
     for name in ("manifest.json", "metrics.jsonl", "samples.jsonl", "bad_rows.jsonl"):
-        _remove(folder / name)
+        remove(folder / name)
     for path in folder.glob("reference-*.pt"):
-        _remove(path)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
-    # Half a character, as only bad rows hold it, is written as its JSON escape.
-    write_atomically(path, lambda aside: _write_bytes(aside, text.encode(errors="backslashreplace")))
+        remove(path)
 
 
 def environment() -> dict[str, Any]:
     """Versions, machine and time, for a manifest."""
-    versions = {}
-    for name in VERSIONED:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = __version__ if name == "accord-align" else "not installed"
     machine = {"python": platform.python_version(), "machine": platform.machine(), "threads": torch.get_num_threads()}
-    return {"versions": versions, "environment": machine, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+    return {"versions": versions(), "environment": machine, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
 
 
 def _step_of(line: bytes) -> int:
@@ -297,22 +249,3 @@ def _step_of(line: bytes) -> int:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError):
         return sys.maxsize  # a line cut off by a kill
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -43,13 +43,22 @@ class RunFiles:
     evaluation: Sequence[Row] = ()
     frontier: Sequence[Row] = ()
     best_of_n: Row = field(default_factory=dict)  # of a job that only samples
+    evaluations: Sequence[Row] = ()  # eval/*.json: what `accord eval` wrote, by name
     stages: Sequence[RunFiles] = ()  # the runs inside a quickstart, in the order they were trained
     notes: Sequence[str] = ()  # sentences about what could not be read
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing in it can be shown: settings alone make no report."""
-        shown = (self.manifest, self.curves, self.samples, self.summary, self.evaluation, self.frontier)
+        shown = (
+            self.manifest,
+            self.curves,
+            self.samples,
+            self.summary,
+            self.evaluation,
+            self.frontier,
+            self.evaluations,
+        )
         return not any(shown) and all(stage.is_empty for stage in self.stages)
 
 
@@ -65,7 +74,8 @@ def read_run(folder: Path) -> RunFiles:
     if run.is_empty:
         raise ValueError(
             f"{folder} holds nothing to report; expected one of metrics.jsonl, samples.jsonl, manifest.json, "
-            "summary.json, evaluation.jsonl, frontier.json, or folders with a metrics.jsonl; give the folder of a run"
+            "summary.json, evaluation.jsonl, frontier.json, eval/*.json, or folders with a metrics.jsonl; give the "
+            "folder of a run"
         )
     return run
 
@@ -122,6 +132,7 @@ def _read(folder: Path, stages: Sequence[RunFiles]) -> RunFiles:
         evaluation=_rows(folder / "evaluation.jsonl", notes),
         frontier=_only_objects(_json(folder / "frontier.json", notes), folder / "frontier.json", notes),
         best_of_n=_object(folder / "best_of_n.json", notes),
+        evaluations=[found for path in sorted(folder.glob("eval/*.json")) if (found := _object(path, notes))],
         stages=stages,
         notes=[*notes, *(f"In {stage.name}: {note}" for stage in stages for note in stage.notes)],
     )

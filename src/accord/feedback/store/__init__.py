@@ -12,7 +12,7 @@ from accord.feedback.store.database import Store
 from accord.feedback.store.exports import ExportOptions
 from accord.feedback.store.files import export_campaign
 from accord.feedback.store.ids import now_ms
-from accord.feedback.store.imports import ImportReport, import_judgments, import_records
+from accord.feedback.store.imports import Gathered, ImportReport, import_judgments, import_records
 from accord.feedback.store.queries.campaigns import (
     NewItem,
     add_campaign,
@@ -31,7 +31,7 @@ from accord.feedback.store.queries.conversations import (
     rate_by_others,
     start_conversation,
 )
-from accord.feedback.store.queries.foreign import add_model_judgment
+from accord.feedback.store.queries.foreign import Statement, add_model_judgment
 from accord.feedback.store.queries.forget import Forgotten, enforce_retention, forget
 from accord.feedback.store.queries.leases import Shown, Task, next_task, sweep
 from accord.feedback.store.queries.people import (
@@ -66,12 +66,14 @@ __all__ = [
     "DraftConflictError",
     "ExportOptions",
     "Forgotten",
+    "Gathered",
     "ImportReport",
     "Labels",
     "MissingError",
     "NewItem",
     "Receipt",
     "Shown",
+    "Statement",
     "Stop",
     "Store",
     "Submission",

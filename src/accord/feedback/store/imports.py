@@ -8,7 +8,7 @@ carries the source's name. Judgments keep who judged, in which order, under whic
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Literal, TypeAlias, TypeVar
@@ -22,13 +22,35 @@ from accord.feedback.store.queries import campaigns, content
 from accord.feedback.store.queries.campaigns import NewItem, add_items, withdraw_item
 from accord.feedback.store.queries.common import must_have, write_event
 from accord.feedback.store.queries.content import add_prompt, add_response
-from accord.feedback.store.queries.foreign import add_foreign_judgment, add_rule_judgment
+from accord.feedback.store.queries.foreign import Statement, add_foreign_judgment, add_rule_judgment
 from accord.feedback.store.tables import Campaign
-from accord.records import Comparison, Conversation, Demonstration, Judgment, Message, Ranking, ResponseSet
+from accord.records import Comparison, Conversation, Demonstration, Judgment, Message, Ranking, Response, ResponseSet
 
-__all__ = ["ImportReport", "Importable", "Screen", "import_judgments", "import_records"]
+__all__ = ["Gathered", "ImportReport", "Importable", "Screen", "import_judgments", "import_records"]
 
-Importable: TypeAlias = Demonstration | ResponseSet | Comparison | Ranking
+
+@dataclass(frozen=True, kw_only=True)
+class Gathered:
+    """What is to be judged, as another project published it: K responses of known models, or none yet.
+
+    Attributes:
+        name: what judgments call it; unique in its source.
+        prompt: the messages.
+        responses: with their models; none: people are to write some.
+        ranks: response id -> place, given by the source without saying by whom; None: nobody ranked them.
+        group: kind of prompt.
+        language: of the prompt.
+    """
+
+    name: str
+    prompt: Conversation
+    responses: tuple[Response, ...] = ()
+    ranks: Mapping[str, int | None] | None = None
+    group: str | None = None
+    language: str | None = None
+
+
+Importable: TypeAlias = Demonstration | ResponseSet | Comparison | Ranking | Gathered
 Screen: TypeAlias = Literal["off", "replace", "drop", "hold"]
 Kind: TypeAlias = Literal["normal", "gold", "qualification"]
 
@@ -65,6 +87,8 @@ class _Row:
     names: tuple[str, ...] | None = None
     name: str | None = None
     ranks: tuple[int | None, ...] | None = None
+    group: str | None = None
+    language: str | None = None
 
 
 def import_records(
@@ -150,17 +174,24 @@ def _import_batch(
 
 def _shape(record: Importable, task_type: str) -> _Row:
     if isinstance(record, ResponseSet):
+        record = Gathered(name=record.id, prompt=record.prompt, responses=record.responses)
+    if isinstance(record, Gathered):
+        # Who is to write a response does not see those that are there.
+        responses = () if task_type == "demonstrate" else record.responses
+        places = record.ranks if responses else None
         return _Row(
             prompt=record.prompt,
-            texts=tuple(response.text for response in record.responses),
-            models=tuple(response.model for response in record.responses),
-            sampling=tuple(response.sampling for response in record.responses),
-            names=tuple(response.id for response in record.responses),
-            name=record.id,
+            texts=tuple(response.text for response in responses),
+            models=tuple(response.model for response in responses),
+            sampling=tuple(response.sampling for response in responses),
+            names=tuple(response.id for response in responses),
+            name=record.name,
+            ranks=None if places is None else tuple(places[response.id] for response in responses),
+            group=record.group,
+            language=record.language,
         )
     if isinstance(record, Demonstration):
         *prompt, last = record.conversation
-        # Who is to write a response does not see the one that is there.
         texts = () if task_type == "demonstrate" else (last.content,)
         return _plain(tuple(prompt), texts)
     if isinstance(record, Comparison):
@@ -188,7 +219,16 @@ def _screened(row: _Row, screen: Screen, detectors: tuple[Detector, ...]) -> tup
 
 
 def _new_item(session: Session, campaign: Campaign, row: _Row, source: str, kind: Kind, pii: str) -> NewItem:
-    prompt = add_prompt(session, project_id=campaign.project_id, messages=row.prompt, source=source, pii=pii)
+    prompt = add_prompt(
+        session,
+        project_id=campaign.project_id,
+        messages=row.prompt,
+        source=source,
+        source_ref=row.name,
+        language=row.language,
+        group=row.group,
+        pii=pii,
+    )
     ids = []
     for text, model, sampling in zip(row.texts, row.models, row.sampling, strict=True):
         name, _, revision = (model or "").partition("@")
@@ -207,7 +247,7 @@ def _new_item(session: Session, campaign: Campaign, row: _Row, source: str, kind
 
 
 def import_judgments(
-    store: Store, judgments: Iterable[Judgment], *, campaign_id: str, source: str, consent: str
+    store: Store, judgments: Iterable[Judgment | Statement], *, campaign_id: str, source: str, consent: str
 ) -> int:
     """Import judgments of response sets that are items of the campaign; doing it again adds nothing.
 
@@ -215,7 +255,8 @@ def import_judgments(
 
     Args:
         store: where to.
-        judgments: their `response_set` is the id the set was imported under.
+        judgments: their `response_set` is the id the set was imported under. A `Judgment` has ranks, a `Statement` the
+            payload of any kind of task.
         campaign_id: of the items.
         source: where they come from.
         consent: on what ground people's judgments are kept, e.g. "published under CC-BY-4.0 with consent of the
@@ -233,7 +274,7 @@ def import_judgments(
 
 
 def _judgment_batch(
-    session: Session, rows: Sequence[Judgment], campaign_id: str, source: str, consent: str, offset: int
+    session: Session, rows: Sequence[Judgment | Statement], campaign_id: str, source: str, consent: str, offset: int
 ) -> int:
     added = 0
     for number, row in enumerate(rows, offset + 1):

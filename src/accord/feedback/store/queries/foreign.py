@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -27,11 +28,57 @@ from accord.feedback.store.tables import (
     User,
 )
 from accord.records import Judgment as JudgmentRecord
-from accord.records import Model
+from accord.records import Model, Person
 
 IMPORTED = "imported: "  # the note of a guideline that came with judgments, before its name there
 
-__all__ = ["IMPORTED", "add_foreign_judgment", "add_model_judgment", "add_rule_judgment"]
+__all__ = ["IMPORTED", "Statement", "add_foreign_judgment", "add_model_judgment", "add_rule_judgment"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statement:
+    """What somebody elsewhere said of an item, for any kind of task; a `Judgment` of the records is one with ranks.
+
+    Attributes:
+        annotator: a person or a model.
+        response_set: the name the item was imported under.
+        payload: as the task takes it, by the names the responses had where they come from.
+        display_order: those names as shown; empty: the item's own order, the one shown is not known.
+        submitted_at: with time zone; 1970 where it is not known.
+        shown_at: None: not known.
+        guideline: version that was followed.
+    """
+
+    annotator: Person | Model
+    response_set: str
+    payload: Mapping[str, Any]
+    display_order: tuple[str, ...]
+    submitted_at: datetime
+    shown_at: datetime | None
+    guideline: str
+
+    @property
+    def content(self) -> str:
+        """Hash that tells two statements apart."""
+        plain = asdict(self) | {"annotator": self.annotator.model_dump(mode="json"), "payload": dict(self.payload)}
+        plain |= {
+            "submitted_at": _ms(self.submitted_at),
+            "shown_at": None if self.shown_at is None else _ms(self.shown_at),
+        }
+        return content_hash(plain)
+
+
+def _stated(record: JudgmentRecord) -> Statement:
+    skipped = {"skip": "other", "text": record.skipped}
+    return Statement(
+        annotator=record.annotator,
+        response_set=record.response_set,
+        payload={"ranks": dict(record.ranks)} if record.skipped is None else skipped,
+        display_order=record.display_order,
+        submitted_at=record.submitted_at,
+        shown_at=record.shown_at,
+        guideline=record.guideline,
+    )
 
 
 def add_model_judgment(
@@ -127,44 +174,67 @@ def _as_payload(task_type: str, ranks: Mapping[str, int | None]) -> dict[str, An
 
 
 def add_foreign_judgment(
-    session: Session, record: JudgmentRecord, *, campaign_id: str, source: str, consent: str
+    session: Session, record: JudgmentRecord | Statement, *, campaign_id: str, source: str, consent: str
 ) -> bool:
     """Add a judgment from a file; False: it is there already.
 
     Raises:
-        ValueError: the campaign has no item of that name, or the item no such response.
+        ValueError: the campaign has no item of that name, the item no such response, or the payload is of another task.
     """
     item = session.scalar(select(Item).where(Item.campaign_id == campaign_id, Item.source_ref == record.response_set))
     if item is None:
         raise ValueError(f"`response_set` is {record.response_set!r}; expected the id of a set imported before")
-    key = f"{source}:{content_hash(record.model_dump(mode='json'))}"
+    content = record.content if isinstance(record, Statement) else content_hash(record.model_dump(mode="json"))
+    key = f"{source}:{content}"
     if session.scalar(select(Judgment.id).where(Judgment.client_key == key)) is not None:
         return False
+    said = record if isinstance(record, Statement) else _stated(record)
     campaign = must_have(session, Campaign, campaign_id)
     ids = {name: response for response, name in _names(session, item.id).items()}
-    if set(record.display_order) != ids.keys():
-        raise ValueError(f"`display_order` is {list(record.display_order)}; expected the responses {sorted(ids)}")
-    order = [ids[name] for name in record.display_order]
-    ranks = {ids[name]: rank for name, rank in record.ranks.items()}
-    skipped = record.skipped is not None
-    payload = {"skip": "other", "text": record.skipped} if skipped else _as_payload(campaign.task_type, ranks)
-    if isinstance(record.annotator, Model):
-        model = add_model(session, name=record.annotator.name, revision=record.annotator.revision)
+    if set(said.display_order or ids) != ids.keys():
+        raise ValueError(f"`display_order` is {list(said.display_order)}; expected the responses {sorted(ids)}")
+    order = [ids[name] for name in said.display_order or ids]
+    payload = _translated(campaign.task_type, said.payload, ids)
+    if isinstance(said.annotator, Model):
+        model = add_model(session, name=said.annotator.name, revision=said.annotator.revision)
         add_model_judgment(
             session,
             item_id=item.id,
-            judge_id=add_judge(session, model_id=model.id, prompt=record.annotator.prompt).id,
+            judge_id=add_judge(session, model_id=model.id, prompt=said.annotator.prompt).id,
             payload=payload,
             display_order=order,
             client_key=key,
-            started_at=_ms(record.shown_at or record.submitted_at),
-            submitted_at=_ms(record.submitted_at),
+            started_at=_ms(said.shown_at or said.submitted_at),
+            submitted_at=_ms(said.submitted_at),
         )
     else:
-        person = _person(session, record.annotator.id, source)
-        agreed = _consent(session, person.id, campaign.project_id, consent, _ms(record.submitted_at))
-        _add_person_judgment(session, campaign, item, record, person, agreed, payload, order, key)
+        person = _person(session, said.annotator.id, source)
+        agreed = _consent(session, person.id, campaign.project_id, consent, _ms(said.submitted_at))
+        _add_person_judgment(session, campaign, item, said, person, agreed, payload, order, key)
     return True
+
+
+def _translated(task_type: str, payload: Mapping[str, Any], ids: Mapping[str, str]) -> dict[str, Any]:
+    """A payload by response ids instead of the names the responses have where it comes from."""
+    found = dict(payload)
+    for name in ("ranks", "responses"):
+        if isinstance(found.get(name), Mapping):
+            found[name] = {_known(one, ids): value for one, value in found[name].items()}
+    if found.get("choice") is not None:
+        found["choice"] = _known(found["choice"], ids)
+    if found.get("spans"):
+        found["spans"] = [{**span, "response": _known(span["response"], ids)} for span in found["spans"]]
+    is_pair = task_type in ("pairwise", "winrate")
+    return _as_payload(task_type, found["ranks"]) if is_pair and "ranks" in found else found
+
+
+def _known(name: str, ids: Mapping[str, str]) -> str:
+    """The id of a response; payloads that were exported from a store have ids already."""
+    if name in ids:
+        return ids[name]
+    if name in ids.values():
+        return name
+    raise ValueError(f"the payload names the response {name!r}; expected one of {sorted(ids)}")
 
 
 def _ms(time: datetime) -> int:
@@ -175,7 +245,7 @@ def _add_person_judgment(
     session: Session,
     campaign: Campaign,
     item: Item,
-    record: JudgmentRecord,
+    record: Statement,
     person: User,
     consent_id: str,
     payload: Mapping[str, Any],

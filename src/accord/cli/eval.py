@@ -1,0 +1,52 @@
+"""Measure models, reward models and judges. Results, with intervals, go into the run folder and its report.
+
+An evaluation that was stopped is continued by the same command. Exit code 0 also where results are bad, 3 where more
+than half of the items could not be scored.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from dataclasses import dataclass
+from types import ModuleType
+
+__all__ = ["EVALUATIONS", "Evaluation", "add_arguments", "run"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A row of the table.
+
+    Attributes:
+        name: what the user types after `accord eval`.
+        module: of `accord.cli`, with `add_arguments(parser)` and `run(arguments) -> exit code`; no torch at its top.
+        help: one line.
+    """
+
+    name: str
+    module: str
+    help: str
+
+    def load(self) -> ModuleType:
+        """Its module."""
+        return importlib.import_module(f"accord.cli.{self.module}")
+
+
+EVALUATIONS: tuple[Evaluation, ...] = ()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add one subcommand per evaluation."""
+    actions = parser.add_subparsers(dest="evaluation", metavar="EVALUATION", required=True, title="evaluations")
+    for evaluation in EVALUATIONS:
+        module = evaluation.load()
+        own = actions.add_parser(evaluation.name, help=evaluation.help, description=module.__doc__)
+        module.add_arguments(own)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the chosen evaluation."""
+    chosen = next(evaluation for evaluation in EVALUATIONS if evaluation.name == arguments.evaluation)
+    code: int = chosen.load().run(arguments)
+    return code

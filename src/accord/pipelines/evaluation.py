@@ -1,0 +1,288 @@
+"""What every evaluation shares: settings, rows that survive a kill, and results as records in the run folder.
+
+    RUN/eval/NAME.jsonl   one row per item, on disk as soon as it is measured; the same command goes on from there
+    RUN/eval/NAME.json    the results, each with its interval, numbers of items, seed, versions, models, data, command
+
+An evaluation is a function `run(config, display) -> Outcome`; `write` puts the outcome into the run folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from accord.evaluate.result import Result
+from accord.train.files import take, versions, write_text
+from accord.train.progress import Display
+
+__all__ = [
+    "EvalConfig",
+    "Items",
+    "Job",
+    "Named",
+    "Outcome",
+    "data_facts",
+    "key_of",
+    "measured",
+    "model_facts",
+    "perform",
+    "write",
+]
+
+Config = TypeVar("Config", bound="EvalConfig")
+UNSCORED_WARNED = 0.05  # share of unscored items from which on the first sentence is about them
+
+
+class EvalConfig(BaseModel):
+    """What every evaluation takes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    out: Path | None = Field(
+        None, description="run folder that gets the results, in its eval/; none: that of the model evaluated"
+    )
+    name: str | None = Field(
+        None, min_length=1, pattern=r"^[\w.-]+$", description="results are eval/NAME.json; none: name of the command"
+    )
+    replicates: int = Field(2000, ge=0, description="draws of the bootstrap behind an interval; 0: no intervals")
+    level: float = Field(0.95, gt=0, lt=1, description="coverage of the intervals")
+    seed: int = Field(0, ge=0, description="every random choice is a function of it")
+    skip_bad_rows: bool = Field(False, description="leave bad rows out, counted, instead of stopping at the first")
+
+
+class Named(NamedTuple):
+    """A result and what it is: `Named("accuracy", "share, ties half", Result(...))`."""
+
+    name: str
+    unit: str
+    result: Result
+
+
+@dataclass
+class Outcome:
+    """What an evaluation found.
+
+    Attributes:
+        results: the first is the headline: exit code and warning look at its unscored items.
+        models: facts of the models, see `model_facts`.
+        data: facts of the data files, see `data_facts`.
+        figures: what charts are drawn from (bins, curves, points), JSON by name.
+        notes: sentences a reader must see: what is suspect, what could not be measured.
+    """
+
+    results: list[Named] = field(default_factory=list)
+    models: list[dict[str, Any]] = field(default_factory=list)
+    data: list[dict[str, Any]] = field(default_factory=list)
+    figures: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, name: str, unit: str, result: Result) -> Result:
+        """Append a result."""
+        self.results.append(Named(name, unit, result))
+        return result
+
+    @property
+    def unscored(self) -> float:
+        """Share of the headline's items that could not be scored; 0 without a result."""
+        if not self.results:
+            return 0.0
+        result = self.results[0].result
+        return result.n_unscored / max(1, result.n + result.n_unscored)
+
+    @property
+    def exit_code(self) -> int:
+        """3 when more than half could not be scored; bad results are a result, 0."""
+        return 3 if self.unscored > 0.5 else 0
+
+
+# -- rows --------------------------------------------------------------------------------------------------------------
+
+
+def key_of(*parts: Any) -> str:
+    """Content hash of what decides a row: model, data row, prompt text, settings."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:32]
+
+
+class Items:
+    """The rows of an evaluation on disk.
+
+    Args:
+        path: eval/NAME.jsonl.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.known = {row["key"]: row for row in _rows(path) if "error" not in row}
+
+    def borrow(self, path: Path) -> None:
+        """Use the rows of another evaluation as well, where their keys are asked for."""
+        self.known = {row["key"]: row for row in _rows(path) if "error" not in row} | self.known
+
+    def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Put rows onto the disk. A row with an `error` is unscored, and tried again by the next command."""
+        with self.path.open("ab") as file:
+            file.write(b"".join(_line(row) for row in rows))
+            file.flush()
+            os.fsync(file.fileno())
+        self.known |= {row["key"]: dict(row) for row in rows}
+
+    def settle(self, keys: Sequence[str]) -> None:
+        """Rewrite the file: the rows of these keys in this order, each once, whatever was interrupted before."""
+        kept = b"".join(_line(self.known[key]) for key in dict.fromkeys(keys))
+        write_text(self.path, kept.decode())
+
+
+def measured(
+    items: Items,
+    keys: Sequence[str],
+    work: Callable[[Sequence[int]], Sequence[Mapping[str, Any]]],
+    display: Display,
+    title: str,
+    batch: int = 16,
+) -> list[dict[str, Any]]:
+    """The row of each key; those that are not there yet are made a batch at a time and put on disk.
+
+    Args:
+        items: the rows that are there.
+        keys: of the items, in order; equal keys are measured once.
+        work: positions of `keys` -> a row for each, without its key. A row with an `error` is unscored.
+        display: shows how far it is.
+        title: of the bar.
+        batch: items between two writes.
+    """
+    todo = [
+        at for at in {key: at for at, key in reversed(list(enumerate(keys)))}.values() if keys[at] not in items.known
+    ]
+    todo.sort()
+    done = len(keys) - len(todo)
+    display.begin(title, len(keys), done)
+    for first in range(0, len(todo), batch):
+        chosen = todo[first : first + batch]
+        rows = work(chosen)
+        items.add([{"key": keys[at], **row} for at, row in zip(chosen, rows, strict=True)])
+        display.update(done + first + len(chosen), {})
+    return [items.known[key] for key in keys]
+
+
+def _line(row: Mapping[str, Any]) -> bytes:
+    text = json.dumps(_plain(row), ensure_ascii=False) + "\n"
+    return text.encode(errors="backslashreplace")
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Whole rows of a file that a kill may have cut."""
+    if not path.exists():
+        return
+    for line in path.read_bytes().split(b"\n"):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and "key" in row:
+            yield row
+
+
+Job: TypeAlias = Callable[[Config, Items, Display], Outcome]
+
+
+# -- results -----------------------------------------------------------------------------------------------------------
+
+
+def perform(kind: str, config: Config, out: Path, job: Job[Config], display: Display) -> Outcome:
+    """Run an evaluation, or continue it, and write eval/NAME.json.
+
+    Args:
+        kind: name of the command; of the results too unless the settings name them.
+        config: its settings.
+        out: run folder that gets the results.
+        job: `(config, items, display) -> Outcome`; `items` are the rows that are there, in eval/NAME.jsonl.
+        display: shows how far it is.
+
+    Raises: ValueError: what the job cannot do, or the folder is in use.
+    """
+    try:
+        with eval_folder(out) as folder:
+            outcome = job(config, Items(folder / f"{config.name or kind}.jsonl"), display)
+            write(folder, kind, config, outcome)
+            return outcome
+    finally:
+        display.end()
+
+
+@contextmanager
+def eval_folder(out: Path) -> Iterator[Path]:
+    """RUN/eval, for this process alone.
+
+    Raises: ValueError: another process is evaluating into it.
+    """
+    folder = out / "eval"
+    folder.mkdir(parents=True, exist_ok=True)
+    with take(folder):
+        yield folder
+
+
+def model_facts(role: str, name: str, fingerprint: str | None) -> dict[str, Any]:
+    """A model in a result: its part in the evaluation, id, revision and hash."""
+    revision = None if fingerprint is None else fingerprint[:12]
+    return {"role": role, "id": name, "revision": revision, "hash": fingerprint}
+
+
+def data_facts(path: Path | str, rows: int, sha256: str) -> dict[str, Any]:
+    """A data file in a result."""
+    return {"path": str(path), "rows": rows, "hash": sha256}
+
+
+def write(folder: Path, kind: str, config: EvalConfig, outcome: Outcome) -> Path:
+    """Write eval/NAME.json; returns its path. Every result in it can be understood alone."""
+    about = {
+        "command": " ".join(sys.argv),
+        "models": outcome.models,
+        "data": outcome.data,
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "versions": {"python": platform.python_version(), **versions()},
+    }
+    notes = list(outcome.notes)
+    if outcome.unscored > UNSCORED_WARNED:
+        result = outcome.results[0].result
+        total = result.n + result.n_unscored
+        notes.insert(0, f"{result.n_unscored} of {total} items ({outcome.unscored:.0%}) could not be scored.")
+    content = {
+        "evaluation": kind,
+        "name": config.name or kind,
+        "seed": config.seed,
+        "notes": notes,
+        "settings": config.model_dump(mode="json"),
+        **about,
+        "results": [{"name": n, "unit": unit, **asdict(result), **about} for n, unit, result in outcome.results],
+        "figures": outcome.figures,
+    }
+    path = folder / f"{config.name or kind}.json"
+    write_text(path, json.dumps(_plain(content), indent=1, ensure_ascii=False))
+    outcome.notes = notes
+    return path
+
+
+def _plain(value: Any) -> Any:
+    """JSON as it can be written: NaN and infinities as null, numpy's numbers as Python's."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
