@@ -1,6 +1,6 @@
 """Files -> a campaign of the feedback store: projects and campaigns are made on the way, every row is accounted for.
 
-    outcome = import_files(store, FeedbackImport(files=("trees.jsonl",), campaign="first"), seen=print)
+outcome = import_files(store, FeedbackImport(files=("trees.jsonl",), campaign="first"), seen=print)
 """
 
 from __future__ import annotations

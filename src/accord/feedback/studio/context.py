@@ -19,6 +19,7 @@ from accord.feedback.store import Store, now_ms
 from accord.feedback.store.queries.logins import seen_session
 from accord.feedback.studio.config import StudioConfig
 from accord.feedback.studio.limits import Limits
+from accord.feedback.studio.reports import Reports
 from accord.feedback.studio.security import is_from_here
 from accord.protocols import Generate
 
@@ -33,6 +34,7 @@ __all__ = [
     "TooManyError",
     "Visitor",
     "cookie_name",
+    "in_thread",
     "studio_of",
 ]
 
@@ -47,6 +49,7 @@ class Studio:
         models: name -> a model people can talk to.
         limits: counts of logins and requests.
         clock: UTC milliseconds.
+        reports: of campaigns, kept until something changes.
     """
 
     store: Store
@@ -54,6 +57,7 @@ class Studio:
     limits: Limits
     models: Mapping[str, Generate] = field(default_factory=dict)
     clock: Callable[[], int] = now_ms
+    reports: Reports = field(default_factory=Reports)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,7 +51,8 @@ def serve(
     scheme = "https" if config.tls_certificate else "http"
     host = f"[{config.host}]" if ":" in config.host else config.host
     ready(f"{scheme}://{host}:{listening.getsockname()[1]}")
-    logging.basicConfig(level=config.log_level.upper(), format="%(asctime)s %(name)s %(message)s")
+    logging.basicConfig(format="%(asctime)s %(name)s %(message)s")
+    logging.getLogger("accord.studio").setLevel(config.log_level.upper())
     server = uvicorn.Server(
         uvicorn.Config(
             app,

@@ -6,8 +6,34 @@ A page of a project for its admins has the address `/admin/WORD/{project_id}`, a
 
 from types import ModuleType
 
-from accord.feedback.studio.pages import account, admin, home, login, preferences, task
+from accord.feedback.studio.pages import (
+    account,
+    admin,
+    campaigns,
+    dashboard,
+    exports,
+    home,
+    login,
+    people,
+    preferences,
+    review,
+    task,
+    texts,
+)
 
 __all__ = ["PAGES"]
 
-PAGES: tuple[ModuleType, ...] = (login, home, account, preferences, task, admin)
+PAGES: tuple[ModuleType, ...] = (
+    login,
+    home,
+    account,
+    preferences,
+    task,
+    review,
+    admin,
+    campaigns,
+    dashboard,
+    exports,
+    people,
+    texts,
+)

@@ -39,7 +39,7 @@ from accord.feedback.studio.rendering import render
 from accord.feedback.studio.view import page, redirect
 from accord.feedback.studio.wording import STOPS
 
-__all__ = ["router"]
+__all__ = ["LABELS", "filled", "router"]
 
 router = APIRouter()
 
@@ -133,7 +133,7 @@ def _around(session: Session, task: Task, user_id: str, now: int) -> _Around:
     )
 
 
-def _fields(form: FormData) -> dict[str, str]:
+def filled(form: FormData) -> dict[str, str]:
     """The fields a person filled in, without those of the page; files are none of them."""
     return {name: value for name, value in form.items() if isinstance(value, str) and name not in RESERVED and value}
 
@@ -152,7 +152,7 @@ def keep_draft(studio: StudioOf, me: Me, assignment_id: str, form: Form) -> Resp
             save_draft,
             assignment_id=assignment_id,
             annotator_id=me.user_id,
-            payload={"fields": _fields(form)},
+            payload={"fields": filled(form)},
             version=version,
             now=studio.clock(),
         )
@@ -181,7 +181,7 @@ def submit_task(request: Request, studio: StudioOf, me: Me, assignment_id: str, 
     """Take the answer. What does not fit comes back with all that was filled in."""
     _, item, campaign = studio.store.read(my_assignment, me.user_id, assignment_id)
     task = studio.store.read(task_again, assignment_id=assignment_id, annotator_id=me.user_id)
-    fields = _fields(form)
+    fields = filled(form)
     try:
         order = [shown.id for shown in task.responses]
         payload = payload_of(campaign.task_type, fields, order, item.source_ref)
