@@ -14,11 +14,12 @@ from accord.feedback.store import MissingError, exclude, resume_annotator, rever
 from accord.feedback.store.queries.administration import exclusions_of, paused_in, qualifications_of
 from accord.feedback.store.queries.common import must_have
 from accord.feedback.store.queries.overview import guidelines_of, progress
+from accord.feedback.store.queries.talks import successes
 from accord.feedback.store.queries.verdicts import verdicts
 from accord.feedback.store.tables import Campaign, Exclusion, Guideline, Item, Project
 from accord.feedback.studio.access import may_administer_campaign, may_review
 from accord.feedback.studio.context import Form, Me, Studio, StudioOf
-from accord.feedback.studio.figures import Pace, duels, judge_flips, pace, skips, throughput
+from accord.feedback.studio.figures import Pace, attempts, duels, judge_flips, pace, skips, throughput
 from accord.feedback.studio.pages.campaigns import STATES
 from accord.feedback.studio.reports import as_csv
 from accord.feedback.studio.view import page, part, redirect
@@ -94,6 +95,7 @@ def show_live(request: Request, studio: StudioOf, me: Me, campaign_id: str) -> R
 
 def _figures(studio: Studio, campaign_id: str) -> dict[str, object]:
     material, report = studio.reports.of(studio.store, campaign_id)
+    found = studio.store.read(successes, campaign_id=campaign_id)
     return {
         "headline": headline(report) if report.counts["judgments"] else [],
         "sections": [one for one in sections(report) if one.identity != "disputed" and one.table is not None],
@@ -102,6 +104,7 @@ def _figures(studio: Studio, campaign_id: str) -> dict[str, object]:
         "disputed": report.disputed[:10],
         "duels": duels(material),
         "flips": judge_flips(material),
+        "attempts": {by: attempts(found, by) for by in ("model", "area")} if found else {},
     }
 
 
