@@ -7,7 +7,7 @@ def submit(campaign_id: str, studio: StudioOf, me: Me, form: Form) -> Response: 
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -133,19 +133,19 @@ def visitor(request: Request, studio: StudioOf) -> Visitor:
 Me = Annotated[Visitor, Depends(visitor)]
 
 
-async def open_form(request: Request) -> FormData:
+async def open_form(request: Request) -> AsyncIterator[FormData]:
     """The form of someone who need not be logged in: it has to come from a page of ours."""
     if not is_from_here(request):
         raise ForgedError
-    return await request.form(max_files=4, max_fields=5000)
+    async with request.form(max_files=4, max_fields=5000) as form:  # which closes files that came with it
+        yield form
 
 
 OpenForm = Annotated[FormData, Depends(open_form)]
 
 
-async def checked_form(request: Request, me: Me) -> FormData:
+def checked_form(request: Request, me: Me, form: OpenForm) -> FormData:
     """The form of a page of this very session: it has its token, as a field or a header."""
-    form = await open_form(request)
     token = request.headers.get("x-csrf-token") or str(form.get("csrf", ""))
     if not hmac.compare_digest(token.encode(), me.csrf.encode()):
         raise ForgedError

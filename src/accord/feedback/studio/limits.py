@@ -58,7 +58,7 @@ class Limits:
         if over < 0:
             return 0
         wait: int = min(1000 * 2 ** min(over, 20), LONGEST_WAIT_MS)
-        return max(0, failures.times[-1] + wait - now)
+        return min(wait, max(0, failures.times[-1] + wait - now))
 
     def login_failed(self, account: str, address: str, now: int) -> None:
         """Count a failure."""
@@ -81,7 +81,8 @@ class Limits:
         """Count a request; milliseconds until it would be allowed, 0: it is (a bucket that refills evenly)."""
         with self._lock:
             left, at = self._requests.get(session, (float(self._per_minute), now))
-            left = min(float(self._per_minute), left + (now - at) * self._per_minute / MINUTE_MS)
+            past = max(0, now - at)  # a clock that is turned back must not cost anything
+            left = min(float(self._per_minute), left + past * self._per_minute / MINUTE_MS)
             if left < 1:
                 self._requests[session] = (left, now)
                 return int((1 - left) * MINUTE_MS / self._per_minute) + 1

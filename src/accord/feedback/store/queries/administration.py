@@ -83,14 +83,15 @@ def events_of(session: Session, project_id: str | None, *, limit: int = 200) -> 
         texts = select(Guideline.id).where(Guideline.project_id == project_id)
         here = [Event.subject.in_(one) for one in (campaigns, people, texts)]
         query = query.where(or_(Event.subject == project_id, *here))
-    return list(session.execute(query.order_by(Event.created_at.desc(), Event.id.desc()).limit(limit)).tuples())
+    query = query.order_by(Event.created_at.desc(), Event.id.desc()).limit(limit)
+    return [(event, who) for event, who in session.execute(query)]
 
 
 def exclusions_of(session: Session, campaign_id: str) -> list[tuple[Exclusion, str]]:
     """Exclusions that bear on a campaign, reversed ones too, with the pseudonym, newest first."""
     query = select(Exclusion, User.pseudonym).join(User, User.id == Exclusion.annotator_id)
     query = query.where((Exclusion.campaign_id == campaign_id) | Exclusion.campaign_id.is_(None))
-    return list(session.execute(query.order_by(Exclusion.created_at.desc())).tuples())
+    return [(row, who) for row, who in session.execute(query.order_by(Exclusion.created_at.desc()))]
 
 
 def paused_in(session: Session, campaign_id: str) -> list[User]:
@@ -175,14 +176,11 @@ def ungraded(session: Session, campaign_id: str) -> list[tuple[Judgment, Prompt,
         .where(Item.campaign_id == campaign_id, Item.kind == "qualification", ~reviewed.exists())
         .order_by(Judgment.submitted_at)
     )
-    return list(session.execute(query).tuples())
+    return [(judgment, prompt, words) for judgment, prompt, words in session.execute(query)]
 
 
 def qualifications_of(session: Session, campaign_id: str) -> list[tuple[Qualification, str]]:
     """Attempts at the qualification of a campaign, with the pseudonym, newest first."""
     query = select(Qualification, User.pseudonym).join(User, User.id == Qualification.annotator_id)
-    return list(
-        session.execute(
-            query.where(Qualification.campaign_id == campaign_id).order_by(Qualification.created_at.desc())
-        ).tuples()
-    )
+    query = query.where(Qualification.campaign_id == campaign_id).order_by(Qualification.created_at.desc())
+    return [(one, who) for one, who in session.execute(query)]

@@ -70,9 +70,8 @@ def show_queue(request: Request, studio: StudioOf, me: Me, campaign_id: str) -> 
 
 def _held(session: Session, campaign_id: str) -> list[tuple[Item, Prompt]]:
     query = select(Item, Prompt).join(Prompt, Prompt.id == Item.prompt_id)
-    return list(
-        session.execute(query.where(Item.campaign_id == campaign_id, Item.state == "withdrawn").limit(50)).tuples()
-    )
+    query = query.where(Item.campaign_id == campaign_id, Item.state == "withdrawn").limit(50)
+    return [(item, prompt) for item, prompt in session.execute(query)]
 
 
 @router.get("/{campaign_id}/{item_id}")
