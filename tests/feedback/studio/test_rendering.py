@@ -66,7 +66,7 @@ def test_characters_that_hide_text_are_spelled_out():
 
 
 def test_joiners_stay_where_scripts_and_emoji_need_them():
-    assert visible("می\u200cخواهم") == "می\u200cخواهم"
+    assert visible("می\u200cخواهم") == "می\u200cخواهم"  # noqa: RUF001
     assert visible("👩\u200d🚀") == "👩\u200d🚀"
     assert visible("pass\u200dword") == "pass⟦U+200D⟧word"
 

@@ -55,7 +55,11 @@ def create_app(
         openapi_url=None,
     )
     app.state.studio = Studio(
-        store=store, config=config, models=models or {}, limits=Limits(config.requests_per_minute), clock=clock
+        store=store,
+        config=config,
+        models={} if models is None else models,
+        limits=Limits(config.requests_per_minute),
+        clock=clock,
     )
     app.add_middleware(BodyLimit)
     app.add_middleware(Hardening, secure=config.secure)
