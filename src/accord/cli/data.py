@@ -1,10 +1,10 @@
-"""Look at data the way the trainer sees it."""
+"""Look at data: rows as the trainer sees them, chat logs as a map of what people ask."""
 
 from __future__ import annotations
 
 import argparse
 
-from accord.cli import inspect_data
+from accord.cli import explore_data, inspect_data
 
 __all__ = ["add_arguments", "run"]
 
@@ -16,8 +16,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "inspect", help="rows as coloured tokens, and totals", description=inspect_data.__doc__
     )
     inspect_data.add_arguments(inspect)
+    explore = actions.add_parser("explore", help="chat logs as a map of clusters", description=explore_data.__doc__)
+    explore_data.add_arguments(explore)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the chosen action."""
-    return inspect_data.run(arguments)
+    module = {"inspect": inspect_data, "explore": explore_data}[arguments.action]
+    return module.run(arguments)

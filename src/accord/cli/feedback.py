@@ -27,6 +27,14 @@ class Action:
 ACTIONS: tuple[Action, ...] = (
     # One line each, so that additions merge.
     Action("studio", "studio", "serve the pages on which people judge"),
+    Action("status", "feedback_status", "the campaigns of a store; makes or upgrades it"),
+    Action("import", "feedback_import", "judged data, or data to judge, into a campaign"),
+    Action("sample", "feedback_sample", "fill a campaign with responses of models"),
+    Action("prioritise", "feedback_prioritise", "serve first what teaches most"),
+    Action("agreement", "feedback_agreement", "how far annotators agree, and whom to look at"),
+    Action("export", "feedback_export", "what people said, as data for the trainers"),
+    Action("forget", "feedback_forget", "erase a person"),
+    Action("retention", "feedback_retention", "erase what is kept too long; run it nightly"),
 )
 
 

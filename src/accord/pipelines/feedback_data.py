@@ -6,17 +6,17 @@ outcome = import_files(store, FeedbackImport(files=("trees.jsonl",), campaign="f
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, Field
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from accord.data.collections import Asked, Collected, Opinion, read_collection
 from accord.data.readers import BadRow
+from accord.feedback.explore import Point
 from accord.feedback.store import (
     Gathered,
     Statement,
@@ -32,11 +32,10 @@ from accord.feedback.store.find import find_project
 from accord.feedback.store.imports import Importable
 from accord.feedback.store.personal_data import Detector
 from accord.feedback.store.tables import Campaign, Guideline
-from accord.records import Comparison, Demonstration, Judgment, Ranking, ResponseSet
+from accord.pipelines.feedback_settings import CampaignTarget, FeedbackImport
+from accord.records import Comparison, Demonstration, Judgment, Ranking, Response, ResponseSet
 
-__all__ = ["CampaignTarget", "FeedbackImport", "ImportOutcome", "import_files", "import_rows", "target_campaign"]
-
-TaskType = Literal["demonstrate", "rank", "pairwise", "winrate", "attributes", "labels", "chat", "redteam", "review"]
+__all__ = ["ImportOutcome", "import_files", "import_rows", "misfit", "prompts_of", "target_campaign"]
 
 CONSENT = "Your judgments are kept under a pseudonym and may be used to train and evaluate models."
 GUIDELINE = (
@@ -44,38 +43,6 @@ GUIDELINE = (
     "is not better for being longer. Say that two are equal when they are. Mark a response as failed when it is "
     "nonsense, off topic or no answer."
 )
-
-
-class CampaignTarget(BaseModel, frozen=True, extra="forbid"):
-    """The campaign that rows go to; made if it is not there."""
-
-    campaign: str = Field(description="name of the campaign, or PROJECT/NAME; made if it is not there")
-    project: str = Field("default", description="project of a campaign that is made, unless its name says so")
-    task: TaskType = Field("rank", description="kind of task of a campaign that is made")
-    overlap: int = Field(3, ge=1, le=50, description="annotators per item of a campaign that is made")
-    guideline: Path | None = Field(
-        None, description="markdown file with the guideline of a campaign that is made; none: a short one"
-    )
-
-
-class FeedbackImport(CampaignTarget, frozen=True, extra="forbid"):
-    """Settings of an import."""
-
-    files: tuple[Path, ...] = Field(description="files to import: .jsonl, .jsonl.gz, .json, .parquet")
-    format: str = Field("auto", description="format of the rows; auto: the first that a row looks like")
-    kind: Literal["normal", "gold", "qualification"] = Field(
-        "normal", description="gold, qualification: verdicts in the rows become known answers"
-    )
-    source: str | None = Field(None, description="where the rows come from, a name; none: the name of the first file")
-    consent: str = Field(
-        "published by its source", description="on what ground judgments of people are kept; becomes a consent text"
-    )
-    screen: Literal["replace", "drop", "hold", "off"] = Field(
-        "replace", description="personal data: replace by placeholders, drop the row, hold it for a reviewer"
-    )
-    presidio: bool = Field(False, description="look for names and addresses too, with Presidio, where it is installed")
-    skip_bad_rows: bool = Field(False, description="set bad rows aside instead of stopping at the first")
-    database: str = Field("sqlite:///feedback.db", description="address of the store, as SQLAlchemy writes it")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -299,6 +266,28 @@ def _importable(row: Collected) -> Importable:
 
 def _statement(judgment: Judgment | Opinion) -> Judgment | Statement:
     return judgment if isinstance(judgment, Judgment) else Statement(**vars(judgment))
+
+
+def prompts_of(points: Sequence[Point], names: Mapping[int, str]) -> list[Collected]:
+    """Conversations of the explorer as rows of a campaign: the last response where there is one, else the prompt.
+
+    Args:
+        points: the selection; its clusters become groups of prompts.
+        names: of the clusters.
+    """
+    rows = []
+    for number, point in enumerate(points, 1):
+        log = point.log
+        last = max((place for place, turn in enumerate(log.messages) if turn.role == "assistant"), default=0)
+        group = names.get(point.cluster, str(point.cluster))
+        record: Asked | ResponseSet
+        if last:
+            said = Response(id="logged", text=log.messages[last].content, model=log.model)
+            record = ResponseSet(id=log.id, prompt=log.messages[:last], responses=(said,))
+        else:
+            record = Asked(id=log.id, prompt=log.messages)
+        rows.append(Collected(record=record, group=group, language=log.language, file="explorer", row=number))
+    return rows
 
 
 def _plain(row: Collected) -> str:

@@ -57,7 +57,8 @@ class CollectionFile:
 def _own(row: Row) -> Iterator[Collected]:
     """The records of Accord and what `accord.data` reads as them: HH-RLHF, ShareGPT, Alpaca, TRL's formats."""
     kind = _kind(row)
-    record, _ = formats.parse(row, kind)
+    # An export says in `meta` where a row comes from, which a judgment, a record of ours alone, has no place for.
+    record, _ = formats.parse({k: v for k, v in row.items() if k != "meta"} if kind == "judgment" else row, kind)
     if isinstance(record, Judgment):
         yield Collected(record=None, judgments=(record,))
     else:

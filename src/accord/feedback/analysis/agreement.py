@@ -158,7 +158,7 @@ def _alpha(measure: Measure, shared_N: NDArray[np.bool_], replicates: int) -> Re
         return krippendorff_alpha(chosen, level="ordinal" if measure.level == "ordinal" else "nominal")
 
     value = alpha(np.arange(packed_MN.shape[1])) if packed_MN.size else math.nan
-    ends = bootstrap(alpha, items, replicates=replicates) if replicates and packed_MN.size else None
+    ends = bootstrap(alpha, items, replicates=replicates) if replicates and not math.isnan(value) else None
     return Result(
         value=value, n=int(shared_N.sum()), ci=ends, method="bootstrap" if ends else "none",
         clusters=len(set(items)), seed=0 if ends else None,

@@ -57,6 +57,7 @@ class ExportOptions(BaseModel, frozen=True, extra="forbid"):
         0.0, ge=0, lt=1, description="share of prompts kept apart, near-duplicates together"
     )
     held_out_annotators: float = Field(0.0, ge=0, lt=1, description="share of annotators kept apart")
+    hash_annotators: bool = Field(False, description="pseudonyms become keyed hashes, which no other campaign shares")
     seed: str = Field("accord", description="of the split")
 
 

@@ -1,12 +1,18 @@
-"""An export on disk: a JSONL file per split and a manifest, the same bytes each time, and an event in the store."""
+"""An export on disk: a file per split and a manifest, the same bytes each time, and an event in the store.
+
+JSONL is what `accord.data` and the trainers read; Parquet and folders of `datasets` hold the same rows, objects with
+keys of their own (ranks by response, payloads) as JSON text, since a table has the same columns in every row.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -29,6 +35,7 @@ def export_campaign(
     *,
     campaign_id: str,
     actor_id: str | None,
+    table: Literal["jsonl", "parquet", "datasets"] = "jsonl",
 ) -> dict[str, Any]:
     """Write an export and return its manifest.
 
@@ -38,6 +45,7 @@ def export_campaign(
         options: what and how.
         campaign_id: of which campaign.
         actor_id: who exports; noted in the audit log with the manifest's counts and hash.
+        table: what is written per split: SPLIT.jsonl, SPLIT.parquet, or a folder SPLIT for `datasets`.
 
     Raises:
         ValueError: the options do not go together, or there is nothing to export.
@@ -50,9 +58,8 @@ def export_campaign(
     files = {}
     for split, rows in export.rows.items():
         if rows:
-            data = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
-            (folder / f"{split}.jsonl").write_bytes(data)
-            files[f"{split}.jsonl"] = {"rows": len(rows), "sha256": hashlib.sha256(data).hexdigest()}
+            name, data = _write(folder, split, rows, table)
+            files[name] = {"rows": len(rows), "sha256": hashlib.sha256(data).hexdigest()}
     manifest = {
         "campaign": campaign_id,
         "options": options.model_dump(),
@@ -65,6 +72,61 @@ def export_campaign(
     (folder / "manifest.json").write_text(text, encoding="utf8")
     store.run(_note, campaign_id, actor_id, manifest, hashlib.sha256(text.encode()).hexdigest())
     return manifest
+
+
+# Objects whose keys differ from row to row.
+_FREE_FORM = ("ranks", "payload", "sampling")
+
+
+def _write(folder: Path, split: str, rows: list[dict[str, Any]], table: str) -> tuple[str, bytes]:
+    """Write a split; return its name and the bytes its hash is of (of `datasets`: those of the rows as JSONL)."""
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+    if table == "jsonl":
+        (folder / f"{split}.jsonl").write_bytes(lines)
+        return f"{split}.jsonl", lines
+    flat = [_flat(row) for row in rows]
+    if table == "parquet":
+        import pyarrow
+        import pyarrow.parquet
+
+        path = folder / f"{split}.parquet"
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(flat), path)
+        return path.name, path.read_bytes()
+    try:
+        from datasets import Dataset
+    except ImportError:
+        raise ValueError(
+            "writing a folder of `datasets` needs that package; pip install 'accord-align[datasets]', or write parquet"
+        ) from None
+    Dataset.from_list(flat).save_to_disk(str(folder / split))
+    return split, lines
+
+
+def _flat(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_flat(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: json.dumps(one, ensure_ascii=False) if name in _FREE_FORM and isinstance(one, dict) else _flat(one)
+        for name, one in value.items()
+    }
+
+
+def _hashed(export: Export, secret: str) -> Export:
+    """Annotators by HMAC-SHA256 under the campaign's secret: one name for one person within the campaign only."""
+
+    def name(pseudonym: str) -> str:
+        return hmac.new(secret.encode(), f"export\0{pseudonym}".encode(), hashlib.sha256).hexdigest()[:16]
+
+    def row(found: dict[str, Any]) -> dict[str, Any]:
+        meta = {**found["meta"], "annotators": [name(one) for one in found["meta"]["annotators"]]}
+        annotator = found.get("annotator")
+        if annotator is not None and annotator.get("kind") == "person":
+            found = {**found, "annotator": {**annotator, "id": name(annotator["id"])}}
+        return {**found, "meta": meta}
+
+    return replace(export, rows={split: [row(one) for one in rows] for split, rows in export.rows.items()})
 
 
 def _finds(export: Export) -> Counter[str]:
@@ -88,7 +150,8 @@ def _note(session: Session, campaign_id: str, actor_id: str | None, manifest: di
 def _read(session: Session, campaign_id: str, options: ExportOptions) -> tuple[Export, list[str]]:
     campaign = must_have(session, Campaign, campaign_id)
     if options.form == "conversations":
-        return _conversations(session, campaign_id), []
+        talked = _conversations(session, campaign_id)
+        return _hashed(talked, campaign.secret) if options.hash_annotators else talked, []
     found = verdicts(
         session, campaign_id=campaign_id, include_excluded=True, include_surplus=options.form == "judgments"
     )
@@ -106,7 +169,7 @@ def _read(session: Session, campaign_id: str, options: ExportOptions) -> tuple[E
         )
         .order_by(Exclusion.id)
     )
-    return export, list(in_force)
+    return _hashed(export, campaign.secret) if options.hash_annotators else export, list(in_force)
 
 
 def _conversations(session: Session, campaign_id: str) -> Export:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from accord.feedback.store.queries.common import MissingError
 from accord.feedback.store.tables import Campaign, Item, Judgment, Project, User
 
-__all__ = ["CampaignLine", "campaign_lines", "find_campaign", "find_person", "find_project"]
+__all__ = ["CampaignLine", "arms_of", "campaign_lines", "find_campaign", "find_person", "find_project"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,3 +93,9 @@ def campaign_lines(session: Session) -> list[CampaignLine]:
 
 def _counts(session: Session, query: Any) -> dict[str, int]:
     return dict(session.execute(query.group_by(Item.campaign_id)).all())
+
+
+def arms_of(session: Session, campaign_id: str) -> dict[str, str]:
+    """Normal item -> "random" or "selected": how it came to its place in the queue."""
+    query = select(Item.id, Item.arm).where(Item.campaign_id == campaign_id, Item.kind == "normal")
+    return {item: arm for item, arm in session.execute(query).all()}  # noqa: C416 - rows are no pairs for mypy

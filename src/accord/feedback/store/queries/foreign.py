@@ -185,7 +185,7 @@ def add_foreign_judgment(
     if item is None:
         raise ValueError(f"`response_set` is {record.response_set!r}; expected the id of a set imported before")
     content = record.content if isinstance(record, Statement) else content_hash(record.model_dump(mode="json"))
-    key = f"{source}:{content}"
+    key = f"{source}:{item.id}:{content}"
     if session.scalar(select(Judgment.id).where(Judgment.client_key == key)) is not None:
         return False
     said = record if isinstance(record, Statement) else _stated(record)
