@@ -28,6 +28,7 @@ ACTIONS: tuple[Action, ...] = (
     # One line each, so that additions merge.
     Action("critique", "feedback_critique", "let a model criticise and revise its replies: demonstrations"),
     Action("label", "feedback_label", "let a model compare responses by a constitution: soft labels"),
+    Action("studio", "studio", "serve the pages on which people judge"),
     Action("status", "feedback_status", "the campaigns of a store; makes or upgrades it"),
     Action("import", "feedback_import", "judged data, or data to judge, into a campaign"),
     Action("sample", "feedback_sample", "fill a campaign with responses of models"),
