@@ -33,7 +33,9 @@ class Evaluation:
         return importlib.import_module(f"accord.cli.{self.module}")
 
 
-EVALUATIONS: tuple[Evaluation, ...] = ()
+EVALUATIONS: tuple[Evaluation, ...] = (
+    Evaluation("reward", "eval_reward", "a reward model on pairs: accuracy, calibration, length, best of n"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
