@@ -35,6 +35,7 @@ class Evaluation:
 
 EVALUATIONS: tuple[Evaluation, ...] = (
     Evaluation("reward", "eval_reward", "a reward model on pairs: accuracy, calibration, length, best of n"),
+    Evaluation("frontier", "eval_frontier", "reward against KL for all checkpoints of several runs"),
 )
 
 

@@ -162,11 +162,11 @@ def accuracy_rows(pairs: Sequence[Pair], sets: Sequence[Judged], config: RewardE
     whole = _accuracy(pairs, config)
     outcome.add("accuracy", "share of pairs, ties half", whole)
     longer = mean_result([pair.longer for pair in pairs], [p.prompt for p in pairs], **_how(config))
-    outcome.add("accuracy of the longer wins", "share of pairs, ties half", longer)
+    outcome.add("the longer wins", "share of pairs, ties half", longer)
     shown = [pair for pair in pairs if not math.isnan(pair.first)]
     if shown:
         first = mean_result([pair.first for pair in shown], [p.prompt for p in shown], **_how(config))
-        outcome.add("accuracy of the first shown wins", "share of pairs", first)
+        outcome.add("the first shown wins", "share of pairs", first)
     parts: dict[tuple[str, str], list[Pair]] = defaultdict(list)
     for pair in pairs:
         for label in pair.labels:
@@ -177,7 +177,7 @@ def accuracy_rows(pairs: Sequence[Pair], sets: Sequence[Judged], config: RewardE
             continue  # the same pairs as above
         shown_values = [value for value in values if len(parts[kind, value]) >= FEWEST_PAIRS][:MOST_GROUPS]
         for value in shown_values:
-            outcome.add(f"accuracy, {kind} {value}", "share of pairs, ties half", _accuracy(parts[kind, value], config))
+            _part_rows(f"{kind} {value}", parts[kind, value], config, outcome)
         if len(shown_values) < len(values):
             outcome.notes.append(
                 f"{len(values) - len(shown_values)} of {len(values)} values of {kind} have under {FEWEST_PAIRS} pairs, "
@@ -186,13 +186,16 @@ def accuracy_rows(pairs: Sequence[Pair], sets: Sequence[Judged], config: RewardE
     _warn(whole, longer, sets, outcome)
 
 
+def _part_rows(label: str, pairs: Sequence[Pair], config: RewardEvalConfig, outcome: Outcome) -> None:
+    outcome.add("accuracy", "share of pairs, ties half", _accuracy(pairs, config), of=label)
+    longer = mean_result([pair.longer for pair in pairs], [p.prompt for p in pairs], **_how(config))
+    outcome.add("the longer wins", "share of pairs, ties half", longer, of=label)
+
+
 def _accuracy(pairs: Sequence[Pair], config: RewardEvalConfig) -> Result:
-    """With the accuracy of "the longer wins" on the same pairs in the detail."""
-    found = pairwise_accuracy(
+    return pairwise_accuracy(
         [pair.better for pair in pairs], [pair.worse for pair in pairs], [pair.prompt for pair in pairs], **_how(config)
     )
-    found.detail["longer_wins"] = float(np.mean([pair.longer for pair in pairs])) if pairs else math.nan
-    return found
 
 
 def _warn(accuracy: Result, longer: Result, sets: Sequence[Judged], outcome: Outcome) -> None:
@@ -222,7 +225,8 @@ def calibration_rows(pairs: Sequence[Pair], outcome: Outcome) -> None:
         probability_N = 1 / (1 + np.exp(-gap_N))
     found = preference_calibration(probability_N, [pair.share for pair in pairs])
     for name, unit in (("ece", "share"), ("mce", "share"), ("brier", "share squared"), ("log_loss", "nats per pair")):
-        outcome.add(f"calibration: {name}", unit, _figure(getattr(found, name), found.n, found.n_unscored))
+        value = _figure(getattr(found, name), found.n, found.n_unscored)
+        outcome.add(name.replace("_", " "), unit, value, of="calibration")
     outcome.figures["calibration"] = {
         "edges": [0.5, 1.0],
         "count": found.count_B,
@@ -242,9 +246,10 @@ def length_rows(judged: Scored, scorer: Scorer, config: RewardEvalConfig, outcom
     found = length_report(score_N, length_N, prompt_N)
     lost = len(flat) - found.n
     for name in ("pearson", "spearman", "within_prompt"):
-        outcome.add(f"score and length: {name}", "correlation", _figure(getattr(found, name), found.n, lost))
+        value = _figure(getattr(found, name), found.n, lost)
+        outcome.add(name.replace("_", " "), "correlation", value, of="score and length")
     unit = f"score per 100 {scorer.length_unit}"
-    outcome.add("score and length: slope_per_100", unit, _figure(found.slope_per_100, found.n, lost))
+    outcome.add("slope", unit, _figure(found.slope_per_100, found.n, lost), of="score and length")
     if abs(found.within_prompt) > 0.5:
         outcome.notes.append(f"Within prompts score and length correlate at {found.within_prompt:.2f}.")
     outcome.figures["scores"] = {"score": score_N, "length": length_N, "length_unit": scorer.length_unit}
@@ -278,7 +283,7 @@ def best_of_n_rows(
         for name, value_PK in (("score", proxy_PK), ("gold", golds_PK)):
             if value_PK is not None:
                 result = mean_result(best_of_n(proxy_PK, value_PK, n), prompts, **_how(config))
-                outcome.add(f"best of {n}: {name}", "reward units", result)
+                outcome.add(name, "reward units", result, of=f"best of {n}")
                 point[name] = {"value": result.value, "ci": result.ci}
         points.append(point)
     outcome.figures["best_of_n"] = points
@@ -297,7 +302,7 @@ def invariance_row(scorer: ModelScorer, judged: Scored, config: RewardEvalConfig
         for alone, packed in zip(scorer.alone(judged.sets[at]), row["scores"], strict=True)
     ]
     worst = max(differences, default=math.nan)
-    outcome.add("batch invariance", "largest difference of a score, reward units", _figure(worst, len(differences), 0))
+    outcome.add("batch invariance", "largest difference, reward units", _figure(worst, len(differences), 0))
     if worst > INVARIANT:
         outcome.notes.append(f"A score changes by up to {worst:.1e} with its batch; expected at most {INVARIANT:.0e}.")
 
