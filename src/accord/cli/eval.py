@@ -33,7 +33,10 @@ class Evaluation:
         return importlib.import_module(f"accord.cli.{self.module}")
 
 
-EVALUATIONS: tuple[Evaluation, ...] = ()
+EVALUATIONS: tuple[Evaluation, ...] = (
+    Evaluation("reward", "eval_reward", "a reward model on pairs: accuracy, calibration, length, best of n"),
+    Evaluation("frontier", "eval_frontier", "reward against KL for all checkpoints of several runs"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
