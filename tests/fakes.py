@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable, Sequence
 from functools import cache
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -20,6 +23,8 @@ from transformers import (
     Qwen2Config,
     Qwen2ForCausalLM,
 )
+
+from accord.protocols import LanguageModel, Prompt, Reply, Sampling
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -118,3 +123,49 @@ def tiny_neox(seed: int = 0, hidden: int = 32) -> PreTrainedModel:
 
 
 FAMILIES = {"llama": tiny_llama, "qwen": tiny_qwen, "gemma3": tiny_gemma, "gpt2": tiny_gpt2, "neox": tiny_neox}
+
+
+class Scripted(LanguageModel):
+    """Says what it was told, in order, and keeps what it was asked; satisfies Generate and Score.
+
+    Each argument answers one question: a text or a Reply answers a request for one reply, a sequence of numbers the
+    continuations of one prompt. A single function answers all: it is given the prompt, and the continuations when it
+    is asked to score. `asked` holds the prompts, `samplings` how replies were asked for.
+    """
+
+    def __init__(self, *replies: Any, name: str = "scripted @ 1") -> None:
+        self._answer: Callable[..., Any] | None = replies[0] if len(replies) == 1 and callable(replies[0]) else None
+        self._replies = deque(replies)
+        self._name = name
+        self.asked: list[Prompt] = []
+        self.continuations: list[tuple[str, ...]] = []
+        self.samplings: list[Sampling] = []
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def generate(self, prompts: Sequence[Prompt], count: int, sampling: Sampling) -> list[list[Reply]]:
+        self.samplings.append(sampling)
+        return [[self._say(prompt, sampling) for _ in range(count)] for prompt in prompts]
+
+    def score(self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[str]]) -> list[list[float | None]]:
+        return [self._judge(prompt, texts) for prompt, texts in zip(prompts, continuations, strict=True)]
+
+    def _say(self, prompt: Prompt, sampling: Sampling) -> Reply:
+        self.asked.append(prompt)
+        said = self._answer(prompt) if self._answer else self._replies.popleft()
+        if isinstance(said, Reply):
+            return said
+        places = [place for string in sampling.stop if (place := said.find(string)) >= 0]
+        text = said[: min(places)] if places else said
+        words = text.split()
+        if len(words) > sampling.max_new_tokens:
+            text = " ".join(words[: sampling.max_new_tokens])
+        finish = "length" if len(words) > sampling.max_new_tokens else "stop"
+        return Reply(text=text, finish=finish, prompt_tokens=1, new_tokens=max(1, len(text.split())), seconds=0.0)
+
+    def _judge(self, prompt: Prompt, texts: Sequence[str]) -> list[float | None]:
+        self.asked.append(prompt)
+        self.continuations.append(tuple(texts))
+        return list(self._answer(prompt, texts) if self._answer else self._replies.popleft())

@@ -2,7 +2,7 @@
 
 A command is a module with `add_arguments(parser)` and `run(arguments) -> exit code`, imported when it is chosen.
 Exit codes: 0 done, 1 unexpected error (with its traceback), 2 something the user can put right (one line),
-130 stopped by Ctrl-C. ACCORD_DEBUG=1 shows tracebacks always.
+75 paused because a model server is away (the same command continues), 130 stopped by Ctrl-C. ACCORD_DEBUG=1 shows tracebacks always.
 """
 
 from __future__ import annotations
@@ -25,8 +25,11 @@ import accord
 from accord.cli.console import error_console, output_console, print_error
 from accord.cli.options import Parser
 from accord.pipelines.settings import SettingsError, did_you_mean
+from accord.protocols import Unavailable
 
 __all__ = ["COMMANDS", "EXAMPLES", "Command", "main", "parser_of"]
+
+PAUSED = 75  # EX_TEMPFAIL of sysexits.h: try again later
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ COMMANDS = (
     Command("sample", "sample", "sample responses and rank them: best-of-n, rejection sampling", "Train", resumes=True),
     Command("run", "run", "run a recipe: stages that feed each other, finished ones skipped", "Train", resumes=True),
     Command("data", "data", "look at data the way the trainer sees it: data inspect", "Data and models"),
+    Command("feedback", "feedback", "collect and make feedback, from people and from models", "Feedback", resumes=True),
     Command("models", "models", "list and fetch starting models", "Data and models"),
     Command("chat", "chat", "talk to a run, or to any model", "Results"),
     Command("eval", "eval", "measure models, reward models and judges, with intervals", "Results", resumes=True),
@@ -129,6 +133,9 @@ def execute(command: Command, words: Sequence[str]) -> int:
         return code
     except SystemExit as leaving:  # argparse leaves this way after --help
         return leaving.code if isinstance(leaving.code, int) else 0
+    except Unavailable as waiting:
+        print_error(str(waiting))
+        return PAUSED
     except KeyboardInterrupt:
         error_console().print("stopped" + ("; the same command continues the run" if command.resumes else ""))
         return 130

@@ -116,11 +116,20 @@ class NativeSampler:
         self.progress = progress or (lambda done, total: None)
         self._accepted = _forward_parameters(model)
 
-    def sample(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Rollout]]:
-        """Return `sampling.samples` rollouts for each prompt, in the order of the prompts."""
+    def sample(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, streams: Sequence[int] | None = None
+    ) -> list[list[Rollout]]:
+        """Return `sampling.samples` rollouts for each prompt, in the order of the prompts.
+
+        Args:
+            prompts: token ids.
+            sampling: how.
+            streams: which random numbers each prompt gets, any integers >= 0; none: its place among the prompts.
+        """
         self._check(prompts, sampling)
         rows_BK = [
-            [_new_row(b, k, len(prompt), sampling) for k in range(sampling.samples)] for b, prompt in enumerate(prompts)
+            [_new_row(stream, k, len(prompt), sampling) for k in range(sampling.samples)]
+            for stream, prompt in zip(streams or range(len(prompts)), prompts, strict=True)
         ]
         # Longest first: prompts of one batch are padded little, and memory that is too small shows at once.
         order = sorted(range(len(prompts)), key=lambda b: -len(prompts[b]))

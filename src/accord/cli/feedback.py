@@ -1,0 +1,44 @@
+"""Feedback from people and from models: collect it, label by a constitution, critique and revise."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from dataclasses import dataclass
+
+__all__ = ["ACTIONS", "Action", "add_arguments", "run"]
+
+
+@dataclass(frozen=True)
+class Action:
+    """A row of the table of subcommands.
+
+    Attributes:
+        name: what the user types behind `accord feedback`.
+        module: of `accord.cli`, with `add_arguments(parser)` and `run(arguments) -> exit code`.
+        help: one line.
+    """
+
+    name: str
+    module: str
+    help: str
+
+
+ACTIONS: tuple[Action, ...] = (
+    # One line each, so that additions merge.
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add one subcommand per action."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, title="actions")
+    for action in ACTIONS:
+        module = importlib.import_module(f"accord.cli.{action.module}")
+        module.add_arguments(actions.add_parser(action.name, help=action.help, description=module.__doc__))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the chosen action."""
+    (module,) = (action.module for action in ACTIONS if action.name == arguments.action)
+    code: int = importlib.import_module(f"accord.cli.{module}").run(arguments)
+    return code

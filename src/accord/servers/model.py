@@ -1,0 +1,259 @@
+"""A language model behind an OpenAI-compatible server: generates, scores, embeds.
+
+How a server tells log-probabilities is found out once, at the first question, and `method` says it afterwards:
+
+    echo    completions with the prompt echoed: the log-probability of every token of a continuation (plain strings)
+    top     log-probabilities of the likeliest first tokens: labels such as (A) and (B) only, see `labels.from_top`
+    votes   neither: five answers are sampled, and a label's probability is its share of them
+
+Chat messages are rendered by the server, so their continuations cannot be echoed: they begin at `top`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+from accord.protocols import LanguageModel, Prompt, Reply, Sampling
+from accord.servers.client import Client, RequestFailed
+from accord.servers.labels import TopTokens, from_top, from_votes
+
+__all__ = ["ServerModel"]
+
+VOTES = 5
+TOP = 20  # the most an OpenAI server gives
+FIRST_TOKENS = 4  # a space and a bracket may come before the label
+
+Method = Literal["echo", "top", "votes"]
+Asked = TypeVar("Asked")
+Got = TypeVar("Got")
+
+
+class ServerModel(LanguageModel):
+    """A model of an OpenAI-compatible server. Satisfies `Generate`, `Score` and, by `embed`, `Embed`.
+
+    Example: `ServerModel("http://127.0.0.1:8000/v1", "Qwen/Qwen3-8B")`.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str | None = None,
+        *,
+        api_key_env: str | None = "OPENAI_API_KEY",
+        concurrency: int = 8,
+        votes: int = VOTES,
+        **client: Any,
+    ) -> None:
+        """Keep the address; nothing is asked yet unless the model has to be looked up.
+
+        Args:
+            url: base of the server, with its version path, such as "http://127.0.0.1:8000/v1".
+            model: id of the model there; none: the only one the server has.
+            api_key_env: name of the environment variable that holds the key; keys come from nowhere else.
+            concurrency: requests under way at once at most.
+            votes: answers sampled where a server tells no log-probabilities.
+            client: `timeout`, `retries`, `patience` and others of `Client`.
+
+        Raises:
+            ValueError: a key in the URL, or several models and none named.
+        """
+        address = urlsplit(url)
+        if address.scheme not in ("http", "https") or not address.hostname:
+            raise ValueError(f"{url}: no address of a server; expected http://HOST:PORT/v1")
+        if address.username or address.password:
+            raise ValueError(f"the URL of {address.hostname} holds a password; put it into an environment variable")
+        self.url = urlunsplit(address._replace(query="", fragment="")).rstrip("/")
+        self.client = Client(self.url, api_key_env=api_key_env, **client)
+        self.model = model or self._only_model()
+        self.concurrency, self.votes = concurrency, votes
+        self._methods: dict[str, Method] = {}
+
+    @property
+    def name(self) -> str:
+        """Model id and where it is served. Servers tell no revision of the weights."""
+        return f"{self.model} @ {self.url}"
+
+    @property
+    def method(self) -> str:
+        """How log-probabilities were had so far; "not asked" before the first question."""
+        return " and ".join(sorted(set(self._methods.values()))) or "not asked"
+
+    def generate(self, prompts: Sequence[Prompt], count: int, sampling: Sampling) -> list[list[Reply]]:
+        """Answer prompts, one request a reply (many servers give only one), reply k with a seed of its own."""
+        asked = [(prompt, number) for prompt in prompts for number in range(count)]
+        replies = self._parallel(lambda one: self._reply(one[0], sampling, one[1]), asked)
+        return [replies[start : start + count] for start in range(0, len(replies), count)]
+
+    def score(self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[str]]) -> list[list[float | None]]:
+        """Score continuations by the best way the server has."""
+        asked = list(zip(prompts, continuations, strict=True))
+        for prompt, texts in asked:  # the first question of each kind finds out how
+            kind = "text" if isinstance(prompt, str) else "chat"
+            if kind not in self._methods:
+                self._methods[kind] = self._probe(prompt, texts)
+        return self._parallel(lambda one: self._scores(*one), asked)
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """Return one vector per text. Raises: ValueError: the server gives none."""
+        parts = [list(texts[start : start + 64]) for start in range(0, len(texts), 64)]
+        return [vector for part in self._parallel(self._embed, parts) for vector in part]
+
+    def __call__(self, prompts: Sequence[Any], *asked: Any, **named: Any) -> Any:
+        """Generate if sampling is given, score if continuations are, embed texts alone."""
+        return super().__call__(prompts, *asked, **named) if asked or named else self.embed(prompts)
+
+    # -- replies -------------------------------------------------------------------------------------------------------
+
+    def _reply(self, prompt: Prompt, sampling: Sampling, number: int) -> Reply:
+        body = {
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "max_tokens": sampling.max_new_tokens,
+            "seed": (sampling.seed * 1_000_003 + number) % 2**31,
+            **({"stop": list(sampling.stop)} if sampling.stop else {}),
+        }
+        started = time.perf_counter()
+        try:
+            answer = self._complete(prompt, body)
+            choice = answer["choices"][0]
+            said = choice["text"] if isinstance(prompt, str) else choice["message"]["content"]
+        except RequestFailed as failed:
+            return Reply(
+                text="",
+                finish="error",
+                prompt_tokens=0,
+                new_tokens=0,
+                seconds=time.perf_counter() - started,
+                error=str(failed),
+            )
+        usage = answer.get("usage") or {}
+        return Reply(
+            text=_before(said or "", sampling.stop),
+            finish="length" if choice.get("finish_reason") == "length" else "stop",
+            prompt_tokens=usage.get("prompt_tokens") or 0,
+            new_tokens=usage.get("completion_tokens") or 0,
+            seconds=time.perf_counter() - started,
+        )
+
+    def _complete(self, prompt: Prompt, body: dict[str, Any], retries: int | None = None) -> Any:
+        """The server's answer, in which there is a choice."""
+        path: str
+        question: dict[str, Any]
+        if isinstance(prompt, str):
+            path, question = "/completions", {"prompt": prompt}
+        else:
+            messages = [{"role": message.role, "content": message.content} for message in prompt]
+            path, question = "/chat/completions", {"messages": messages}
+        answer = self.client.post(path, {"model": self.model, **question, **body}, retries=retries)
+        if not isinstance(answer, dict) or not answer.get("choices"):
+            raise RequestFailed("the answer holds no choice")
+        return answer
+
+    # -- scores --------------------------------------------------------------------------------------------------------
+
+    def _probe(self, prompt: Prompt, texts: Sequence[str]) -> Method:
+        """The best way that works for a prompt of this kind."""
+        try:
+            self._complete(prompt, {"max_tokens": 1})  # waits until the server is there: what follows asks impatiently
+        except RequestFailed as failed:
+            raise ValueError(f"{self.name}: does not answer the first question: {failed}") from None
+        if isinstance(prompt, str) and _possible(lambda: self._echoed(prompt, texts[0], retries=1)):
+            return "echo"
+        return "top" if _possible(lambda: self._top(prompt, retries=1)) else "votes"
+
+    def _scores(self, prompt: Prompt, texts: Sequence[str]) -> list[float | None]:
+        method = self._methods["text" if isinstance(prompt, str) else "chat"]
+        try:
+            if method == "echo":
+                assert isinstance(prompt, str)
+                return [self._echoed(prompt, text) for text in texts]
+            if method == "top":
+                found = from_top(texts, self._top(prompt))
+                if found is not None:
+                    return found
+            return self._voted(prompt, texts)
+        except RequestFailed:
+            return [None] * len(texts)
+
+    def _echoed(self, prompt: str, text: str, retries: int | None = None) -> float:
+        """Log-probability of a text after a prompt, from the log-probabilities of all tokens, echoed."""
+        body = {"prompt": prompt + text, "max_tokens": 1, "echo": True, "logprobs": 1, "temperature": 0}
+        answer = self.client.post("/completions", {"model": self.model, **body}, retries=retries)
+        try:
+            told = answer["choices"][0]["logprobs"]
+            rows = list(zip(told["text_offset"], told["token_logprobs"], strict=True))
+        except (KeyError, TypeError, IndexError, ValueError) as error:
+            raise RequestFailed(f"the answer echoes no log-probabilities ({error!r})") from None
+        end = len(prompt) + len(text)
+        # A token that reaches over the seam belongs to the text: it is what the text was read as.
+        ends = [offset for offset, _ in rows[1:]] + [end]
+        inside = [
+            logprob for (offset, logprob), after in zip(rows, ends, strict=True) if after > len(prompt) and offset < end
+        ]
+        if not rows or rows[0][0] != 0 or not inside or None in inside:
+            raise RequestFailed("the answer echoes no log-probabilities of the prompt")
+        return float(sum(inside))
+
+    def _top(self, prompt: Prompt, retries: int | None = None) -> TopTokens:
+        """The first tokens of a reply with their likeliest rivals."""
+        chat = not isinstance(prompt, str)
+        asked = {"logprobs": True, "top_logprobs": TOP} if chat else {"logprobs": TOP}
+        answer = self._complete(prompt, {"max_tokens": FIRST_TOKENS, "temperature": 0, **asked}, retries)
+        told = answer["choices"][0].get("logprobs") or {}
+        if told.get("content"):  # the chat form, which some servers use for completions too
+            return [
+                (one["token"], {rival["token"]: rival["logprob"] for rival in one.get("top_logprobs") or [one]})
+                for one in told["content"]
+            ]
+        if told.get("top_logprobs"):
+            return list(zip(told["tokens"], told["top_logprobs"], strict=True))
+        raise RequestFailed("the answer holds no log-probabilities")
+
+    def _voted(self, prompt: Prompt, texts: Sequence[str]) -> list[float | None]:
+        sampling = Sampling(temperature=1.0, max_new_tokens=16)
+        replies = [self._reply(prompt, sampling, number) for number in range(self.votes)]
+        return from_votes(texts, [reply.text for reply in replies if reply.finish != "error"])
+
+    # -- the rest ------------------------------------------------------------------------------------------------------
+
+    def _embed(self, texts: list[str]) -> list[list[float]]:
+        try:
+            rows = self.client.post("/embeddings", {"model": self.model, "input": texts})["data"]
+        except (RequestFailed, KeyError, TypeError) as error:
+            raise ValueError(f"{self.name}: gives no embeddings ({error})") from None
+        return [row["embedding"] for row in sorted(rows, key=lambda row: row["index"])]
+
+    def _only_model(self) -> str:
+        try:
+            names = [row["id"] for row in self.client.get("/models")["data"]]
+        except (RequestFailed, KeyError, TypeError) as error:
+            raise ValueError(f"{self.url}: lists no models ({error}); name one: {self.url}#MODEL") from None
+        if len(names) != 1:
+            raise ValueError(f"{self.url}: has {len(names)} models, {', '.join(names[:8])}; name one: {self.url}#MODEL")
+        return str(names[0])
+
+    def _parallel(self, ask: Callable[[Asked], Got], asked: Iterable[Asked]) -> list[Got]:
+        """All answers in order; the first error stops what has not begun."""
+        pool = ThreadPoolExecutor(max_workers=self.concurrency)
+        try:
+            return list(pool.map(ask, asked))
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _possible(ask: Callable[[], Any]) -> bool:
+    try:
+        ask()
+    except RequestFailed:
+        return False
+    return True
+
+
+def _before(text: str, stop: Sequence[str]) -> str:
+    """Some servers leave the stop string in the text."""
+    places = [place for string in stop if (place := text.find(string)) >= 0]
+    return text[: min(places)] if places else text

@@ -1,0 +1,127 @@
+"""The server client finds out what a server can do, and reads it right."""
+
+import threading
+from math import exp, log
+
+import httpx2
+import pytest
+
+from accord.protocols import Sampling, Unavailable
+from accord.records import Message
+from accord.servers import ServerModel
+from servers.served import URL, Waits, chat_answer, client_options, served, text_answer
+
+CHAT = (Message(role="user", content="Which?"),)
+AB = ("(A)", "(B)")
+
+
+def test_replies_keep_order_seeds_and_stops():
+    asked = []
+    lock = threading.Lock()
+
+    def answer(path, body):
+        with lock:
+            asked.append(body)
+        return chat_answer(body["messages"][0]["content"].upper() + "\n\nHuman: more", finish="length")
+
+    model = served(answer)
+    prompts = [(Message(role="user", content=word),) for word in ("a", "b", "c")]
+    replies = model(prompts, 2, Sampling(seed=4, stop=("\n\nHuman:",), max_new_tokens=9, temperature=0.5))
+    assert [[one.text for one in of_prompt] for of_prompt in replies] == [["A", "A"], ["B", "B"], ["C", "C"]]
+    assert {body["seed"] for body in asked} == {4 * 1_000_003, 4 * 1_000_003 + 1}
+    assert asked[0]["max_tokens"] == 9
+    assert replies[0][0].finish == "length"
+    assert replies[0][0].new_tokens == 3
+
+
+def test_a_refused_prompt_is_an_error_reply_and_the_others_go_on():
+    def answer(path, body):
+        return 400 if body["messages"][0]["content"] == "bad" else chat_answer("fine")
+
+    prompts = [(Message(role="user", content=word),) for word in ("good", "bad")]
+    (good,), (bad,) = served(answer)(prompts, 1, Sampling())
+    assert good.text == "fine"
+    assert bad.finish == "error"
+    assert "so it is" in bad.error
+
+
+def test_echo_sums_the_tokens_behind_the_seam():
+    def answer(path, body):
+        if not body.get("echo"):
+            return text_answer("x")
+        text = body["prompt"]
+        # one token per character; each costs 1 nat, but B costs 3
+        costs = [None] + [-3.0 if character == "B" else -1.0 for character in text[1:]]
+        return text_answer(
+            text + "!",
+            logprobs={"text_offset": list(range(len(text) + 1)), "token_logprobs": [*costs, -9.0]},
+        )
+
+    model = served(answer)
+    assert model(["Q: B?"], [("(A)", "(B)")]) == [[-3.0, -5.0]]
+    assert model.method == "echo"
+
+
+def test_without_echo_the_first_tokens_tell():
+    def answer(path, body):
+        if body.get("echo"):
+            return 400
+        if "top_logprobs" in body:
+            rivals = [{"token": "A", "logprob": log(0.9)}, {"token": "B", "logprob": log(0.1)}]
+            return chat_answer("A", logprobs={"content": [{"token": "A", "logprob": log(0.9), "top_logprobs": rivals}]})
+        return chat_answer("A")
+
+    model = served(answer)
+    ((a, b),) = model([CHAT], [AB])
+    assert (exp(a), exp(b)) == (pytest.approx(0.9), pytest.approx(0.1))
+    assert model.method == "top"
+
+
+def test_without_log_probabilities_there_are_votes_and_an_internal_error_is_no_outage():
+    answers = iter(["x", "(A)", "(B)", "(B)", "(A)", "(B)"])  # the first is the question whether anybody is there
+
+    def answer(path, body):
+        if body.get("logprobs") or body.get("echo"):
+            return 500
+        return chat_answer(next(answers))
+
+    model = served(answer)
+    ((a, b),) = model([CHAT], [AB])
+    assert (exp(a), exp(b)) == (pytest.approx(0.4), pytest.approx(0.6))
+    assert model.method == "votes"
+
+
+def test_a_server_that_dies_between_questions_stops_the_batch():
+    waits, alive = Waits(), [True]
+
+    def answer(path, body):
+        if not alive[0]:
+            raise httpx2.ConnectError("refused")
+        return chat_answer("fine")
+
+    model = served(answer, waits, concurrency=1, patience=120)
+    model([CHAT], 1, Sampling())
+    alive[0] = False
+    with pytest.raises(Unavailable, match="same command again"):
+        model([CHAT] * 3, 1, Sampling())
+
+
+def test_embeddings_come_in_the_order_of_the_texts():
+    def answer(path, body):
+        rows = [{"index": number, "embedding": [float(len(text))]} for number, text in enumerate(body["input"])]
+        return {"data": rows[::-1]}
+
+    assert served(answer)(["a", "bbb"]) == [[1.0], [3.0]]
+
+
+def test_the_only_model_need_not_be_named_and_several_are_listed():
+    one = ServerModel(URL, **client_options(lambda path, body: {"data": [{"id": "solo"}]}))
+    assert one.name == f"solo @ {URL}"
+    with pytest.raises(ValueError, match=r"2 models, x, y; name one: .*#MODEL"):
+        ServerModel(URL, **client_options(lambda path, body: {"data": [{"id": "x"}, {"id": "y"}]}))
+
+
+def test_a_password_in_the_address_is_refused_without_being_shown():
+    with pytest.raises(ValueError, match="holds a password") as caught:
+        ServerModel("https://me:pa55@host/v1", "m")
+    assert "pa55" not in str(caught.value)
