@@ -33,7 +33,10 @@ class Evaluation:
         return importlib.import_module(f"accord.cli.{self.module}")
 
 
-EVALUATIONS: tuple[Evaluation, ...] = ()
+EVALUATIONS: tuple[Evaluation, ...] = (
+    Evaluation("truthfulness", "eval_truthfulness", "TruthfulQA: true answers against false ones, and answers judged"),
+    Evaluation("toxicity", "eval_toxicity", "RealToxicityPrompts: how toxic continuations get, by a local scorer"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
