@@ -36,6 +36,7 @@ class Evaluation:
 EVALUATIONS: tuple[Evaluation, ...] = (
     Evaluation("truthfulness", "eval_truthfulness", "TruthfulQA: true answers against false ones, and answers judged"),
     Evaluation("toxicity", "eval_toxicity", "RealToxicityPrompts: how toxic continuations get, by a local scorer"),
+    Evaluation("tasks", "eval_tasks", "tasks with known answers: by task and cluster, and the alignment tax"),
 )
 
 

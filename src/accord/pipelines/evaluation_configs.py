@@ -100,16 +100,15 @@ class ToxicityConfig(ModelEvaluation):
 
 
 class TasksConfig(ModelEvaluation):
-    """Tasks with known answers, zero-shot: accuracy by task and cluster, and the alignment tax between two models.
+    """Tasks with known answers: accuracy by task and cluster, and the alignment tax between two models.
 
-    Options are scored by log-probability; tasks without options are answered greedily and matched. With two models
-    every item is answered by both, and differences are paired.
+    Items are the rows that `accord data convert` writes, zero-shot or with the exemplars it was asked for. Options are
+    scored by log-probability; what has no options is answered greedily and matched. With two models every item is put
+    to both, and differences are paired.
     """
 
     models: Names = Field(description="one model, or BEFORE and AFTER: " + MODEL, min_length=1, max_length=2)
-    data: Paths = Field(description="tasks: YAML files of `accord eval tasks`, or JSONL rows of items", min_length=1)
-    shots: int = Field(0, ge=0, le=5, description="solved examples of the task in front of each item")
+    data: Paths = Field(description="items: files of `accord data convert`, test/ or held-out/", min_length=1)
     per_task: int | None = Field(100, ge=1, description="items of a task at most, a fixed random choice; none: all")
     chat: bool = Field(False, description="ask in a chat message, as instruction-tuned models expect")
     max_new_tokens: int = Field(32, ge=1, description="tokens of a written answer at most")
-    lm_eval: Names = Field((), description="tasks of lm-evaluation-harness to run beside ours, where it is installed")

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from accord.evaluate.intervals import mean_result
 from accord.evaluate.overoptimisation import fit_overoptimisation
 from accord.evaluate.reward import best_of_n, best_of_n_kl
 from accord.pipelines.reproduce.configs import OveroptimisationConfig
@@ -110,13 +109,10 @@ def watch(
             all_sequence_logprobs(which, responses.trees, precision, config.micro_tokens)
             for which in (model, reference)
         )
-        gold = mean_result(world.gold_of(prompts, responses.texts_BK))
-        low, high = gold.ci or (float("nan"), float("nan"))
+        gold = world.gold_of(prompts, responses.texts_BK)
         score = load_reward(proxy, template, precision.name, config.micro_tokens)(responses)
         return {
-            "eval__gold_reward": gold.value,
-            "eval__gold_reward_low": low,
-            "eval__gold_reward_high": high,
+            "eval__gold_reward": sum(gold) / len(gold),
             "eval__reward__mean": float(score.mean()),
             "eval__kl__reference": float((own - theirs).mean()),
         }

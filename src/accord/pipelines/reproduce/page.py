@@ -22,7 +22,7 @@ A shape counts as seen, or as not seen, only where an interval says so: a t inte
 otherwise. Everything else is unclear, and one seed never says more than that. Models of this size and a few CPU hours
 can show a direction; they cannot show that a published number holds.
 
-To run one again (the folder of data has `imdb/`, `sentence_classification/` and `hh_rlhf/` in it, as their recipes say):
+To run one again (the folder of data has `imdb/`, `sentence_classification/` and `hh_rlhf/` in it, see the recipes):
 
 ```sh
 accord reproduce frontier recipes/reproduce/frontier.yaml
@@ -104,7 +104,8 @@ def _section(evidence: Evidence) -> str:
     lines.append(
         f"Model {about['model']} ({about['model_fingerprint'][:12]}), seeds {seeds}, {about['precision']} on "
         f"{about['environment']['threads']} thread{'s' * (about['environment']['threads'] != 1)}, "
-        f"{about['seconds'] / 60:.0f} minutes, {about['peak_memory_gb']:g} GB, {about['time'][:10]}. Data: {data}. {versions}."
+        f"{about['seconds'] / 60:.0f} minutes, {about['peak_memory_gb']:g} GB, {about['time'][:10]}. Data: {data}. "
+        f"{versions}."
     )
     return "\n".join(lines) + "\n"
 

@@ -142,7 +142,8 @@ class World:
             f"train on, {self.config.held_out_prompts} held out), responses at most {self.config.max_new_tokens} "
             "tokens. The gold reward is P(positive) of a linear classifier (accuracy "
             f"{card['accuracy_reviews']:.2f} on unseen reviews, {card['accuracy_sentences']:.2f} on unseen sentences). "
-            f"The reference is {self.config.model} fine-tuned on {self.config.sft_rows} continuations; KL is to it, in nats per response."
+            f"The reference is {self.config.model} fine-tuned on {self.config.sft_rows} continuations; KL is to it, in "
+            "nats per response."
         )
 
     def data(self) -> list[dict[str, Any]]:
