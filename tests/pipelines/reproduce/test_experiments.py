@@ -79,7 +79,7 @@ def test_another_experiment_does_not_fit_into_a_folder(tiny_folder: Path, tmp_pa
     out.mkdir()
     (out / "config.yaml").write_text("job: reproduce-length\n")
     (out / "clock.json").write_text("{}")  # a step of it is done
-    with pytest.raises(ValueError, match="length"):
+    with pytest.raises(ValueError, match="another --out"):
         perform("listwise", tiny_folder, tmp_path, out=out)
 
 

@@ -15,7 +15,7 @@ HEAD = """\
 # Evidence
 
 Published results, run again in small with Accord. Made by `python tools/evidence.py` from the files in
-[evidence/](evidence), which `accord reproduce` writes; nothing on this page is typed by hand. Results that disagree
+`docs/evidence/`, which `accord reproduce` writes; nothing on this page is typed by hand. Results that disagree
 with the literature stay.
 
 A shape counts as seen, or as not seen, only where an interval says so: a t interval over seeds unless the row says
