@@ -1,23 +1,45 @@
-"""Look at data the way the trainer sees it."""
+"""Data: look at it the way the trainer sees it, make instructions of it, mix and clean it."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
+from typing import NamedTuple
 
-from accord.cli import inspect_data
+__all__ = ["ACTIONS", "add_arguments", "run"]
 
-__all__ = ["add_arguments", "run"]
+
+class Action(NamedTuple):
+    """What can be done with data: the word for it, the module of `accord.cli`, a line of help."""
+
+    name: str
+    module: str
+    help: str
+
+
+ACTIONS = (
+    Action("inspect", "inspect_data", "rows as coloured tokens, and totals"),
+    Action("convert", "data_convert", "task data to instructions, by templates"),
+    Action("tasks", "data_tasks", "list the tasks that come with templates"),
+    Action("mix", "data_mix", "several data sets into one, by rates and caps"),
+    Action("dedup", "data_dedup", "remove rows that say the same, or almost"),
+    Action("decontaminate", "data_decontaminate", "remove rows that give evaluation sets away"),
+    Action("clean", "data_clean", "remove bad rows by named rules"),
+    Action("self-instruct", "data_self_instruct", "have a model write instructions from seeds"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what can be done with data."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, title="actions")
-    inspect = actions.add_parser(
-        "inspect", help="rows as coloured tokens, and totals", description=inspect_data.__doc__
-    )
-    inspect_data.add_arguments(inspect)
+    for action in ACTIONS:
+        module = importlib.import_module(f"accord.cli.{action.module}")
+        chosen = actions.add_parser(action.name, help=action.help, description=module.__doc__)
+        module.add_arguments(chosen)
+        chosen.set_defaults(run_action=module.run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the chosen action."""
-    return inspect_data.run(arguments)
+    code: int = arguments.run_action(arguments)
+    return code

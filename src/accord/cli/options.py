@@ -101,11 +101,14 @@ def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def add_config_arguments(parser: argparse.ArgumentParser, config: type[BaseModel], words: str | None = None) -> None:
+def add_config_arguments(
+    parser: argparse.ArgumentParser, config: type[BaseModel], words: str | None = None, *, config_flag: bool = False
+) -> None:
     """Add an optional YAML file and one flag per field of a configuration class.
 
     Required fields come first, then the fields of the class itself, then those it shares with its relatives. With
-    `words`, what stands without a flag is the value of that field, but for a name that ends in .yaml.
+    `words`, what stands without a flag is the value of that field, but for a name that ends in .yaml: the file of
+    settings. With `config_flag` that name is a value too, and the file of settings is given by --config.
     """
     if words is None:
         parser.add_argument_group("a file of settings").add_argument(
@@ -113,9 +116,10 @@ def add_config_arguments(parser: argparse.ArgumentParser, config: type[BaseModel
         )
     else:
         what = _metavar(words, shapes_of(config)[words]) if words != "runs" else "RUN"
-        parser.add_argument(
-            "words", nargs="*", metavar=what, help=f"as {flag_of(words)}; or FILE.yaml, a file of settings"
-        )
+        either = "" if config_flag else "; or FILE.yaml, a file of settings"
+        parser.add_argument("words", nargs="*", metavar=what, help=f"as {flag_of(words)}{either}")
+        if config_flag:
+            parser.add_argument("--config", dest="recipe", type=Path, metavar="FILE.yaml", help="a file of settings")
         parser.set_defaults(words_field=words)
     shapes, fields = shapes_of(config), config.model_fields
     relatives = (JobConfig, TrainConfig, EvalConfig)
@@ -135,7 +139,8 @@ def add_config_arguments(parser: argparse.ArgumentParser, config: type[BaseModel
             assert group is not None
             _add_flag(group, name, fields[name], shapes[name], _defaults(config, name))
     needed = [_usage(name, shapes[name]) for name in required if name != words]
-    first = "%(prog)s [FILE.yaml]" if words is None else f"%(prog)s {what} ... [FILE.yaml]"
+    file = "[--config FILE.yaml]" if config_flag else "[FILE.yaml]"
+    first = f"%(prog)s {file}" if words is None else f"%(prog)s {what} ... {file}"
     parser.usage = " ".join([first, *needed, "[--setting VALUE ...]"])
 
 
@@ -184,6 +189,8 @@ def _help(info: FieldInfo, shape: Shape, by_method: Mapping[str, Any]) -> str:
 def _words(default: Any, shape: Shape) -> str:
     if shape.kind == "bool":
         return "yes" if default else "no"
+    if shape.many and default:
+        return " ".join(map(str, default))
     return str(default) if shape.kind in ("choice", "text", "path") and default else show(default)
 
 
@@ -213,6 +220,8 @@ def _recipe_and_words(arguments: argparse.Namespace) -> tuple[Path | None, list[
     """The file of settings, and the other words that stand without a flag."""
     if not hasattr(arguments, "words_field"):
         return arguments.recipe, []
+    if hasattr(arguments, "recipe"):
+        return arguments.recipe, arguments.words
     files = [word for word in arguments.words if Path(word).suffix in (".yaml", ".yml")]
     if len(files) > 1:
         raise SettingsError(f"{files[0]} and {files[1]}: expected one file of settings")

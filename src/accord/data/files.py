@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import difflib
 import gzip
 import hashlib
@@ -15,7 +16,9 @@ from typing import Any
 
 __all__ = ["Broken", "DataError", "check_path", "rows", "sha256", "without_nulls"]
 
-_READABLE = ".jsonl, .jsonl.gz, .json, .parquet, or a folder saved by `datasets`"
+_READABLE = ".jsonl, .json, .csv, .tsv (each also .gz but .json), .parquet, or a folder saved by `datasets`"
+_NAMES = (".jsonl", ".jsonl.gz", ".json", ".parquet", ".csv", ".csv.gz", ".tsv", ".tsv.gz")
+_LONGEST_CELL = 2**24  # characters; csv's own limit, 131,072, is shorter than some documents
 
 
 class DataError(ValueError):
@@ -39,7 +42,7 @@ def check_path(path: Path) -> None:
         raise DataError(f"{path}: no such file or folder; {hint}")
     if path.is_dir():
         _check_folder(path)
-    elif not path.name.endswith((".jsonl", ".jsonl.gz", ".json", ".parquet")):
+    elif not path.name.endswith(_NAMES):
         raise DataError(f"{path}: cannot read a file of this name; expected {_READABLE}; convert or rename it")
     elif path.stat().st_size == 0:
         raise DataError(f"{path}: the file is empty; expected at least one row; check what wrote it")
@@ -69,6 +72,8 @@ def rows(path: Path) -> Iterator[tuple[int, Any]]:
         yield from _parquet_rows(path)
     elif path.suffix == ".json":
         yield from _list_rows(path)
+    elif path.name.endswith((".csv", ".csv.gz", ".tsv", ".tsv.gz")):
+        yield from _table_rows(path)
     elif path.suffix == ".gz":
         yield from _gzip_rows(path)
     else:
@@ -112,6 +117,25 @@ def _gzip_rows(path: Path) -> Iterator[tuple[int, Any]]:
         raise DataError(
             f"{path}: not a sound gzip file ({error}); rename it if it is plain, or fetch it again"
         ) from None
+
+
+def _table_rows(path: Path) -> Iterator[tuple[int, Any]]:
+    """Rows of a table with a header; every value is text, numbers count from 1 below the header."""
+    opener = gzip.open if path.suffix == ".gz" else open
+    separator = "\t" if ".tsv" in path.suffixes[-2:] else ","
+    csv.field_size_limit(_LONGEST_CELL)
+    try:
+        with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, delimiter=separator, strict=separator == ",")
+            for number, row in enumerate(reader, 1):
+                wide, narrow = None in row, None in row.values()
+                if wide or narrow:
+                    found = f"{'more' if wide else 'fewer'} cells than the header's {len(reader.fieldnames or ())}"
+                    yield number, Broken(json.dumps(row, default=str), f"{found}; quote cells that hold a separator")
+                else:
+                    yield number, row
+    except (csv.Error, UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"{path}: not a sound table ({error}); expected UTF-8 with a header; export it again") from None
 
 
 def _list_rows(path: Path) -> Iterator[tuple[int, Any]]:

@@ -1,0 +1,328 @@
+"""Several data sets into one: how often each is drawn, in which order, and what that comes to.
+
+    rate_m ~ min(n_m, cap) ** (1 / temperature) * weight_m
+
+as examples-proportional mixing with a limit (Raffel et al. 2020, arXiv:1910.10683, section 3.5.2), by which FLAN mixes.
+The rates are met exactly, up to rounding: there is a plan of all rows, a function of seed and sizes, and row i of the
+mixture is entry i of the plan. So a job that was stopped goes on at the row it had reached.
+
+    accord data mix instructions/train --out mixture.jsonl --temperature 2
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+import accord
+from accord.data import files
+from accord.data.curation.contamination import Index, evaluation_index
+from accord.data.curation.examples import Aside, examples, expanded
+from accord.data.curation.written import beside
+from accord.data.draws import draw
+from accord.data.files import DataError
+from accord.data.lines import Lines, write_json
+from accord.data.progress import Tell, counted, silent
+
+__all__ = ["MixConfig", "MixSource", "Mixed", "Share", "mix", "plan", "shares"]
+
+
+def _as_tuple(value: Any) -> Any:
+    return (value,) if isinstance(value, (str, Path)) else value
+
+
+class MixSource(NamedTuple):
+    """A data set of a mixture: what the table calls it, its file, what its rate is multiplied by, a cap of its own."""
+
+    name: str
+    path: Path
+    weight: float = 1.0
+    cap: int | None = None
+
+
+class MixConfig(BaseModel):
+    """A mixture."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sources: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = Field(
+        description='data files or folders of them, each perhaps with settings: "rte.jsonl weight=2 cap=1000 name=rte"',
+        min_length=1,
+    )
+    out: Path = Field(description="file of the mixture, .jsonl or .jsonl.gz; a manifest is written beside it")
+    rows: int | None = Field(None, ge=1, description="length of the mixture; none: the sum of min(rows, cap)")
+    cap: int = Field(3000, ge=1, description="rows of a source that count towards its rate, at most")
+    temperature: float = Field(1.0, gt=0, description="1: by size; large: all sources alike")
+    max_examples: int = Field(30_000, ge=1, description="different rows of a source that are used, at most")
+    max_repeats: int = Field(4, ge=1, description="times that a row may stand in the mixture, at most")
+    against: Annotated[tuple[Path, ...], BeforeValidator(_as_tuple)] = Field(
+        (), description="evaluation sets: rows that give them away are left out, counted"
+    )
+    against_fields: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = Field(
+        (), description="columns that hold the prompt of evaluation rows in a format of their own"
+    )
+    seed: int = Field(0, ge=0, description="which rows, and their order")
+    skip_bad_rows: bool = Field(False, description="set bad rows aside instead of stopping at the first")
+
+
+class Share(NamedTuple):
+    """What one source gives: its name, usable rows, rate (sum 1), rows in the mixture, times a row stands in it."""
+
+    name: str
+    available: int
+    rate: float
+    drawn: int
+
+    @property
+    def repeats(self) -> float:
+        """Mean times that a row of the source stands in the mixture."""
+        return self.drawn / self.available
+
+
+class Mixed(NamedTuple):
+    """A finished mixture: shares by source, its rows, rows left out as contaminated, bad rows, rows asked for."""
+
+    shares: list[Share]
+    rows: int
+    contaminated: int
+    bad: int
+    wanted: int
+
+
+def shares(sizes: Mapping[str, int], sources: Mapping[str, MixSource], config: MixConfig) -> list[Share]:
+    """Rates and numbers of rows.
+
+    Args:
+        sizes: usable rows by source.
+        sources: by name.
+        config: cap, temperature, rows, max_repeats.
+
+    Returns: numbers that add up to the rows asked for, each within one of rate times rows; where a source would have to
+        repeat its rows more than `max_repeats` times it gives that many, and the others give more. Two sources of 100
+        and 300 rows, nothing else said: 100 and 300.
+    """
+    names = list(sizes)
+    counted_N = np.array([min(sizes[name], sources[name].cap or config.cap) for name in names], float)
+    weight_N = counted_N ** (1 / config.temperature) * np.array([sources[name].weight for name in names])
+    most_N = np.array([sizes[name] * config.max_repeats for name in names])
+    wanted = min(config.rows or int(counted_N.sum()), int(most_N.sum()))
+    given_N = _apportioned(weight_N, most_N, wanted)
+    rate_N = weight_N / weight_N.sum()
+    return [Share(*values) for values in zip(names, sizes.values(), rate_N.tolist(), given_N.tolist(), strict=True)]
+
+
+def _apportioned(weight_N: NDArray[Any], most_N: NDArray[Any], wanted: int) -> NDArray[Any]:
+    """Whole numbers close to weights, none above its limit, that add up to `wanted`; large remainders round up."""
+    full_N = np.zeros(len(weight_N), bool)
+    while True:  # sources that reach their limit leave the rest to the others
+        rest = wanted - most_N[full_N].sum()
+        free = weight_N * ~full_N
+        exact_N = np.where(full_N, most_N, rest * free / free.sum() if free.sum() else 0.0)
+        over_N = ~full_N & (exact_N > most_N)
+        if not over_N.any():
+            break
+        full_N |= over_N
+    given_N = np.floor(exact_N).astype(int)
+    order = np.argsort(-(exact_N - given_N), kind="stable")
+    for place in order[: wanted - given_N.sum()]:
+        given_N[place] += 1
+    return given_N
+
+
+def plan(parts: Sequence[Share], sizes: Mapping[str, int], config: MixConfig) -> NDArray[np.int64]:
+    """The mixture as (rows, 2): source and row of it, both from 0.
+
+    A source is gone through epoch by epoch, each in an order of its own; its rows are spread evenly over the mixture.
+    """
+    pieces, places = [], []
+    for number, part in enumerate(parts):
+        generator = np.random.default_rng(draw(config.seed, "mix", part.name).getrandbits(64))
+        chosen = generator.permutation(sizes[part.name])[: part.available]
+        epochs = -(-part.drawn // part.available)
+        order = np.concatenate([generator.permutation(chosen) for _ in range(epochs)] or [chosen])[: part.drawn]
+        pieces.append(np.stack([np.full(part.drawn, number), order], axis=1))
+        places.append((np.arange(part.drawn) + generator.random(part.drawn)) / max(part.drawn, 1))
+    return np.concatenate(pieces)[np.argsort(np.concatenate(places), kind="stable")]
+
+
+class _Rows:
+    """The usable rows of a source: where each begins in a file of plain lines, one number a row in memory."""
+
+    def __init__(self, source: MixSource, folder: Path) -> None:
+        self.source, self.contaminated = source, 0
+        self.sha256 = files.sha256(source.path)
+        self.starts: list[int] = []
+        self._copy = folder / f"{source.name}.jsonl"
+        self._file: Any = None
+
+    def index(self, bad: Aside | None, against: Index | None, tell: Tell) -> None:
+        """Read the source once, check every row, and copy the usable ones."""
+        with self._copy.open("wb") as copy:
+            for example in counted(examples([self.source.path], bad), f"reading {self.source.name}", tell):
+                if against is not None and against.find(example) is not None:
+                    self.contaminated += 1
+                    continue
+                self.starts.append(copy.tell())
+                copy.write(json.dumps(example.raw, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
+
+    def read(self, number: int) -> dict[str, Any]:
+        """A row."""
+        if self._file is None:
+            self._file = self._copy.open("rb")
+        self._file.seek(self.starts[number])
+        row: dict[str, Any] = json.loads(self._file.readline())
+        return row
+
+    def close(self) -> None:
+        """Remove the copy."""
+        if self._file is not None:
+            self._file.close()
+        self._copy.unlink(missing_ok=True)
+
+
+def read_sources(config: MixConfig) -> list[MixSource]:
+    """The sources that are named in a configuration, a file each.
+
+    Raises:
+        DataError: one is not there, a setting is unknown or no number, or two have the same name.
+    """
+    found: list[MixSource] = []
+    for text in config.sources:
+        path, *settings = text.split(" ")
+        given = dict(setting.partition("=")[::2] for setting in settings if setting)
+        try:
+            weight = float(given.pop("weight", 1))
+            cap = int(given.pop("cap")) if "cap" in given else None
+        except ValueError as error:
+            raise DataError(f'source "{text}": {error}; expected weight=NUMBER and cap=NUMBER') from None
+        name = given.pop("name", None)
+        if given or weight <= 0 or (cap is not None and cap < 1):
+            raise DataError(f'source "{text}"; expected PATH, then perhaps weight=, cap= (both above 0) and name=')
+        for file in expanded([path]):
+            plain = file.name.split(".")[0]
+            named = plain if name is None else name if Path(path) == file else f"{name}-{plain}"
+            found.append(MixSource(named, file, weight, cap))
+    names = [source.name for source in found]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise DataError(f'two sources are called "{twice}"; tell them apart: "PATH name=NAME"')
+    return found
+
+
+def mix(config: MixConfig, tell: Tell = silent) -> Mixed:
+    """Write a mixture and its manifest, or go on with one that was stopped.
+
+    Raises:
+        DataError: a source is missing, has no usable row or a bad one, or two have the same name.
+    """
+    sources = read_sources(config)
+    _check(sources, config)
+    by_name = {source.name: source for source in sources}
+    against = evaluation_index(config.against, fields=config.against_fields, tell=tell) if config.against else None
+    folder = config.out.with_name(f".{config.out.name}.sources")
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        bad = stack.enter_context(Lines(beside(config.out, "bad-rows.jsonl"), keep_empty=False))
+        rows = [_Rows(source, folder) for source in sources]
+        for one in rows:
+            stack.callback(one.close)
+            one.index(bad if config.skip_bad_rows else None, against, tell)
+            if not one.starts:
+                raise DataError(f"{one.source.path}: no usable row; remove the source or mend it")
+        sizes = {one.source.name: len(one.starts) for one in rows}
+        usable = {name: min(size, config.max_examples) for name, size in sizes.items()}
+        parts = shares(usable, by_name, config)
+        order = plan(parts, sizes, config)
+        _write(rows, order, config, _fingerprint(rows, config), tell)
+        mixed = Mixed(parts, len(order), sum(one.contaminated for one in rows), bad.rows, config.rows or len(order))
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+    write_json(_manifest(rows, mixed, config), beside(config.out, "manifest.json"))
+    return mixed
+
+
+def _check(sources: Sequence[MixSource], config: MixConfig) -> None:
+    if not config.out.name.endswith((".jsonl", ".jsonl.gz")):
+        raise DataError(f"{config.out}: cannot write a file of this name; expected .jsonl or .jsonl.gz")
+    if any(source.path.resolve() == config.out.resolve() for source in sources):
+        raise DataError(f"{config.out}: --out is one of the sources; choose another file")
+
+
+def _fingerprint(rows: Sequence[_Rows], config: MixConfig) -> str:
+    made_of = [accord.__version__, config.model_dump(mode="json"), [[str(part) for part in one.source] for one in rows]]
+    made_of += [[one.sha256 for one in rows], [files.sha256(path) for path in config.against]]
+    return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
+
+
+def _write(rows: Sequence[_Rows], order: NDArray[np.int64], config: MixConfig, made_of: str, tell: Tell) -> None:
+    """Write the rows of the plan that are not written yet; the file appears under its name when all are there."""
+    part = config.out.with_name(f".{config.out.name}.part")
+    note = config.out.with_name(f".{config.out.name}.part.json")
+    done = _whole_lines(part) if note.exists() and note.read_text() == made_of else 0
+    note.write_text(made_of)
+    with part.open("ab" if done else "wb") as file:
+        for place in range(done, len(order)):
+            source, number = order[place]
+            row = rows[source].read(number)
+            meta = row.get("meta") if isinstance(row.get("meta"), dict) else {}
+            row["meta"] = {**meta, "mixed_from": rows[source].source.name}
+            file.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
+            if place % 500 == 0:
+                tell("mixing", place, len(order))
+    tell("mixing", len(order), len(order))
+    if config.out.suffix == ".gz":
+        with Lines(config.out) as lines, part.open("rb") as file:
+            for line in file:
+                lines.add(json.loads(line))
+        part.unlink()
+    else:
+        os.replace(part, config.out)
+    note.unlink()
+
+
+def _whole_lines(path: Path) -> int:
+    """Count the finished lines of a file and cut off an unfinished one."""
+    if not path.exists():
+        return 0
+    lines = length = 0
+    with path.open("rb+") as file:
+        for line in file:
+            if not line.endswith(b"\n"):
+                break
+            lines, length = lines + 1, length + len(line)
+        file.truncate(length)
+    return lines
+
+
+def _manifest(rows: Sequence[_Rows], mixed: Mixed, config: MixConfig) -> dict[str, Any]:
+    return {
+        "accord": accord.__version__,
+        "settings": config.model_dump(mode="json"),
+        "rows": mixed.rows,
+        "sha256": files.sha256(config.out),
+        "contaminated": mixed.contaminated,
+        "evaluation_sets": {str(path): files.sha256(path) for path in config.against},
+        "bad": mixed.bad,
+        "sources": [
+            {
+                "name": part.name,
+                "path": str(one.source.path),
+                "sha256": one.sha256,
+                "rows": part.available,
+                "rate": part.rate,
+                "drawn": part.drawn,
+                "repeats": part.repeats,
+                "contaminated": one.contaminated,
+            }
+            for one, part in zip(rows, mixed.shares, strict=True)
+        ],
+    }
