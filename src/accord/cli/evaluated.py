@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 from rich.console import Console
@@ -10,11 +9,11 @@ from rich.table import Table
 from rich.text import Text
 
 from accord.cli.console import output_console
-from accord.evaluate.result import Result
+from accord.evaluate.blocks import Block, Row, blocks, interval_in_words, number_in_words
 from accord.pipelines.evaluation import Config, Job, Outcome, perform
 from accord.train.progress import Bar
 
-__all__ = ["evaluate", "written"]
+__all__ = ["evaluate", "print_outcome"]
 
 
 def evaluate(kind: str, config: Config, out: Path, job: Job[Config]) -> int:
@@ -33,30 +32,48 @@ def evaluate(kind: str, config: Config, out: Path, job: Job[Config]) -> int:
 def print_outcome(console: Console, kind: str, outcome: Outcome) -> None:
     """The notes, then every result with its interval."""
     console.print()
+    console.print(f"[bold]accord eval {kind}[/bold]")
     for note in outcome.notes:
         console.print(Text(note, "yellow"))
-    table = Table(title=f"accord eval {kind}", title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
-    table.add_column("", style="cyan", overflow="fold")
-    for header in ("value", "interval", "n", "unscored"):
+    for block in blocks(outcome.rows()):
+        console.print()
+        console.print(_table(block) if block.measures else _list(block))
+
+
+def _list(block: Block) -> Table:
+    """One result a line."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("", style="cyan", overflow="fold", min_width=min(28, max(len(label) for label, _ in block.rows)))
+    for header in ("value", "interval", "n"):
         table.add_column(header, justify="right", header_style="dim", no_wrap=True)
-    table.add_column("unit", style="dim", header_style="dim", overflow="fold")
-    for name, unit, result in outcome.results:
-        table.add_row(name, written(result.value), interval(result), str(result.n), str(result.n_unscored or ""), unit)
-    console.print(table)
+    table.add_column("", style="dim", overflow="fold")
+    for label, measured in block.rows:
+        row = measured[""]
+        lost = row.get("n_unscored") or 0
+        unit = str(row.get("unit", "")) + (f"; {lost} unscored" if lost else "")
+        table.add_row(label, number_in_words(row.get("value")), interval_in_words(row), str(row.get("n")), unit)
+    return table
 
 
-def interval(result: Result) -> str:
-    """`0.61 to 0.72`; `-` where there is none."""
-    if result.ci is None or not all(map(math.isfinite, result.ci)):
-        return "-"
-    return f"{written(result.ci[0])} to {written(result.ci[1])}"
+def _table(block: Block) -> Table:
+    """Subjects below each other, measures side by side, each with its interval."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("", style="cyan", overflow="fold")
+    for name, unit in block.measures.items():
+        table.add_column(f"{name}\n[dim]{unit}[/dim]", justify="right", overflow="fold")
+    for label, measured in block.rows:
+        table.add_row(label, *(_cell(measured.get(name)) for name in block.measures))
+    return table
 
 
-def written(value: float) -> str:
-    """Three decimals below ten, fewer above; `-` for what is undefined."""
-    if not math.isfinite(value):
-        return "-"
-    size = abs(value)
-    if 0 < size < 0.001:
-        return f"{value:.1e}"
-    return f"{value:.{3 if size < 10 else 2 if size < 100 else 1}f}"
+def _cell(row: Row | None) -> Text:
+    if row is None:
+        return Text("")
+    found = interval_in_words(row)
+    lost = row.get("n_unscored") or 0
+    text = Text(number_in_words(row.get("value")))
+    if found:
+        text.append(f"\n{found}", "dim")
+    if lost:
+        text.append(f"\n{lost} unscored", "yellow")
+    return text

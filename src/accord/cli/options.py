@@ -32,7 +32,7 @@ from accord.pipelines.settings import (
     shapes_of,
     show,
 )
-from accord.train.configs import JobConfig, TrainConfig
+from accord.train.configs import JobConfig, PolicyConfig, TrainConfig
 
 __all__ = ["Parser", "add_config_arguments", "config_from", "flag_of"]
 
@@ -122,7 +122,7 @@ def add_config_arguments(
             parser.add_argument("--config", dest="recipe", type=Path, metavar="FILE.yaml", help="a file of settings")
         parser.set_defaults(words_field=words)
     shapes, fields = shapes_of(config), config.model_fields
-    relatives = (JobConfig, TrainConfig, EvalConfig)
+    relatives = (JobConfig, TrainConfig, PolicyConfig, EvalConfig)
     inherited = {name for base in relatives if issubclass(config, base) for name in base.model_fields}
     required = [name for name in fields if fields[name].is_required()]
     optional = [name for name in fields if name not in required]

@@ -63,11 +63,12 @@ class EvalConfig(BaseModel):
 
 
 class Named(NamedTuple):
-    """A result and what it is: `Named("accuracy", "share, ties half", Result(...))`."""
+    """What was measured, the result, and of what: `Named("accuracy", "share, ties half", Result(...), "split a")`."""
 
     name: str
     unit: str
     result: Result
+    of: str = ""  # a part of the data, a checkpoint, a model; "": of the whole
 
 
 @dataclass
@@ -88,10 +89,14 @@ class Outcome:
     figures: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def add(self, name: str, unit: str, result: Result) -> Result:
-        """Append a result."""
-        self.results.append(Named(name, unit, result))
+    def add(self, name: str, unit: str, result: Result, of: str = "") -> Result:
+        """Append a result; results of equal names and several `of` become a table."""
+        self.results.append(Named(name, unit, result, of))
         return result
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The results as JSON objects."""
+        return [{"name": one.name, "of": one.of, "unit": one.unit, **asdict(one.result)} for one in self.results]
 
     @property
     def unscored(self) -> float:
@@ -266,7 +271,7 @@ def write(folder: Path, kind: str, config: EvalConfig, outcome: Outcome) -> Path
         "notes": notes,
         "settings": config.model_dump(mode="json"),
         **about,
-        "results": [{"name": n, "unit": unit, **asdict(result), **about} for n, unit, result in outcome.results],
+        "results": [row | about for row in outcome.rows()],
         "figures": outcome.figures,
     }
     path = folder / f"{config.name or kind}.json"

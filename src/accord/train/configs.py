@@ -18,6 +18,7 @@ __all__ = [
     "FREE_TO_CHANGE",
     "DpoConfig",
     "JobConfig",
+    "PolicyConfig",
     "PpoConfig",
     "RewardConfig",
     "RewardSources",
@@ -29,7 +30,7 @@ __all__ = [
 
 VALUE_SETTINGS = ("critic", "value_coefficient", "value_learning_rate")
 """Read where there is a value function."""
-FREE_TO_CHANGE = frozenset({"out", "save_every"})
+FREE_TO_CHANGE = frozenset({"out", "save_every", "keep_every"})
 """Settings that say where and how often to save, not what is computed: a run stays valid when they change."""
 
 
@@ -126,7 +127,17 @@ class TrainConfig(JobConfig):
         return {name: getattr(self, name) for name in self.methods()[getattr(self, self.choice)].reads}
 
 
-class SftConfig(TrainConfig):
+class PolicyConfig(TrainConfig):
+    """What every job takes that trains a policy."""
+
+    keep_every: int = Field(
+        0,
+        ge=0,
+        description="optimiser steps between models kept in kept/, for `accord eval frontier`; 0: the last only",
+    )
+
+
+class SftConfig(PolicyConfig):
     """Supervised fine-tuning on Demonstrations: token-level maximum likelihood of the responses."""
 
     job = "sft"
@@ -157,7 +168,7 @@ class RewardConfig(TrainConfig):
     )
 
 
-class DpoConfig(TrainConfig):
+class DpoConfig(PolicyConfig):
     """Learning directly from preferences: Comparisons, Rankings, or unpaired thumbs up and down."""
 
     choice, job = "loss", "dpo"
@@ -249,7 +260,7 @@ class SampleConfig(RewardSources):
             yield f"temperature 0 gives the same response {self.samples} times; raise it, or set samples to 1"
 
 
-class PpoConfig(RewardSources, TrainConfig):
+class PpoConfig(RewardSources, PolicyConfig):
     """Reinforcement learning from a reward: sample, score, estimate advantages, improve the policy."""
 
     choice, job = "algorithm", "ppo"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,13 +21,25 @@ __all__ = ["save_policy", "save_reward_model"]
 SAMPLING_DEFAULTS = {"temperature": 1.0, "top_p": 1.0, "top_k": 50, "typical_p": 1.0, "min_p": None}
 
 
-def save_policy(model: Any, template: Template, folder: Path, *, value_head: torch.nn.Module | None = None) -> None:
-    """A causal model (or its adapter), the tokenizer with the chat template it was trained with, and where to stop."""
+def save_policy(
+    model: Any,
+    template: Template,
+    folder: Path,
+    *,
+    value_head: torch.nn.Module | None = None,
+    live: bool = False,
+) -> None:
+    """A causal model (or its adapter), the tokenizer with the chat template it was trained with, and where to stop.
+
+    A `live` model goes on being trained: where adapters have to be merged, that is done to a copy.
+    """
     base = base_of(model)
     settings: Any = base.generation_config
     settings.eos_token_id = list(template.end_ids)
     if any(getattr(settings, name, None) not in (None, default) for name, default in SAMPLING_DEFAULTS.items()):
         settings.do_sample = True  # hub models often set a temperature without it; that cannot be saved
+    if live and getattr(model, "peft_config", None) and not _base_on_disk(model):
+        model = copy.deepcopy(model)
     _save(model, template, folder)
     settings.save_pretrained(folder)
     if value_head is not None:

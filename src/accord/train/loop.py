@@ -309,6 +309,11 @@ def due(step: int, every: int, total: int) -> bool:
     return (step + 1) % every == 0 or step + 1 == total
 
 
+def kept(step: int, every: int, total: int) -> bool:
+    """True after every `every`-th step but the last, whose model is the finished one; never if `every` is 0."""
+    return every > 0 and (step + 1) % every == 0 and step + 1 < total
+
+
 def epoch(plan: Sequence[Sequence[int]], step: int, rows: int) -> float:
     """Passes over the data after a step."""
     return sum(len(chosen) for chosen in plan[: step + 1]) / rows

@@ -115,6 +115,8 @@ def run(
             display.update(steps.stop, run.log(steps.stop, **figures))
             if plan.due(number, config.save_every):
                 run.save(steps.stop, loop.states(**state))
+            if config.keep_every and plan.due(number, config.keep_every) and steps.stop < plan.total:
+                run.keep(steps.stop, lambda folder: save_policy(model, template, folder, live=True))
         return run.finish(lambda folder: save_policy(model, template, folder, value_head=actor.value_head))
 
 

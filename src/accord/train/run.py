@@ -5,6 +5,7 @@
     metrics.jsonl     one object a line (docs/metrics.md)
     samples.jsonl     sampled responses, where a job samples
     bad_rows.jsonl    rows set aside with --skip-bad-rows, and why
+    kept/             models of steps on the way, with --keep-every; load like model/
     checkpoints/      the newest state of training: enough to continue exactly
     model/            the finished model, loads in transformers or PEFT as it stands; none of a job that only samples
     done.json         written last
@@ -154,6 +155,13 @@ class Run:
             if old != path:
                 remove(old)
 
+    def keep(self, step: int, export: Callable[[Path], None]) -> None:
+        """Keep the model after `step` optimiser steps in kept/; one that is there was made by an earlier part."""
+        path = self.folder / "kept" / f"step-{step:08d}"
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            write_atomically(path, export)
+
     def restore(self) -> dict[str, Any] | None:
         """The newest checkpoint, or None; figures logged after it are taken back, they will be made again."""
         found = sorted((self.folder / "checkpoints").glob("step-*.pt"))
@@ -234,7 +242,7 @@ def clear_start(folder: Path) -> None:
     """Remove what a run without results left: it belongs to settings or data that are no longer asked for."""
     for name in ("manifest.json", "metrics.jsonl", "samples.jsonl", "bad_rows.jsonl"):
         remove(folder / name)
-    for path in folder.glob("reference-*.pt"):
+    for path in (folder / "kept", *folder.glob("reference-*.pt")):
         remove(path)
 
 

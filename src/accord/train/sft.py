@@ -79,6 +79,8 @@ def run(config: SftConfig, display: Display | None = None) -> Path:
             display.update(step + 1, run.log(step + 1, **figures))
             if loop.due(step, config.save_every, len(plan)):
                 run.save(step + 1, loop.states(model=model, optimiser=optimiser))
+            if loop.kept(step, config.keep_every, len(plan)):
+                run.keep(step + 1, lambda folder: save_policy(model, template, folder, live=True))
         return run.finish(lambda folder: save_policy(model, template, folder))
 
 
