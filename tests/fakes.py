@@ -24,7 +24,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from accord.protocols import LanguageModel, Prompt, Reply, Sampling
+from accord.protocols import LanguageModel, Prompt, Reply, Sampling, Usage
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -140,10 +140,15 @@ class Scripted(LanguageModel):
         self.asked: list[Prompt] = []
         self.continuations: list[tuple[str, ...]] = []
         self.samplings: list[Sampling] = []
+        self._usage = Usage()
 
     @property
     def name(self) -> str:
         return self._name
+
+    @property
+    def usage(self) -> Usage:
+        return self._usage
 
     def generate(self, prompts: Sequence[Prompt], count: int, sampling: Sampling) -> list[list[Reply]]:
         self.samplings.append(sampling)
@@ -154,6 +159,7 @@ class Scripted(LanguageModel):
 
     def _say(self, prompt: Prompt, sampling: Sampling) -> Reply:
         self.asked.append(prompt)
+        self._usage.add(1, 1)
         said = self._answer(prompt) if self._answer else self._replies.popleft()
         if isinstance(said, Reply):
             return said
@@ -167,5 +173,6 @@ class Scripted(LanguageModel):
 
     def _judge(self, prompt: Prompt, texts: Sequence[str]) -> list[float | None]:
         self.asked.append(prompt)
+        self._usage.add(1, 0)
         self.continuations.append(tuple(texts))
         return list(self._answer(prompt, texts) if self._answer else self._replies.popleft())

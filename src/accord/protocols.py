@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol, TypeAlias, overload
 
 from accord.records import Conversation
 
-__all__ = ["Embed", "Generate", "LanguageModel", "Prompt", "Reply", "Sampling", "Score", "Unavailable"]
+__all__ = ["Embed", "Generate", "LanguageModel", "Prompt", "Reply", "Sampling", "Score", "Unavailable", "Usage"]
 
 Prompt: TypeAlias = Conversation | str
 """Chat messages, which the model's own template renders, or a plain string that is continued as it stands."""
@@ -61,6 +61,21 @@ class Reply:
     new_tokens: int
     seconds: float
     error: str | None = None
+
+
+@dataclass
+class Usage:
+    """What a model was asked since it was opened; it counts on. Tokens are 0 where a server does not tell."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    new_tokens: int = 0
+
+    def add(self, prompt_tokens: int, new_tokens: int) -> None:
+        """Count one more request."""
+        self.requests += 1
+        self.prompt_tokens += prompt_tokens
+        self.new_tokens += new_tokens
 
 
 class Generate(Protocol):
@@ -114,6 +129,11 @@ class LanguageModel(ABC):
     def method(self) -> str:
         """How log-probabilities are had: "exact" from the model itself, or a server's "echo", "top" or "votes"."""
         return "exact"
+
+    @property
+    @abstractmethod
+    def usage(self) -> Usage:
+        """What it was asked so far."""
 
     @abstractmethod
     def generate(self, prompts: Sequence[Prompt], count: int, sampling: Sampling) -> list[list[Reply]]:

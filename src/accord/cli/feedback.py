@@ -26,6 +26,8 @@ class Action:
 
 ACTIONS: tuple[Action, ...] = (
     # One line each, so that additions merge.
+    Action("critique", "feedback_critique", "let a model criticise and revise its replies: demonstrations"),
+    Action("label", "feedback_label", "let a model compare responses by a constitution: soft labels"),
 )
 
 

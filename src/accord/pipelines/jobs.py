@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from accord.pipelines.feedback_configs import CritiqueConfig, FeedbackConfig, LabelConfig
 from accord.train.configs import DpoConfig, JobConfig, PpoConfig, RewardConfig, SampleConfig, SftConfig, TrainConfig
 
 __all__ = ["JOBS", "Job", "check_data"]
@@ -20,7 +21,7 @@ class Job:
     Attributes:
         name: as in a recipe, and in `accord train NAME` where it trains.
         config: the settings it takes.
-        module: of `accord.train`, with `run(config) -> run folder`.
+        module: with `run(config) -> run folder`.
         title: what it does, in a few words.
     """
 
@@ -37,17 +38,23 @@ class Job:
     @property
     def command(self) -> str:
         """The command that runs it alone, without `accord`."""
+        if issubclass(self.config, FeedbackConfig):
+            return f"feedback {self.name}"
         return f"train {self.name}" if self.trains else self.name
 
     def makes(self, config: JobConfig) -> tuple[str, ...]:
         """Names of the data files that a finished run has for later stages; empty for a job that makes a model."""
+        if isinstance(config, CritiqueConfig):
+            return ("demonstrations.jsonl",)
+        if isinstance(config, LabelConfig):
+            return ("rankings.jsonl",) if config.rates else ("comparisons.jsonl",)
         if not isinstance(config, SampleConfig):
             return ()
         return ("responses.jsonl", *(("rankings.jsonl", "best.jsonl") if config.reward else ()))
 
     def trainer(self) -> Callable[[Any], Path]:
         """Import what runs it, which takes seconds."""
-        trainer: Callable[[Any], Path] = importlib.import_module(f"accord.train.{self.module}").run
+        trainer: Callable[[Any], Path] = importlib.import_module(self.module).run
         return trainer
 
     def run(self, config: JobConfig) -> Path:
@@ -58,11 +65,13 @@ class Job:
 JOBS = {
     job.name: job
     for job in (
-        Job("sft", SftConfig, "sft", "supervised fine-tuning"),
-        Job("reward", RewardConfig, "reward", "reward model"),
-        Job("dpo", DpoConfig, "preference", "direct preference optimisation"),
-        Job("ppo", PpoConfig, "policy", "reinforcement learning with PPO"),
-        Job("sample", SampleConfig, "sample", "responses of a model, ranked by a reward"),
+        Job("sft", SftConfig, "accord.train.sft", "supervised fine-tuning"),
+        Job("reward", RewardConfig, "accord.train.reward", "reward model"),
+        Job("dpo", DpoConfig, "accord.train.preference", "direct preference optimisation"),
+        Job("ppo", PpoConfig, "accord.train.policy", "reinforcement learning with PPO"),
+        Job("critique", CritiqueConfig, "accord.pipelines.critique", "critiques and revisions by a constitution"),
+        Job("label", LabelConfig, "accord.pipelines.label", "labels of response pairs by a model"),
+        Job("sample", SampleConfig, "accord.train.sample", "responses of a model, ranked by a reward"),
     )
 }
 
@@ -75,7 +84,7 @@ def check_data(config: JobConfig, made: tuple[Path, ...] = ()) -> None:
     """
     from accord.data.files import check_path  # takes longer to import than the help of a command may
 
-    held_out, text = getattr(config, "eval_data", ()), getattr(config, "ptx_data", None) or ()
-    for path in (*config.data, *held_out, *text):
+    others = ("eval_data", "ptx_data", "check", "helpful")
+    for path in (*config.data, *(path for name in others for path in getattr(config, name, None) or ())):
         if not any(path.is_relative_to(folder) for folder in made):
             check_path(path)

@@ -20,7 +20,7 @@ from accord import rollouts
 from accord.losses.likelihood import segment_sum
 from accord.models.load import load_policy, resolve
 from accord.models.score import prepare, response_scores
-from accord.protocols import LanguageModel, Prompt, Reply, Sampling
+from accord.protocols import LanguageModel, Prompt, Reply, Sampling, Usage
 from accord.records import Message
 from accord.rollouts import Rollout
 from accord.rollouts.native import NativeSampler
@@ -47,6 +47,7 @@ class LocalModel(LanguageModel):
         forward: Forward = nullcontext,
         max_rows: int = 32,
         micro_tokens: int = 4096,
+        max_length: int | None = None,
     ) -> None:
         """Keep the model, switched to tree attention where its family can do that.
 
@@ -57,9 +58,11 @@ class LocalModel(LanguageModel):
             forward: entered around forward passes, such as autocast.
             max_rows: replies decoded at once at most.
             micro_tokens: token budget of one scoring pass; memory, never the result.
+            max_length: tokens of a prompt with what follows it; none: as many as the model has positions.
         """
         self._model: Any = model
         self._template, self._name, self._micro_tokens = template, name, micro_tokens
+        self._usage, self._max_length = Usage(), max_length
         prepare(model)
         self._sampler = NativeSampler(
             model, end_ids=template.end_ids, tokenizer=template.tokenizer, max_rows=max_rows, autocast=forward
@@ -82,6 +85,11 @@ class LocalModel(LanguageModel):
         return self._name
 
     @property
+    def usage(self) -> Usage:
+        """Prompts and tokens so far."""
+        return self._usage
+
+    @property
     def device(self) -> torch.device:
         """Where its weights are."""
         return next(self._model.parameters()).device
@@ -92,9 +100,9 @@ class LocalModel(LanguageModel):
 
     @property
     def room(self) -> int | None:
-        """Tokens the model can see at once; None: no limit is known."""
-        limit: int | None = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
-        return limit
+        """Tokens of a prompt with what follows it; None: no limit is known."""
+        positions: int | None = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
+        return min((limit for limit in (positions, self._max_length) if limit is not None), default=None)
 
     def generate(self, prompts: Sequence[Prompt], count: int, sampling: Sampling) -> list[list[Reply]]:
         """Answer prompts; one that leaves no room for `max_new_tokens` gets replies that are errors."""
@@ -110,6 +118,8 @@ class LocalModel(LanguageModel):
         )
         started = time.perf_counter()
         chosen = [ids[index] for index in fits]
+        for row in chosen:
+            self._usage.add(len(row), 0)
         sampled = self._sampler.sample(chosen, wanted, [_stream(row) for row in chosen]) if chosen else []
         seconds = (time.perf_counter() - started) / max(1, len(chosen) * count)
         replies = {
@@ -135,6 +145,7 @@ class LocalModel(LanguageModel):
                 found = response_scores(self._model, batch)
             logprob_N = iter(segment_sum(found.logprob_T.float(), found.response_T, batch.count).tolist())
             for index in chosen:
+                self._usage.add(trees[index].length, 0)
                 scores[index] = [next(logprob_N) for _ in continuations[index]]
         return scores
 
@@ -174,6 +185,7 @@ class LocalModel(LanguageModel):
         else:
             text = self._template.decode(rollout.tokens)
         places = [place for string in stop if (place := text.find(string)) >= 0]
+        self._usage.new_tokens += len(rollout.tokens)
         return Reply(
             text=text[: min(places)] if places else text,
             finish=rollout.finish,

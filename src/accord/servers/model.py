@@ -11,13 +11,14 @@ Chat messages are rendered by the server, so their continuations cannot be echoe
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
-from accord.protocols import LanguageModel, Prompt, Reply, Sampling
+from accord.protocols import LanguageModel, Prompt, Reply, Sampling, Usage
 from accord.servers.client import Client, RequestFailed
 from accord.servers.labels import TopTokens, from_top, from_votes
 
@@ -71,11 +72,17 @@ class ServerModel(LanguageModel):
         self.model = model or self._only_model()
         self.concurrency, self.votes = concurrency, votes
         self._methods: dict[str, Method] = {}
+        self._usage, self._counting = Usage(), threading.Lock()
 
     @property
     def name(self) -> str:
         """Model id and where it is served. Servers tell no revision of the weights."""
         return f"{self.model} @ {self.url}"
+
+    @property
+    def usage(self) -> Usage:
+        """Requests, and tokens as the server counts them."""
+        return self._usage
 
     @property
     def method(self) -> str:
@@ -151,6 +158,9 @@ class ServerModel(LanguageModel):
         answer = self.client.post(path, {"model": self.model, **question, **body}, retries=retries)
         if not isinstance(answer, dict) or not answer.get("choices"):
             raise RequestFailed("the answer holds no choice")
+        usage = answer.get("usage") or {}
+        with self._counting:
+            self._usage.add(usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0)
         return answer
 
     # -- scores --------------------------------------------------------------------------------------------------------

@@ -17,6 +17,10 @@ SHOWN = {
     "length/mean": "length",
     "eval/loss": "held-out loss",
     "eval/accuracy_tie_half": "held-out accuracy",
+    "label/per_second": "items/s",
+    "label/unscored": "unscored",
+    "label/flips": "flips",
+    "label/money": "cost",
     "tokens_per_second": "tok/s",
 }
 

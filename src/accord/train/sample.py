@@ -38,7 +38,7 @@ from accord.train.rewards import Responses, Reward
 from accord.train.run import Run, write_text
 from accord.train.sources import load_rewards
 
-__all__ = ["ranked", "run"]
+__all__ = ["append", "keep_rows", "ranked", "rows_of_file", "run"]
 
 SAID, SCORED = "responses.jsonl", "scores.jsonl"
 
@@ -181,20 +181,27 @@ def take_up(run: Run, names: Sequence[str]) -> int:
     """
     done = loop.resume(run)
     for name in names:
-        path = run.folder / name
-        kept = _lines(path)[:done] if path.exists() else []
-        if len(kept) < done:
-            raise ValueError(
-                f"{path} has {len(kept)} rows, and the checkpoint beside it counts {done}; put the file back, or "
-                f"delete {run.folder} to sample again"
-            )
-        write_text(path, b"".join(line + b"\n" for line in kept).decode())
+        keep_rows(run.folder / name, done, run.folder)
     return done
+
+
+def keep_rows(path: Path, done: int, folder: Path) -> None:
+    """Cut a file of rows back to those that a checkpoint counts.
+
+    Raises: ValueError: it has fewer.
+    """
+    kept = _lines(path)[:done] if path.exists() else []
+    if len(kept) < done:
+        raise ValueError(
+            f"{path} has {len(kept)} rows, and the checkpoint beside it counts {done}; put the file back, or "
+            f"delete {folder} to do it again"
+        )
+    write_text(path, b"".join(line + b"\n" for line in kept).decode())
 
 
 def write_results(run: Run, config: SampleConfig, reward: str, display: Display) -> None:
     """Rankings, best responses and the best-of-n table, from what is on disk."""
-    sets, scores = (_rows(run.folder / name) for name in (SAID, SCORED))
+    sets, scores = (rows_of_file(run.folder / name) for name in (SAID, SCORED))
     rankings, best = [], []
     for row, judged in zip(sets, scores, strict=True):
         ranking, chosen = ranked(ResponseSet.model_validate(row), judged["scores"], config.finished_only)
@@ -257,7 +264,8 @@ def _by_text(said: Iterable[tuple[str, float, bool]]) -> dict[str, tuple[float, 
     return found
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
+def rows_of_file(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file of rows."""
     return [json.loads(line) for line in _lines(path)]
 
 

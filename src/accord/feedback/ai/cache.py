@@ -1,0 +1,96 @@
+"""What a model was asked before is not asked again: one SQLite file, keyed by content.
+
+A key is the SHA-256 of kind, model (name and revision), rendered prompt, continuations or sampling, and number of the
+reply: whatever decides an answer. Errors and scores that could not be had are not kept: they are asked again.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from accord.feedback.ai.draws import digest
+from accord.protocols import LanguageModel, Prompt, Reply, Sampling, Usage
+
+__all__ = ["Cached"]
+
+Scores = list[float | None]
+
+
+class Cached(LanguageModel):
+    """A model with a memory on disk. Several processes may share the file.
+
+    Attributes:
+        hits: answers that came from the file.
+    """
+
+    def __init__(self, model: LanguageModel, path: Path) -> None:
+        """Open the file, or make it. Raises: ValueError: it is something else."""
+        self.model, self.hits = model, 0
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._file = sqlite3.connect(path, timeout=60, isolation_level=None)
+            self._file.execute("PRAGMA journal_mode=WAL")
+            self._file.execute("CREATE TABLE IF NOT EXISTS answer (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
+        except sqlite3.DatabaseError as error:
+            raise ValueError(f"{path}: not a cache file ({error}); delete it, or give another --cache") from None
+
+    @property
+    def name(self) -> str:
+        """The model's own."""
+        return self.model.name
+
+    @property
+    def method(self) -> str:
+        """The model's own."""
+        return self.model.method
+
+    @property
+    def usage(self) -> Usage:
+        """What the model was asked in truth."""
+        return self.model.usage
+
+    def generate(self, prompts: Sequence[Prompt], count: int, sampling: Sampling) -> list[list[Reply]]:
+        """As the model; prompts of which any reply is missing are asked anew, all their replies."""
+        plan = asdict(sampling)
+        keys = [[self._key("reply", prompt, plan, number) for number in range(count)] for prompt in prompts]
+        known = [[self._get(key) for key in of_prompt] for of_prompt in keys]
+        missing = [place for place, found in enumerate(known) if None in found]
+        asked = self.model.generate([prompts[place] for place in missing], count, sampling) if missing else []
+        replies = [[Reply(**found) for found in of_prompt if found] for of_prompt in known]
+        for place, fresh in zip(missing, asked, strict=True):
+            replies[place] = fresh
+            good = [(key, asdict(reply)) for key, reply in zip(keys[place], fresh, strict=True) if not reply.error]
+            self._put(good)
+        self.hits += sum(len(found) for place, found in enumerate(known) if place not in set(missing))
+        return replies
+
+    def score(self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[str]]) -> list[Scores]:
+        """As the model."""
+        keys = [self._key("score", prompt, list(texts)) for prompt, texts in zip(prompts, continuations, strict=True)]
+        scores: list[Any] = [self._get(key) for key in keys]
+        missing = [place for place, found in enumerate(scores) if found is None]
+        self.hits += len(keys) - len(missing)
+        if missing:
+            fresh = self.model.score([prompts[place] for place in missing], [continuations[place] for place in missing])
+            for place, row in zip(missing, fresh, strict=True):
+                scores[place] = row
+                if None not in row:
+                    self._put([(keys[place], row)])
+        return scores
+
+    def _key(self, kind: str, prompt: Prompt, *how: object) -> str:
+        text = prompt if isinstance(prompt, str) else [[message.role, message.content] for message in prompt]
+        return digest(kind, self.name, text, *how)
+
+    def _get(self, key: str) -> Any:
+        row = self._file.execute("SELECT value FROM answer WHERE key = ?", (key,)).fetchone()
+        return json.loads(row[0]) if row else None
+
+    def _put(self, rows: Sequence[tuple[str, Any]]) -> None:
+        values = [(key, json.dumps(value)) for key, value in rows]
+        self._file.executemany("INSERT OR REPLACE INTO answer (key, value) VALUES (?, ?)", values)
