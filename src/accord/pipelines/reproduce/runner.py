@@ -11,9 +11,12 @@ from accord.pipelines.reproduce.configs import (
     DataSizeConfig,
     ExperimentConfig,
     FrontierConfig,
+    InstructionConfig,
+    LabelsConfig,
     LengthConfig,
     ListwiseConfig,
     OveroptimisationConfig,
+    TaxConfig,
 )
 from accord.pipelines.reproduce.evidence import Evidence
 
@@ -47,6 +50,9 @@ EXPERIMENTS = {
         Experiment("length", LengthConfig, "length exploitation of DPO, and its cure"),
         Experiment("overoptimisation", OveroptimisationConfig, "gold reward while PPO climbs a proxy"),
         Experiment("listwise", ListwiseConfig, "PRO and Plackett-Luce against pairwise DPO"),
+        Experiment("labels", LabelsConfig, "labels of a model against gold labels; harmlessness of revisions by round"),
+        Experiment("instruction", InstructionConfig, "held-out tasks against the number of training clusters"),
+        Experiment("tax", TaxConfig, "truthfulness, toxicity and tasks before and after PPO, with and without ptx"),
     )
 }
 
