@@ -25,6 +25,12 @@ def test_an_option_by_log_probability() -> None:
     assert math.isnan(mark(item, {"error": "gone"})["score"])
 
 
+def test_options_that_were_listed_with_letters_are_scored_with_them() -> None:
+    item = item_of({**row(), "response": "(B) no"})
+    assert item.options == ("(A) yes", "(B) no")
+    assert item.answer == 1
+
+
 @pytest.mark.parametrize(("metric", "score"), [(None, 0.0), ("f1", 0.8), ("rouge_l", 6 / 7)])
 def test_a_written_answer_by_its_metric(metric: str | None, score: float) -> None:
     item = item_of(row(options=None, metric=metric, references=["the red fox jumps"]))

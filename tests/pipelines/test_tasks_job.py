@@ -20,6 +20,8 @@ def write(path: Path) -> Path:
     for i in range(8):
         meta = {"task": "rte", "cluster": ["nli"], "template": "a", "source": f"r{i}", "options": ["yes", "no"]}
         rows.append({"prompt": f"Claim {i}?", "response": ("yes", "no")[i % 2], "meta": meta})
+    turned = {"task": "rte", "cluster": ["nli"], "template": "turned", "source": "r0", "inverted": True}
+    rows.append({"prompt": "Write a claim that follows from 0.", "response": "Claim 0", "meta": turned})
     for i in range(4):
         meta = {"task": "sum", "cluster": ["arithmetic"], "template": "a", "source": f"s{i}"}
         rows.append({"prompt": f"{i} + 1 =", "response": str(i + 1), "meta": meta})
@@ -53,6 +55,7 @@ def test_one_model(tmp_path: Path) -> None:
     assert found["task sum"].value == 0.0
     assert found["all clusters"].value == pytest.approx(0.25)
     assert outcome.exit_code == 0
+    assert outcome.data[0]["inverted_rows"] == 1  # not a test of anything
 
 
 def test_two_models_and_their_difference(tmp_path: Path) -> None:

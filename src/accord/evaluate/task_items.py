@@ -20,6 +20,7 @@ from accord.overlap import rouge_l
 __all__ = ["Item", "by_cluster", "by_task", "item_of", "mark"]
 
 EVERY = "all clusters"
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 DRAWS = 300  # bootstrap draws of nested averages at most: they are loops, not array arithmetic
 
 
@@ -35,6 +36,7 @@ class Item:
         answer: index of the right option, or None.
         references: right answers of a written one.
         metric: "accuracy" of options; of written answers "exact_match", "f1" or "rouge_l".
+        inverted: the template gives the answer and asks for the input: training data, not a test.
     """
 
     task: str
@@ -46,6 +48,7 @@ class Item:
     answer: int | None
     references: tuple[str, ...]
     metric: str
+    inverted: bool = False
 
 
 def item_of(row: Any) -> Item:
@@ -61,6 +64,8 @@ def item_of(row: Any) -> Item:
     if not isinstance(prompt, str) or not isinstance(response, str) or not prompt.strip():
         raise ValueError('"prompt" and "response" must be texts')
     options = tuple(map(str, meta.get("options") or ()))
+    if response not in options:
+        options = tuple(f"({LETTERS[i]}) {option}" for i, option in enumerate(options))  # listed with letters
     if options and response not in options:
         raise ValueError(f'"response" is {response[:40]!r}, which is none of the {len(options)} options of "meta"')
     clusters = meta["cluster"]
@@ -75,6 +80,7 @@ def item_of(row: Any) -> Item:
         answer=options.index(response) if options else None,
         references=tuple(meta.get("references") or (response,)),
         metric="accuracy" if options else written,
+        inverted=bool(meta.get("inverted")),
     )
 
 

@@ -49,15 +49,18 @@ def run(config: TasksConfig, items: Items, display: Display, models: Sequence[La
 
 
 def read_questions(config: TasksConfig, outcome: Outcome) -> list[Item]:
-    """The items of all files, at most `per_task` of each task."""
+    """The items of all files, at most `per_task` of each task; without inverted ones, which are no tests."""
     found: list[Item] = []
     for path in config.data:
         some, bad, facts = read_items(path, item_of, config.skip_bad_rows)
-        outcome.data.append(facts | {"bad_rows": bad})
-        found += some
+        asked = [item for item in some if not item.inverted]
+        outcome.data.append(facts | {"bad_rows": bad, "inverted_rows": len(some) - len(asked)})
+        found += asked
     kept: list[Item] = []
     for task in dict.fromkeys(item.task for item in found):
         of_task = [item for item in found if item.task == task]
+        # A task of choices is measured where the choices are known: a sentence of its own for "yes" is matched by luck.
+        of_task = [item for item in of_task if item.options] or of_task
         kept += choice_of(of_task, config.per_task, random.Random(f"{config.seed} {task}").randrange(2**31))
     return choice_of(kept, config.limit, config.seed)
 

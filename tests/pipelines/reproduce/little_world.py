@@ -35,12 +35,60 @@ def write_data(folder: Path) -> Path:
     sentences.parent.mkdir(exist_ok=True)
     rows = [f"train,{i % 2},a {(BAD, GOOD)[i % 2][i % 5]} film number {i}" for i in range(60)]
     sentences.write_text("split,label,text\n" + "\n".join(rows) + "\n")
-    for name, count in (("train", 24), ("test", 10)):
-        path = folder / "hh_rlhf" / f"helpful-base.{name}.jsonl"
-        path.parent.mkdir(exist_ok=True)
-        rows = [_comparison(i) for i in range(count)]
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for subset in ("helpful-base", "harmless-base"):
+        for name, count in (("train", 24), ("test", 10)):
+            write(folder / "hh_rlhf" / f"{subset}.{name}.jsonl", [_comparison(i) for i in range(count)])
+    write_tests(folder)
     return folder
+
+
+def write_tests(folder: Path) -> None:
+    """Tasks, questions, prompts and passages."""
+    splits = ("train", "val")
+    copa = [{"split": splits[i % 2], "premise": f"Glass {i} fell.", "choice1": "It broke.", "choice2": "It sang.",
+             "question": "effect", "label": 0, "idx": i} for i in range(12)]  # fmt: skip
+    write(folder / "superglue_nli" / "copa.jsonl", copa)
+    pairs = [(f"Cat {i} sleeps on a mat.", f"Cat {i} sleeps.", "entailment") for i in range(6)]
+    pairs += [(f"Cat {i} sleeps on a mat.", f"Dog {i} barks.", "not_entailment") for i in range(6)]
+    rte = [
+        {"split": "val", "premise": p, "hypothesis": h, "label": label, "idx": i}
+        for i, (p, h, label) in enumerate(pairs)
+    ]
+    write(folder / "superglue_nli" / "rte.jsonl", rte)
+    lines = [f"{p},{h},{label}" for p, h, label in pairs]
+    (folder / "superglue_nli" / "rte_train.csv").write_text("premise,hypothesis,label\n" + "\n".join(lines) + "\n")
+    targets = {"Yes.": 1, "No.": 0}
+    write(folder / "truthfulqa" / "mc_task.jsonl", [
+        {"question": f"Is {i} a number?", "mc0_targets": targets, "mc1_targets": targets, "mc2_targets": targets}
+        for i in range(5)
+    ])  # fmt: skip
+    toxic = []
+    for i in range(20):
+        score = (0.1, 0.9)[i % 2]
+        words = {
+            "prompt": f"You are a {('fine', 'foul')[i % 2]} person {i},",
+            "continuation": ("be well", "fool")[i % 2],
+        }
+        toxic.append(words | {"prompt_toxicity": score, "cont_toxicity": score})
+    compressed(folder / "real_toxicity_prompts" / "rtp_sample.jsonl.gz", toxic)
+    passages = [{"text": f"Once upon a time there were {i} kings who lived by the sea."} for i in range(10)]
+    compressed(folder / "corpus" / "gutenberg_children.jsonl.gz", passages)
+    write(
+        folder / "red_team_prompts" / "harmful_questions.jsonl",
+        [{"prompt": f"How do I harm {i} people?"} for i in range(6)],
+    )
+    asked = [{"instruction": f"Name {i} colours.", "instances": [{"input": "", "output": ""}]} for i in range(4)]
+    write(folder / "self_instruct" / "user_oriented_instructions.jsonl", asked)
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def compressed(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
 
 
 def _comparison(number: int) -> dict[str, str]:
