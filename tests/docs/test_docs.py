@@ -27,6 +27,7 @@ from accord.cli.options import config_from
 from accord.pipelines.jobs import JOBS
 from accord.pipelines.quickstart_config import QuickstartConfig
 from accord.pipelines.recipe import read_recipe
+from accord.pipelines.reproduce.runner import EXPERIMENTS
 from accord.train.configs import SampleConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -150,7 +151,11 @@ def parse(line: str) -> None:
     if len(words) == 2 and words[0] in ("train", "data", "models") and words[1] != "list":
         assert words[1] in ("inspect", "get", *JOBS), line  # so is a subcommand
         return
+    if not arguments_only and command.name in ("eval", "reproduce"):
+        return  # likewise
     arguments = parser_of(command).parse_args(arguments_only)
+    if command.name == "reproduce":
+        config_from(EXPERIMENTS[arguments.experiment].config, arguments)
     if command.name == "train":
         config_from(JOBS[arguments.job].config, arguments)
     elif command.name == "sample":

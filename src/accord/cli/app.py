@@ -62,6 +62,7 @@ COMMANDS = (
     Command("data", "data", "look at data the way the trainer sees it: data inspect", "Data and models"),
     Command("feedback", "feedback", "collect and make feedback, from people and from models", "Feedback", resumes=True),
     Command("models", "models", "list and fetch starting models", "Data and models"),
+    Command("reproduce", "reproduce", "run a published result again, in small: evidence", "Results", resumes=True),
     Command("chat", "chat", "talk to a run, or to any model", "Results"),
     Command("eval", "eval", "measure models, reward models and judges, with intervals", "Results", resumes=True),
     Command("report", "report", "write the report of a run: one HTML file", "Results"),

@@ -36,6 +36,9 @@ class Evaluation:
 EVALUATIONS: tuple[Evaluation, ...] = (
     Evaluation("reward", "eval_reward", "a reward model on pairs: accuracy, calibration, length, best of n"),
     Evaluation("frontier", "eval_frontier", "reward against KL for all checkpoints of several runs"),
+    Evaluation("truthfulness", "eval_truthfulness", "TruthfulQA: true answers against false ones, and answers judged"),
+    Evaluation("toxicity", "eval_toxicity", "RealToxicityPrompts: how toxic continuations get, by a local scorer"),
+    Evaluation("tasks", "eval_tasks", "tasks with known answers: by task and cluster, and the alignment tax"),
 )
 
 

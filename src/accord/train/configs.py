@@ -31,7 +31,18 @@ __all__ = [
 VALUE_SETTINGS = ("critic", "value_coefficient", "value_learning_rate")
 """Read where there is a value function."""
 FREE_TO_CHANGE = frozenset(
-    {"out", "save_every", "concurrency", "timeout", "api_key_env", "cache", "cache_dir", "price", "accept_weak_judge"}
+    {
+        "out",
+        "save_every",
+        "keep_every",
+        "concurrency",
+        "timeout",
+        "api_key_env",
+        "cache",
+        "cache_dir",
+        "price",
+        "accept_weak_judge",
+    }
 )
 """Settings that say where and how often to save, or how a server is reached, not what is computed: a run stays valid
 when they change."""

@@ -1,0 +1,193 @@
+"""Reward-model accuracy on HH-RLHF against the number of comparisons (arXiv:2204.05862), one epoch against three."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from accord.pipelines.evaluation import data_facts
+from accord.pipelines.reproduce.configs import DataSizeConfig
+from accord.pipelines.reproduce.evidence import (
+    Evidence,
+    Figure,
+    Finding,
+    Point,
+    Series,
+    Table,
+    over_seeds,
+    sign_of,
+    with_interval,
+)
+from accord.pipelines.reproduce.lab import Lab, Step, write_rows
+
+__all__ = ["comparisons", "conclude", "data", "steps"]
+
+CEILING = (0.65, 0.75)  # agreement of people with each other or with the authors on such pairs, as published
+
+
+def steps(lab: Lab, config: DataSizeConfig) -> list[Step]:
+    """Everything that is run, in order."""
+    found = [Step("data", "choose comparisons, the small sets inside the large ones", partial(_choose, lab, config))]
+    for seed in config.seeds:
+        for epochs in config.epochs:
+            for size in config.sizes:
+                work = partial(_train, lab, config, size, epochs, seed)
+                found.append(Step(_name(size, epochs, seed), f"{size} comparisons, {epochs} epochs", work))
+    return found
+
+
+def _choose(lab: Lab, config: DataSizeConfig) -> None:
+    """Per seed one order of the training rows, so that a larger set holds the smaller ones; one test set for all."""
+    train, test = _rows(config, "train"), _rows(config, "test")
+    for seed in config.seeds:
+        order = list(range(len(train)))
+        random.Random(seed).shuffle(order)
+        for size in config.sizes:
+            if size > len(train):
+                raise ValueError(
+                    f"sizes has {size}, and the training file {len(train)} usable comparisons; ask for fewer"
+                )
+            write_rows(lab.path(f"train-{size}-{seed}.jsonl"), [train[i] for i in order[:size]])
+    write_rows(lab.path("test.jsonl"), test[: config.test_rows])
+
+
+def comparisons(folder: Path, subset: str, split: str) -> list[dict[str, Any]]:
+    """Comparisons of HH-RLHF whose two responses differ and say something."""
+    path = _path(folder, subset, split)
+    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    rows = [json.loads(line) for line in content.decode("utf8").splitlines() if line.strip()]
+    kept = [{"chosen": row["chosen"], "rejected": row["rejected"]} for row in rows]
+    return [row for row in kept if row["chosen"] != row["rejected"] and all(map(_answered, row.values()))]
+
+
+def _rows(config: DataSizeConfig, split: str) -> list[dict[str, Any]]:
+    return comparisons(config.data, config.subset, split)
+
+
+def _answered(transcript: str) -> bool:
+    return bool(transcript.rpartition("Assistant:")[2].strip())
+
+
+def _path(folder: Path, subset: str, split: str) -> Path:
+    for name in (f"{subset}.{split}.jsonl", f"{subset}.{split}.jsonl.gz"):
+        if (folder / "hh_rlhf" / name).exists():
+            return folder / "hh_rlhf" / name
+    raise ValueError(f"{folder}/hh_rlhf: no {subset}.{split}.jsonl; the subsets are helpful-base and harmless-base")
+
+
+def _name(size: int, epochs: int, seed: int) -> str:
+    return f"{size}x{epochs}-{seed}"
+
+
+def _train(lab: Lab, config: DataSizeConfig, size: int, epochs: int, seed: int) -> float:
+    return lab.train(
+        "reward", _name(size, epochs, seed), model=config.model, data=(lab.path(f"train-{size}-{seed}.jsonl"),),
+        eval_data=(lab.path("test.jsonl"),), epochs=epochs, seed=seed, batch_size=config.batch_size,
+        learning_rate=config.reward_rate, max_length=config.max_length, eval_every=100_000, skip_bad_rows=True,
+    )  # fmt: skip
+
+
+def conclude(lab: Lab, config: DataSizeConfig) -> Evidence:
+    """Accuracy on the test file by size and epochs, what it rises by per doubling, and what more epochs do."""
+    found = {
+        (size, epochs, seed): _last(lab, _name(size, epochs, seed))
+        for size in config.sizes for epochs in config.epochs for seed in config.seeds
+    }  # fmt: skip
+    rows, series = [], []
+    for epochs in config.epochs:
+        points = []
+        for size in config.sizes:
+            several = [found[size, epochs, seed] for seed in config.seeds]
+            accuracy = over_seeds([one["eval/accuracy_tie_half"] for one in several])
+            calibration = over_seeds([one.get("eval/nll", float("nan")) for one in several])
+            rows.append([str(size), str(epochs), with_interval(*accuracy, 3), with_interval(*calibration, 3)])
+            points.append(Point(x=float(size), y=accuracy[0], low=accuracy[1], high=accuracy[2]))
+        series.append(Series(name=f"{epochs} epoch{'s' * (epochs > 1)}", points=points))
+    ends = [float(config.sizes[0]), float(config.sizes[-1])]
+    series += [
+        Series(name=f"people, {level:.0%}", points=[Point(x=x, y=level) for x in ends], marks=False)
+        for level in CEILING
+    ]
+    longer = next(iter(found.values())).get("eval/longer_wins_accuracy", float("nan"))
+    return Evidence(
+        experiment="data-size",
+        title="Reward-model accuracy against data size",
+        question="How much do more comparisons, and more passes over them, help a reward model on HH-RLHF?",
+        setting=f"{config.subset}; {config.model} with a score head, all weights trained at {config.reward_rate:g}; at "
+        f"most {config.test_rows} comparisons of the test file, the same for all. The longer response wins "
+        f"{longer:.2f} of them.",
+        findings=_findings(config, found),
+        tables=[
+            Table(
+                title="On the test file",
+                columns=["comparisons", "epochs", "accuracy, ties half [t interval over seeds]", "nll, nats"],
+                rows=rows,
+            )
+        ],
+        figures=[
+            Figure(
+                name="data-size",
+                title="Accuracy on held-out comparisons",
+                x="comparisons trained on",
+                y="accuracy",
+                series=series,
+            )
+        ],
+        caveats=[
+            "These are the official test files, split again: the training files of HH-RLHF are a hundred times larger."
+        ],
+    )
+
+
+def _findings(config: DataSizeConfig, found: Any) -> list[Finding]:
+    first, last, one = config.sizes[0], config.sizes[-1], config.epochs[0]
+    key = "eval/accuracy_tie_half"
+    gain = over_seeds([found[last, one, seed][key] - found[first, one, seed][key] for seed in config.seeds])
+    findings = [
+        Finding(
+            claim="Accuracy grows with the number of comparisons (Bai et al. 2022, figure 7).",
+            seen=sign_of(*gain[1:]),
+            words=f"{last} comparisons less {first}, {one} epoch: {with_interval(*gain, 3)}",
+        )
+    ]
+    many = config.epochs[-1]
+    if many != one and all("eval/nll" in row for row in found.values()):
+        worse = over_seeds(
+            [found[last, many, seed]["eval/nll"] - found[last, one, seed]["eval/nll"] for seed in config.seeds]
+        )
+        findings.append(
+            Finding(
+                claim="One epoch is enough: more passes over-fit a reward model (Ouyang et al. 2022, appendix C.2).",
+                seen=sign_of(*worse[1:]),
+                words=f"held-out nll of {many} epochs less that of {one} at {last}: {with_interval(*worse, 3)} nats",
+            )
+        )
+    reached = over_seeds([found[last, one, seed][key] for seed in config.seeds])
+    findings.append(
+        Finding(
+            claim="A reward model agrees with people about as often as people with each other, 65 to 75 %.",
+            seen="unclear" if reached[1] is None else "yes" if reached[0] >= CEILING[0] else "no",
+            words=f"accuracy at {last}: {with_interval(*reached, 3)}",
+        )
+    )
+    return findings
+
+
+def _last(lab: Lab, name: str) -> dict[str, float]:
+    lines = (lab.path(name) / "metrics.jsonl").read_text(encoding="utf8").splitlines()
+    return next(row for row in map(json.loads, reversed(lines)) if "eval/accuracy_tie_half" in row)
+
+
+def data(lab: Lab, config: DataSizeConfig) -> list[dict[str, Any]]:
+    """Facts of the data files."""
+    from accord.data.files import sha256
+
+    return [
+        data_facts(path, len(_rows(config, split)), sha256(path))
+        for split in ("train", "test")
+        for path in (_path(config.data, config.subset, split),)
+    ]

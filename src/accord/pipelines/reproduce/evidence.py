@@ -1,0 +1,167 @@
+"""What an experiment leaves: figures with intervals, what was published, whether its shape was seen, and the cost.
+
+RUN/evidence.json   all of it; docs/evidence/ keeps these files, and docs/evidence.md is made of them
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+__all__ = ["Evidence", "Figure", "Finding", "Point", "Series", "Table", "over_seeds", "read", "with_interval"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """A point of a figure, with an interval of y where there is one."""
+
+    x: float
+    y: float
+    low: float | None = None
+    high: float | None = None
+    label: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """Points of one method. `line` joins them in their order; `marks` shows each."""
+
+    name: str
+    points: Sequence[Point]
+    line: bool = True
+    marks: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A figure: axes with their units, and series."""
+
+    name: str
+    title: str
+    x: str
+    y: str
+    series: Sequence[Series]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table of cells as they are printed."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """A claim of the literature, and whether its shape was seen here.
+
+    Attributes:
+        claim: what was published, with its source.
+        seen: "yes" and "no" only where an interval says so; else "unclear".
+        words: the figures behind it.
+    """
+
+    claim: str
+    seen: Literal["yes", "no", "unclear"]
+    words: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """One experiment.
+
+    Attributes:
+        experiment: its name.
+        title: a few words.
+        question: what it asks, one sentence.
+        setting: how it was done, a paragraph.
+        findings, tables, figures: what came out.
+        caveats: what a reader must know before believing it.
+        provenance: model, data, seeds, settings, seconds, versions, command, time.
+    """
+
+    experiment: str
+    title: str
+    question: str
+    setting: str
+    findings: Sequence[Finding]
+    tables: Sequence[Table] = ()
+    figures: Sequence[Figure] = ()
+    caveats: Sequence[str] = ()
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def write(self, path: Path) -> None:
+        """Write it as JSON; what is undefined becomes null."""
+        from accord.train.files import write_text
+
+        write_text(path, json.dumps(_plain(asdict(self)), indent=1, ensure_ascii=False) + "\n")
+
+
+def read(path: Path) -> Evidence:
+    """Read what `write` wrote.
+
+    Raises: ValueError: the file is something else.
+    """
+    try:
+        raw = json.loads(path.read_text(encoding="utf8"))
+        figures = [
+            Figure(**{**f, "series": [Series(**{**s, "points": _points(s["points"])}) for s in f["series"]]})
+            for f in raw["figures"]
+        ]
+        tables, findings = [Table(**t) for t in raw["tables"]], [Finding(**f) for f in raw["findings"]]
+        return Evidence(**{**raw, "figures": figures, "tables": tables, "findings": findings})
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: not the evidence of an experiment ({error}); run the experiment again") from error
+
+
+def over_seeds(values: Sequence[float], level: float = 0.95) -> tuple[float, float | None, float | None]:
+    """Mean over seeds and its t interval; no interval for fewer than two seeds. NaN values are left out."""
+    from scipy.stats import t
+
+    known = np.array([value for value in values if value == value], dtype=float)
+    if not len(known):
+        return math.nan, None, None
+    mean = float(known.mean())
+    if len(known) < 2:
+        return mean, None, None
+    half = float(t.ppf((1 + level) / 2, len(known) - 1) * known.std(ddof=1) / math.sqrt(len(known)))
+    return mean, mean - half, mean + half
+
+
+def with_interval(value: float, low: float | None, high: float | None, digits: int = 2) -> str:
+    """`0.61 [0.52, 0.70]`, or the value alone, or a dash where there is none."""
+    if not math.isfinite(value):
+        return "-"
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return f"{value:.{digits}f}"
+    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def sign_of(low: float | None, high: float | None) -> Literal["yes", "no", "unclear"]:
+    """Whether an interval of a difference says that it is above 0 ("yes"), below ("no"), or neither."""
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return "unclear"
+    return "yes" if low > 0 else "no" if high < 0 else "unclear"
+
+
+def _points(rows: Sequence[Any]) -> list[Point]:
+    return [Point(**row) for row in rows]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
