@@ -1,5 +1,4 @@
-"""Data: look at it the way the trainer sees it, make instructions of it, mix and clean it."""
-"""Look at data: rows as the trainer sees them, chat logs as a map of what people ask."""
+"""Data: look at it the way the trainer sees it, make instructions of it, mix and clean it, map what people ask."""
 
 from __future__ import annotations
 
@@ -8,7 +7,6 @@ import importlib
 from typing import NamedTuple
 
 __all__ = ["ACTIONS", "add_arguments", "run"]
-from accord.cli import explore_data, inspect_data
 
 
 class Action(NamedTuple):
@@ -21,6 +19,7 @@ class Action(NamedTuple):
 
 ACTIONS = (
     Action("inspect", "inspect_data", "rows as coloured tokens, and totals"),
+    Action("explore", "explore_data", "chat logs as a map of clusters"),
     Action("convert", "data_convert", "task data to instructions, by templates"),
     Action("tasks", "data_tasks", "list the tasks that come with templates"),
     Action("mix", "data_mix", "several data sets into one, by rates and caps"),
@@ -39,17 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         chosen = actions.add_parser(action.name, help=action.help, description=module.__doc__)
         module.add_arguments(chosen)
         chosen.set_defaults(run_action=module.run)
-    inspect = actions.add_parser(
-        "inspect", help="rows as coloured tokens, and totals", description=inspect_data.__doc__
-    )
-    inspect_data.add_arguments(inspect)
-    explore = actions.add_parser("explore", help="chat logs as a map of clusters", description=explore_data.__doc__)
-    explore_data.add_arguments(explore)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the chosen action."""
     code: int = arguments.run_action(arguments)
     return code
-    module = {"inspect": inspect_data, "explore": explore_data}[arguments.action]
-    return module.run(arguments)

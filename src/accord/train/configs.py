@@ -46,8 +46,6 @@ FREE_TO_CHANGE = frozenset(
 )
 """Settings that say where and how often to save, or how a server is reached, not what is computed: a run stays valid
 when they change."""
-FREE_TO_CHANGE = frozenset({"out", "save_every", "keep_every"})
-"""Settings that say where and how often to save, not what is computed: a run stays valid when they change."""
 
 
 def _as_tuple(value: Any) -> Any:
