@@ -5,7 +5,7 @@ query, key and value are one product, gate and up another; weights are laid out 
 of one query is two batched products; and some twenty operations a layer are left. Numbers are those of the model's own
 forward pass under the same autocast, within rounding: norms and residual sums in float32, products in its dtype.
 
-R rows, T columns, D hidden size, G key heads, Q queries of a key head, W head size, V vocabulary.
+R rows, T columns, D hidden size, V vocabulary.
 """
 
 from __future__ import annotations
@@ -100,7 +100,10 @@ class Decoder:
             x_RD = self.embedding[token_R].to(self.wide)
             cos, sin = self.rotary(x_RD.unsqueeze(1), position_R.unsqueeze(1))
             half = cos.shape[-1] // 2
-            turn = (cos[..., :half].to(self.wide), sin[..., :half].to(self.wide))  # (R, 1, W/2), the same for all heads
+            turn = (
+                cos[..., :half].to(self.wide),
+                sin[..., :half].to(self.wide),
+            )  # (R, 1, half a head), the same for all heads
             bias = torch.zeros(mask_RT.shape, dtype=self.wide).masked_fill_(mask_RT == 0, -torch.inf)[:, None, None]
             for layer, kept in zip(self.layers, cache.layers, strict=True):
                 mixed_RD = self._attention(layer, _norm(layer.before_attention, x_RD, self.dtype), kept, turn, bias)
@@ -222,7 +225,7 @@ def _norm(norm: Any, x: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.rms_norm(x, x.shape[-1:], norm.weight, norm.variance_epsilon).to(dtype)
 
 
-def _turned(x_RHW: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding of (R, H, W): halves (a, b) -> (a cos - b sin, b cos + a sin)."""
-    first, second = x_RHW.to(cos.dtype).chunk(2, -1)
+def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary embedding of (rows, heads, head size): halves (a, b) -> (a cos - b sin, b cos + a sin)."""
+    first, second = x.to(cos.dtype).chunk(2, -1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
