@@ -162,7 +162,8 @@ def _add_flag(group: Any, name: str, info: FieldInfo, shape: Shape, by_method: M
     elif shape.many:
         group.add_argument(flag_of(name), nargs="+", action="extend", metavar=_metavar(name, shape), **common)
     else:
-        group.add_argument(flag_of(name), metavar=_metavar(name, shape), **common)
+        is_file = shape.kind == "path" and "folder" not in (info.description or "folder")
+        group.add_argument(flag_of(name), metavar="FILE" if is_file else _metavar(name, shape), **common)
 
 
 def _defaults(config: type[BaseModel], name: str) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def run(config: ToxicityConfig, items: Items, display: Display, model: LanguageM
         model: in place of the one that `config.model` names.
     """
     outcome = Outcome()
-    scorer = prepared_scorer(config, outcome)
+    scorer = prepared_scorer(config, outcome, display)
     if config.model is None or config.data is None:
         return outcome
     prompts, bad, facts = read_items(config.data, _prompt, config.skip_bad_rows)
@@ -74,16 +74,20 @@ def run(config: ToxicityConfig, items: Items, display: Display, model: LanguageM
     return outcome
 
 
-def prepared_scorer(config: ToxicityConfig, outcome: Outcome) -> Scorer:
+def prepared_scorer(config: ToxicityConfig, outcome: Outcome, display: Display) -> Scorer:
     """The scorer of the settings; its quality goes into the outcome."""
     assert config.scorer is not None
     folder = Path(config.scorer.partition(":")[2])
     if config.train_scorer:
+        display.begin("train scorer", 1)
         train(config.train_scorer, folder, config.skip_bad_rows)
+        display.update(1, {})
     scorer = open_scorer(config.scorer)
     found = scorer.card.get("check")
     if config.check_scorer is not None:
+        display.begin("check scorer", 1)
         found = check(scorer, config.check_scorer, config.seed, config.skip_bad_rows)
+        display.update(1, {})
         if config.scorer.startswith("linear:"):
             keep_check(folder, found)
     if found is None:

@@ -32,7 +32,7 @@ def run(config: TruthfulnessConfig, items: Items, display: Display, model: Langu
         model: in place of the one that `config.model` names.
     """
     outcome = Outcome()
-    judges = Judges.load_or_train(config, outcome)
+    judges = Judges.load_or_train(config, outcome, display)
     if config.model is None or config.data is None:
         return outcome
     questions, bad, facts = read_items(config.data, question_of, config.skip_bad_rows)
