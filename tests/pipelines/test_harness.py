@@ -1,4 +1,4 @@
-"""lm-evaluation-harness asking a scripted model, where it is installed; a task of our own, so that nothing is fetched."""
+"""lm-evaluation-harness asks a scripted model, where it is installed: a task of our own, so that nothing is fetched."""
 
 from __future__ import annotations
 
@@ -45,6 +45,7 @@ def test_without_the_harness_the_error_says_what_to_install(tmp_path: Path) -> N
         pytest.skip("lm-eval is installed")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the harness and its dependencies
 def test_a_task_of_the_harness_becomes_items(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed")
