@@ -102,8 +102,7 @@ def _tune(lab: Lab, config: InstructionConfig, count: int, seed: int) -> float:
         "sft", name, model=config.model, data=(write_rows(lab.path(f"{name}.jsonl"), rows),), seed=seed,
         learning_rate=config.sft_rate, batch_size=config.batch_size, max_length=config.max_length,
     )  # fmt: skip
-    _measure(lab, config, name, str(lab.path(name)), "items", True)
-    return seconds
+    return seconds + _measure(lab, config, name, str(lab.path(name)), "items", True)
 
 
 def _mixed(config: InstructionConfig, clusters: Sequence[Sequence[Path]], seed: int) -> list[dict[str, Any]]:
@@ -131,7 +130,7 @@ def _mixed(config: InstructionConfig, clusters: Sequence[Sequence[Path]], seed: 
     return rows
 
 
-def _measure(lab: Lab, config: InstructionConfig, name: str, model: str, items: str, chat: bool) -> None:
+def _measure(lab: Lab, config: InstructionConfig, name: str, model: str, items: str, chat: bool) -> float:
     from accord.pipelines import tasks
     from accord.pipelines.language_models import open_language_model
 
@@ -140,7 +139,7 @@ def _measure(lab: Lab, config: InstructionConfig, name: str, model: str, items: 
         chat=chat, replicates=0, batch_size=8,
     )  # fmt: skip
     opened = [open_language_model(model, precision=lab.precision)]
-    lab.evaluate(f"tasks-{name}", lambda _, rows, display: tasks.run(settings, rows, display, opened))
+    return lab.evaluate(f"tasks-{name}", lambda _, rows, display: tasks.run(settings, rows, display, opened))
 
 
 def _answer(lab: Lab, config: InstructionConfig, name: str, model: str, chat: bool) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -103,13 +104,12 @@ def _policy(lab: Lab, config: TaxConfig, world: World, kind: str, seed: int) -> 
         more = {"ptx_data": (lab.path("ptx.jsonl"),), "ptx_coefficient": config.ptx_coefficient, "ptx_batch_size": 4}
     name = f"{kind}-{seed}"
     seconds = train_policy(lab, config, world, name, "ppo", config.kl_beta, seed, **more)
-    world.measure(name, str(lab.path(name)), seed)
-    _test(lab, config, name, str(lab.path(name)))
-    return seconds
+    folder = str(lab.path(name))
+    return seconds + world.measure(name, folder, seed) + _test(lab, config, name, folder)
 
 
-def _test(lab: Lab, config: TaxConfig, name: str, model: str) -> None:
-    """The same questions, prompts and items for every policy."""
+def _test(lab: Lab, config: TaxConfig, name: str, model: str) -> float:
+    """The same questions, prompts and items for every policy; seconds it took."""
     from accord.pipelines import tasks, toxicity, truthfulness
     from accord.pipelines.language_models import open_language_model
 
@@ -124,9 +124,12 @@ def _test(lab: Lab, config: TaxConfig, name: str, model: str) -> None:
         models=(model,), data=tuple(sorted(lab.path("items").glob("test/*.jsonl"))), per_task=config.per_task,
         chat=True, **shared,
     )  # fmt: skip
-    lab.evaluate(f"truthfulness-{name}", lambda _, rows, display: truthfulness.run(truth, rows, display, opened))
-    lab.evaluate(f"toxicity-{name}", lambda _, rows, display: toxicity.run(toxic, rows, display, opened))
-    lab.evaluate(f"tasks-{name}", lambda _, rows, display: tasks.run(able, rows, display, [opened]))
+    jobs: dict[str, Callable[[Any, Any, Any], Any]] = {
+        "truthfulness": lambda _, rows, display: truthfulness.run(truth, rows, display, opened),
+        "toxicity": lambda _, rows, display: toxicity.run(toxic, rows, display, opened),
+        "tasks": lambda _, rows, display: tasks.run(able, rows, display, [opened]),
+    }
+    return sum(lab.evaluate(f"{kind}-{name}", job) for kind, job in jobs.items())
 
 
 def conclude(lab: Lab, config: TaxConfig) -> Evidence:
