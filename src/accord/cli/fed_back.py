@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from accord.pipelines.feedback_configs import CritiqueConfig, FeedbackConfig, LabelConfig
+from accord.pipelines.feedback_configs import CompareConfig, CritiqueConfig, FeedbackConfig, LabelConfig
+from accord.train.configs import JobConfig
 
 __all__ = ["feedback_plan", "print_fed_back"]
 
@@ -22,9 +23,13 @@ USES = {
 }
 
 
-def feedback_plan(config: FeedbackConfig) -> Iterator[tuple[str, str]]:
-    """Rows of the plan that only these jobs have."""
-    yield "constitution", config.constitution
+def feedback_plan(config: JobConfig) -> Iterator[tuple[str, str]]:
+    """Rows of the plan that only these jobs have; none for other jobs."""
+    if isinstance(config, CompareConfig):
+        yield "baseline", config.baseline
+        yield "rewards", ", ".join(config.reward) or "none: refusals and lengths are compared"
+    if isinstance(config, FeedbackConfig):
+        yield "constitution", config.constitution
     if isinstance(config, CritiqueConfig):
         yield "helpful prompts", ", ".join(map(str, config.helpful)) or "none: harmlessness may eat helpfulness"
         yield "critic", config.critic or "the same model"
@@ -48,10 +53,20 @@ def print_fed_back(console: Console, folder: Path) -> None:
         found = json.loads(label.read_text(encoding="utf8"))
         console.print()
         console.print(_worth_table(found))
+    rated = folder / "rate.json"
+    if rated.exists():
+        found = json.loads(rated.read_text(encoding="utf8"))
+        counts = found["counts"]
+        mean = "" if found["mean"] is None else f", mean rating {found['mean']:.2f} (-1 to 1)"
+        console.print(f"\n{counts['responses']} responses, {counts['unscored']} unscored{mean}")
     critique = folder / "critique.json"
     if critique.exists():
         console.print()
         console.print(_rounds_table(json.loads(critique.read_text(encoding="utf8"))))
+    compare = folder / "compare.json"
+    if compare.exists():
+        console.print()
+        console.print(_compare_table(json.loads(compare.read_text(encoding="utf8"))))
     console.print()
     for name, use in USES.items():
         path = folder / name
@@ -63,10 +78,14 @@ def print_fed_back(console: Console, folder: Path) -> None:
     console.print(Text(str(folder / "report.html"), "bold"), soft_wrap=True)
 
 
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
+
+
 def _rounds_table(found: Mapping[str, Any]) -> Table:
     """What the rounds did to the replies."""
     title = f"{found['demonstrations']} demonstrations, {found['from_revisions']} of them revisions"
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
+    table = _table(title)
     rewards = list(found["rounds"][0].get("reward", {}))
     for header in ("round", "replies", "kept", "words", "distinct-2", "refusals", *rewards):
         table.add_column(header, justify="right", header_style="dim")
@@ -84,11 +103,29 @@ def _rounds_table(found: Mapping[str, Any]) -> Table:
     return table
 
 
+def _compare_table(found: Mapping[str, Any]) -> Table:
+    """Two models side by side."""
+    table = _table("model against baseline")
+    for header in ("", "model", "baseline", "win rate of the model"):
+        table.add_column(header, style="cyan" if not header else None, header_style="dim")
+    for name, row in found["rewards"].items():
+        rate = row["win_rate"]
+        low, high = rate["interval"]
+        ends = "" if low is None else f" ({low:.2f} to {high:.2f}, n {rate['n']})"
+        table.add_row(
+            f"reward {Path(name).name}", f"{row['model']:.2f}", f"{row['baseline']:.2f}", _share(rate["value"]) + ends
+        )
+    sides = [found["model_figures"], found["baseline_figures"]]
+    table.add_row("refusals", *(_share(side["refusals"]["value"]) for side in sides), "")
+    if "over_refusals" in sides[0]:
+        table.add_row("refusals of harmless prompts", *(_share(side["over_refusals"]["value"]) for side in sides), "")
+    table.add_row("words a reply", *(f"{side['words']:.0f}" for side in sides), "")
+    return table
+
+
 def _worth_table(found: Mapping[str, Any]) -> Table:
     """What the judge is worth and what the labels look like."""
-    table = Table(
-        title=f"judge: {found['judge']}", title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0)
-    )
+    table = _table(f"judge: {found['judge']}")
     table.add_column("", style="cyan", no_wrap=True)
     table.add_column("on pairs people decided", justify="right", header_style="dim")
     table.add_column("on the labelled pairs", justify="right", header_style="dim")

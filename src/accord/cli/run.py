@@ -28,12 +28,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the recipe, another folder for it, and the dry run."""
     parser.add_argument("recipe", type=Path, metavar="RECIPE.yaml", help="stages, in order")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder of the runs (default: the recipe's)")
+    parser.add_argument(
+        "--judge", metavar="MODEL", help="labels and criticises in every stage, such as http://HOST/v1#MODEL"
+    )
     parser.add_argument("--dry-run", action="store_true", help="check the recipe and print the plan, run nothing")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the plan, then run what is to do."""
-    recipe = read_recipe(arguments.recipe, arguments.out)
+    recipe = read_recipe(arguments.recipe, arguments.out, arguments.judge)
     console = output_console()
     console.print(plan_of_recipe(recipe))
     if arguments.dry_run:
@@ -50,6 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
             stage.job.trainer()
         stage.job.run(stage.config)
         write_report(stage.config.out)
+        if stage.job.reports and stage is not recipe.stages[-1]:
+            print_results(console, stage.job, stage.config.out)
     print_results(console, stage.job, stage.config.out)
     return 0
 

@@ -19,7 +19,6 @@ from accord.cli.console import output_console, waiting
 from accord.cli.fed_back import feedback_plan, print_fed_back
 from accord.cli.options import add_config_arguments, config_from
 from accord.cli.sampled import print_sampled
-from accord.pipelines.feedback_configs import FeedbackConfig
 from accord.pipelines.jobs import JOBS, Job, check_data
 from accord.pipelines.settings import show
 from accord.train.configs import JobConfig, PpoConfig, SampleConfig, TrainConfig
@@ -79,8 +78,7 @@ def _plan(job: Job, config: JobConfig) -> Iterator[tuple[str, str]]:
     elif isinstance(config, TrainConfig) and config.choice is not None:
         settings = ", ".join(f"{name} {_plain(value)}" for name, value in config.reads.items())
         yield "objective", _title(config) + (f": {settings}" if settings else "")
-    if isinstance(config, FeedbackConfig):
-        yield from feedback_plan(config)
+    yield from feedback_plan(config)
     if isinstance(config, TrainConfig):
         yield "steps", _steps(config)
         yield "learning rate", f"{show(config.learning_rate)}, {config.schedule}"
@@ -129,7 +127,7 @@ def _state(folder: Path) -> str:
 
 def print_results(console: Console, job: Job, folder: Path) -> None:
     """Say where things are, and the commands to try with them."""
-    if issubclass(job.config, FeedbackConfig):
+    if job.reports:
         print_fed_back(console, folder)
         return
     if not job.trains:

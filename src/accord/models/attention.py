@@ -105,7 +105,8 @@ def tree_attention(
         raise UnsupportedAttention(f"{type(module).__name__} uses {', '.join(unknown)}")
 
     def lay(x: Tensor) -> Tensor:
-        return x[0].transpose(0, 1)[tree.gather_BS].transpose(1, 2)  # (B, H, S, D)
+        rows: Tensor = _Lay.apply(x[0].transpose(0, 1), tree)  # type: ignore[no-untyped-call]
+        return rows.transpose(1, 2)  # (B, H, S, D)
 
     repeats = query.shape[1] // key.shape[1]
     q, k, v = lay(query), lay(key), lay(value)
@@ -115,8 +116,40 @@ def tree_attention(
         if repeats > 1:
             k, v = k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1)
         out = scaled_dot_product_attention(q, k, v, tree.mask(sliding_window), dropout, scale=scaling)
-    flat = out.transpose(1, 2).flatten(0, 1)[tree.scatter_T]
+    flat: Tensor = _Unlay.apply(out.transpose(1, 2), tree)  # type: ignore[no-untyped-call]
     return flat.unsqueeze(0), None
+
+
+class _Lay(torch.autograd.Function):
+    """(T, H, D) -> (B, S, H, D), padding filled with row 0.
+
+    Its gradient is a plain gather, because no real token reads padding: autograd would add up row by row instead.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, tree: TreeLayout) -> Tensor:
+        ctx.tree = tree
+        return x[tree.gather_BS]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        return grad.flatten(0, 1)[ctx.tree.scatter_T], None
+
+
+class _Unlay(torch.autograd.Function):
+    """(B, S, H, D) -> (T, H, D), padding dropped; its gradient is 0 there."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, tree: TreeLayout) -> Tensor:
+        ctx.tree = tree
+        return x.flatten(0, 1)[tree.scatter_T]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        tree = ctx.tree
+        trees, width = tree.gather_BS.shape
+        laid = grad.new_zeros((trees * width, *grad.shape[1:])).index_put((tree.scatter_T,), grad)
+        return laid.view(trees, width, *grad.shape[1:]), None
 
 
 def _written_out(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scaling: float | None) -> Tensor:

@@ -100,6 +100,7 @@ class Work:
         state = run.restore() or {"step": 0}
         self.done, self.before = int(state["step"]), dict(state.get("cost", {}))
         self._offset = 0
+        self._tokens = self.before.get("prompt_tokens", 0) + self.before.get("new_tokens", 0)
 
     def through(
         self,
@@ -129,7 +130,10 @@ class Work:
             seconds = max(1e-9, time.monotonic() - started)
             step = self._offset + first + len(batch)
             figures, cost = note(first + len(batch))
-            row = self.run.log(step, label__per_second=len(batch) / seconds, **figures)
+            tokens = cost.get("prompt_tokens", 0) + cost.get("new_tokens", 0)
+            speeds = {"label__per_second": len(batch) / seconds, "label__tokens": (tokens - self._tokens) / seconds}
+            self._tokens = tokens
+            row = self.run.log(step, **speeds, **figures)
             self.display.update(first + len(batch), row)
             self.run.save(step, {"cost": dict(cost)})
         self._offset += len(items)

@@ -19,15 +19,14 @@ from accord.feedback.ai import critique as critiques
 from accord.feedback.ai.constitution import few_not_preachy, load_constitution
 from accord.feedback.ai.critique import CritiquePlan, Thread
 from accord.feedback.ai.draws import shuffled
-from accord.models.load import load_tokenizer
 from accord.pipelines.asking import Cost, Work, open_model, read_price, write_rows
 from accord.pipelines.feedback_configs import CritiqueConfig
+from accord.pipelines.shown_results import critique_rows, write_shown
+from accord.pipelines.text_rewards import text_rewards
 from accord.protocols import LanguageModel
 from accord.records import Conversation
-from accord.text import Template
 from accord.train import loop
 from accord.train.progress import Bar, Display
-from accord.train.rewards import Responses, load_reward
 from accord.train.run import Run, write_text
 from accord.train.sample import rows_of_file
 
@@ -145,6 +144,7 @@ def write_results(
         "seed": config.seed,
     }
     write_text(run.folder / RESULT, json.dumps(result, indent=2, ensure_ascii=False))
+    write_shown(run.folder, "rounds", critique_rows(result), [], {"models": [*names], "seed": config.seed})
     _write_samples(run, threads)
     reasons = ", ".join(f"{count} {reason}" for reason, count in out.most_common()) or "none"
     display.note(f"{len(rows)} demonstrations; kept out: {reasons}")
@@ -165,19 +165,9 @@ def _write_samples(run: Run, threads: Sequence[Thread]) -> None:
 def _rewards(name: str, threads: Sequence[Thread], config: CritiqueConfig) -> list[float | None]:
     """Mean reward of the replies as they stand after each round, the draft first."""
     live = [one for one in threads if one.rounds]
-    if not live:
-        return [None] * (config.rounds + 1)
-    template = Template(load_tokenizer(name if Path(name).exists() else config.model))
-    reward = load_reward(name, template, config.precision, config.micro_tokens)
     means: list[float | None] = []
     for number in range(config.rounds + 1):
-        texts = [[critiques.reply_after(one, number)] for one in live]
-        prompts = [one.prompt for one in live]
-        responses = Responses(
-            prompts=prompts,
-            trees=[template.tree(prompt, text) for prompt, text in zip(prompts, texts, strict=True)],
-            texts_BK=texts,
-            finished_BK=[[True] for _ in live],
-        )
-        means.append(float(reward(responses).mean()))
+        texts = [critiques.reply_after(one, number) for one in live]
+        scores = text_rewards(name, [one.prompt for one in live], texts, config, config.model) if live else []
+        means.append(sum(scores) / len(scores) if scores else None)
     return means

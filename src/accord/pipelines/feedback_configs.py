@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from accord.train.configs import JobConfig, Names, Paths
 
-__all__ = ["CritiqueConfig", "FeedbackConfig", "LabelConfig"]
+__all__ = ["CompareConfig", "CritiqueConfig", "FeedbackConfig", "LabelConfig"]
 
 MODEL = "hub id, folder, run, GGUF file, wheel:NAME, or the URL of an OpenAI-compatible server, http://HOST/v1#MODEL"
 
@@ -60,6 +60,8 @@ class LabelConfig(FeedbackConfig):
     direct: Literal["none", "1-10"] = Field("none", description="1-10: rate each response alone instead of comparing")
     rubric: Path | None = Field(None, description="rate by the criteria of a YAML file instead of comparing")
 
+    joint: bool = Field(False, description="with --rubric: rate all responses to a prompt in one call, order drawn")
+
     @property
     def rates(self) -> bool:
         """Whether responses are rated one by one instead of compared."""
@@ -69,6 +71,8 @@ class LabelConfig(FeedbackConfig):
     def _check(self) -> LabelConfig:
         if self.direct != "none" and self.rubric is not None:
             raise ValueError('"direct" and "rubric" are two ways to rate; remove one')
+        if self.joint and self.rubric is None:
+            raise ValueError('"joint" is read with rubric alone; remove it, or give a rubric')
         if self.rates and (self.check or self.preamble != "none"):
             found = "check" if self.check else "preamble"
             raise ValueError(f'"{found}" is read where pairs are compared, not with direct or rubric; remove it')
@@ -94,3 +98,17 @@ class CritiqueConfig(FeedbackConfig):
     max_new_tokens: int = Field(256, ge=1, description="tokens of a draft, a critique or a revision at most")
     temperature: float = Field(1.0, ge=0, description="of drafts, critiques and revisions")
     reward: Names = Field((), description="reward models (run folders) that report on every round; none: no report")
+
+
+class CompareConfig(JobConfig):
+    """Compare two models' replies to the same prompts: held-out rewards, refusals, over-refusal, length."""
+
+    job = "compare"
+
+    model: str = Field(description=f"the model in question: {MODEL}")
+    baseline: str = Field(description="the model it is compared with: any name of the same kind")
+    data: Paths = Field(description="prompts both answer: JSONL or Parquet", min_length=1)
+    harmless: Paths = Field((), description="harmless prompts that sound otherwise: what is refused there is too much")
+    reward: Names = Field((), description="reward models (run folders) that neither was trained on")
+    max_new_tokens: int = Field(128, ge=1, description="tokens of a reply at most")
+    temperature: float = Field(0.0, ge=0, description="of the replies; 0 takes the likeliest token")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from accord.pipelines.feedback_configs import CritiqueConfig, FeedbackConfig, LabelConfig
+from accord.pipelines.feedback_configs import CompareConfig, CritiqueConfig, FeedbackConfig, LabelConfig
 from accord.train.configs import DpoConfig, JobConfig, PpoConfig, RewardConfig, SampleConfig, SftConfig, TrainConfig
 
 __all__ = ["JOBS", "Job", "check_data"]
@@ -36,14 +36,23 @@ class Job:
         return issubclass(self.config, TrainConfig)
 
     @property
+    def reports(self) -> bool:
+        """Whether its figures are worth reading before a recipe goes on: what a judge is worth, say."""
+        return issubclass(self.config, (CompareConfig, FeedbackConfig))
+
+    @property
     def command(self) -> str:
         """The command that runs it alone, without `accord`."""
         if issubclass(self.config, FeedbackConfig):
             return f"feedback {self.name}"
+        if self.name == "compare":
+            return "run"
         return f"train {self.name}" if self.trains else self.name
 
     def makes(self, config: JobConfig) -> tuple[str, ...]:
         """Names of the data files that a finished run has for later stages; empty for a job that makes a model."""
+        if isinstance(config, CompareConfig):
+            return ("replies.jsonl",)
         if isinstance(config, CritiqueConfig):
             return ("demonstrations.jsonl",)
         if isinstance(config, LabelConfig):
@@ -70,6 +79,7 @@ JOBS = {
         Job("dpo", DpoConfig, "accord.train.preference", "direct preference optimisation"),
         Job("ppo", PpoConfig, "accord.train.policy", "reinforcement learning with PPO"),
         Job("critique", CritiqueConfig, "accord.pipelines.critique", "critiques and revisions by a constitution"),
+        Job("compare", CompareConfig, "accord.pipelines.compare", "replies of two models, side by side"),
         Job("label", LabelConfig, "accord.pipelines.label", "labels of response pairs by a model"),
         Job("sample", SampleConfig, "accord.train.sample", "responses of a model, ranked by a reward"),
     )
@@ -84,7 +94,7 @@ def check_data(config: JobConfig, made: tuple[Path, ...] = ()) -> None:
     """
     from accord.data.files import check_path  # takes longer to import than the help of a command may
 
-    others = ("eval_data", "ptx_data", "check", "helpful")
+    others = ("eval_data", "ptx_data", "check", "helpful", "harmless")
     for path in (*config.data, *(path for name in others for path in getattr(config, name, None) or ())):
         if not any(path.is_relative_to(folder) for folder in made):
             check_path(path)

@@ -40,6 +40,8 @@ from accord.train.configs import FREE_TO_CHANGE, JobConfig
 __all__ = ["Recipe", "Stage", "read_recipe"]
 
 REFERENCE = re.compile(r"\{([^{}]*)\}")
+JUDGED = {"label": "model", "critique": "critic"}
+"""By job, the setting that names the model which gives feedback."""
 KEYS = ("out", "defaults", "stages")
 
 
@@ -79,12 +81,13 @@ class Recipe:
     stages: tuple[Stage, ...]
 
 
-def read_recipe(path: Path, out: Path | None = None) -> Recipe:
+def read_recipe(path: Path, out: Path | None = None, judge: str | None = None) -> Recipe:
     """Read a recipe and check all of it, against what is already in its run folders too.
 
     Args:
         path: the YAML file.
         out: folder of the runs, instead of the one the file names.
+        judge: model that labels and criticises, instead of those the file names.
 
     Raises:
         SettingsError: one line: the place, what was found, what was expected.
@@ -96,7 +99,8 @@ def read_recipe(path: Path, out: Path | None = None) -> Recipe:
     defaults = settings_of(_mapping(block.get("defaults", Block()), "defaults", path), path)
     stages: list[Stage] = []
     for item in _list_of_stages(block, path):
-        stages.append(_stage(item, stages, defaults, folder, path))
+        stages.append(_stage(item, stages, defaults, folder, path, judge))
+    _check_judge(judge, stages)
     _check_defaults(defaults, stages)
     _check_references(stages, [stage.get("name") for stage in block["stages"]])
     for stage in stages:
@@ -140,13 +144,22 @@ def _list_of_stages(block: Block, path: Path) -> list[Block]:
 # -- a stage -----------------------------------------------------------------------------------------------------------
 
 
-def _stage(block: Block, earlier: Sequence[Stage], defaults: Mapping[str, Setting], out: Path, path: Path) -> Stage:
+def _stage(
+    block: Block,
+    earlier: Sequence[Stage],
+    defaults: Mapping[str, Setting],
+    out: Path,
+    path: Path,
+    judge: str | None = None,
+) -> Stage:
     given = settings_of(block, path)
     place = f"{path}, line {min(block.lines.values(), default=1)}"
     name, job = _name(given.pop("name", None), earlier, place), _job(given.pop("job", None), place)
     if "out" in given:
         raise SettingsError(f'{given["out"].place}: "out" of a stage follows from the recipe\'s; remove it')
     given = {key: value for key, value in defaults.items() if key in job.config.model_fields} | given
+    if judge is not None and job.name in JUDGED:
+        given[JUDGED[job.name]] = Setting(judge, "--judge", "--judge")
     folders = {stage.name: stage.config.out for stage in earlier}
     needs = tuple(dict.fromkeys(found for setting in given.values() for found in _references(setting.value)))
     given = {key: replace(setting, value=_resolved(setting, folders)) for key, setting in given.items()}
@@ -208,6 +221,11 @@ def _check_defaults(defaults: Mapping[str, Setting], stages: Sequence[Stage]) ->
             raise SettingsError(f'{setting.place}: unknown setting "{name}" in defaults{hint}')
 
 
+def _check_judge(judge: str | None, stages: Sequence[Stage]) -> None:
+    if judge is not None and not any(stage.job.name in JUDGED for stage in stages):
+        raise SettingsError(f"--judge is {judge}, and no stage of the recipe labels or criticises; leave it out")
+
+
 def _check_references(stages: Sequence[Stage], names: Sequence[str]) -> None:
     """Every `{name}` is an earlier stage, and one of the right sort."""
     for number, stage in enumerate(stages):
@@ -242,7 +260,8 @@ def _check_made(stage: Stage, source: Stage) -> None:
     for path in (*stage.config.data, *getattr(stage.config, "eval_data", ())):
         if made and path.is_relative_to(source.config.out) and path.name not in made:
             judged = getattr(source.config, "reward", ())
-            hint = did_you_mean(path.name, made) if judged else "; rankings.jsonl and best.jsonl need a reward there"
+            sampled = source.job.name == "sample" and not judged
+            hint = "; rankings.jsonl and best.jsonl need a reward there" if sampled else did_you_mean(path.name, made)
             raise SettingsError(
                 f'{stage.place}: stage "{stage.name}" reads {path.name} of {{{source.name}}}, which makes '
                 f"{', '.join(made)}{hint}"

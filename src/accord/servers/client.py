@@ -13,6 +13,7 @@ import os
 import random
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -43,7 +44,7 @@ class Client:
         retries: times one request is tried again while others get through.
         patience: seconds without any success until the server counts as unavailable.
         transport: how requests travel, for tests.
-        sleep: waits; for tests.
+        sleep: waits some seconds; for tests.
         clock: seconds that only grow; for tests.
     """
 
@@ -56,22 +57,33 @@ class Client:
         retries: int = 6,
         patience: float = 300.0,
         transport: httpx2.BaseTransport | None = None,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.url = url.rstrip("/")
         self._key_name = api_key_env
-        self._retries, self._patience, self._sleep, self._clock = retries, patience, sleep, clock
+        self._stopped = threading.Event()
+        self._retries, self._patience, self._clock = retries, patience, clock
+        self._sleep = sleep or self._stopped.wait
         key = os.environ.get(api_key_env, "") if api_key_env else ""
         headers = {"User-Agent": f"accord/{__version__}", **({"Authorization": f"Bearer {key}"} if key else {})}
         limits = httpx2.Timeout(timeout, connect=min(timeout, 10.0))
         # A proxy of the environment leads out of this machine: it cannot reach a server that runs here.
         here = httpx2.URL(self.url).host in ("localhost", "127.0.0.1", "::1")
         self._http = httpx2.Client(headers=headers, timeout=limits, transport=transport, trust_env=not here)
+        weakref.finalize(self, self._http.close)
         self._successes = 0
         self._failing_since: float | None = None
         self._lock = threading.Lock()
         self._jitter = random.Random()
+
+    def stop(self) -> None:
+        """Let requests that wait for their next try fail at once: nobody wants their answers any more."""
+        self._stopped.set()
+
+    def start(self) -> None:
+        """Take requests again."""
+        self._stopped.clear()
 
     def get(self, path: str) -> Any:
         """GET, see `post`."""
@@ -114,6 +126,8 @@ class Client:
                     "server, then give the same command again"
                 )
             self._sleep(self._delay(failures - 1) if wait is None else wait)
+            if self._stopped.is_set():
+                raise RequestFailed("stopped")
 
     def _refuses_this(self, problem: str) -> bool:
         """Whether the server is well, so that an internal error is about the request: the last of a job, say."""

@@ -247,10 +247,14 @@ class ServerModel(LanguageModel):
         return str(names[0])
 
     def _parallel(self, ask: Callable[[Asked], Got], asked: Iterable[Asked]) -> list[Got]:
-        """All answers in order; the first error stops what has not begun."""
+        """All answers in order; an error, or Ctrl-C, stops what has not begun and what waits for its next try."""
+        self.client.start()
         pool = ThreadPoolExecutor(max_workers=self.concurrency)
         try:
             return list(pool.map(ask, asked))
+        except BaseException:
+            self.client.stop()
+            raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

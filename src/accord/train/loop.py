@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -176,11 +177,21 @@ def read_data(paths: Iterable[Path], kind: Any, config: JobConfig, run: Run, nam
     result: ReadResult[Any] = read(list(paths), kind, skip_bad_rows=config.skip_bad_rows)
     run.manifest[name] = [
         {"file": report.file, "rows": report.rows, "bad_rows": report.bad, "sha256": report.sha256}
+        | _doubts(Path(report.file))
         for report in result.files
     ]
     if result.bad_rows:
         run.set_aside(name, [asdict(bad) for bad in result.bad_rows])
     return list(result.records)
+
+
+def _doubts(path: Path) -> dict[str, str]:
+    """What a reader of results should know of labels a model made: `label.json` beside them says what it is worth."""
+    report = path.parent / "label.json"
+    if path.name != "comparisons.jsonl" or not report.is_file():
+        return {}
+    weak = json.loads(report.read_text(encoding="utf8")).get("weak_judge")
+    return {"doubt": "labels of a judge that is near chance"} if weak else {}
 
 
 def length_limit(model: Any, config: JobConfig, display: Display) -> int:

@@ -87,6 +87,7 @@ METRICS: dict[str, tuple[str, str]] = {
         "mean size of the difference between sampler's and trainer's log-probability of a token",
     ),
     "label/per_second": ("1/s", "pairs, prompts or responses a model gave feedback on, over the batch's time"),
+    "label/tokens": ("tokens/s", "tokens a model read and wrote for them, as far as they are counted"),
     "label/unscored": ("share", "pairs or responses so far of which the model's answer could not be read or had"),
     "label/flips": ("share", "pairs so far on which the model takes the same place whichever response stands there"),
     "label/money": ("money", "cost of all requests so far, where a price is given"),

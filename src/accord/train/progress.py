@@ -18,6 +18,7 @@ SHOWN = {
     "eval/loss": "held-out loss",
     "eval/accuracy_tie_half": "held-out accuracy",
     "label/per_second": "items/s",
+    "label/tokens": "tok/s",
     "label/unscored": "unscored",
     "label/flips": "flips",
     "label/money": "cost",

@@ -136,6 +136,14 @@ def test_rows_keep_their_provenance_and_helpful_answers_come_along():
     assert [row["response"] for row in last] == ["Talk kindly.", "Paris."]
 
 
+def test_a_helpful_answer_that_was_cut_teaches_no_end():
+    script = Scripted("word " * 40)
+    threads = draft([("h1", ASK, "helpful")], script, plan())
+    (row,), out = demonstrations(threads, plan(), "all", {})
+    assert row["finished"] is False
+    assert not out
+
+
 def test_an_empty_draft_is_counted_and_asked_nothing_more():
     script = Scripted("  ")
     threads = revise(draft(ITEMS, script, plan()), script, plan())

@@ -79,6 +79,7 @@ KNOWN = {
     "label/unscored": MetricName("Unscored", "share", main=True),
     "label/flips": MetricName("Position decides", "share of pairs", main=True),
     "label/per_second": MetricName("Speed", "items per second"),
+    "label/tokens": MetricName("Tokens read and written", "tokens per second"),
     "label/money": MetricName("Cost", "money"),
     "updates": MetricName("Updates on a rollout", "optimiser steps"),
     "learning_rate": MetricName("Learning rate", "per step"),

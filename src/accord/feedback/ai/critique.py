@@ -17,6 +17,7 @@ from accord.feedback.ai import forms
 from accord.feedback.ai.constitution import Constitution, Principle
 from accord.feedback.ai.draws import choose, digest, shuffled
 from accord.feedback.ai.forms import Form
+from accord.feedback.ai.refusals import is_refusal
 from accord.protocols import LanguageModel, Prompt, Reply, Sampling
 from accord.records import Conversation, Demonstration, to_row
 
@@ -35,11 +36,6 @@ __all__ = [
 
 REFUSAL_SHARE = 0.3
 """Most of a round's kept revisions that may be refusal boilerplate."""
-_REFUSAL = re.compile(
-    r"^\W*(i'?m sorry|i am sorry|sorry,|i apologi[sz]e|i can(?:no|')t|i am (?:not able|unable)|i'?m (?:not able|unable)"
-    r"|as an ai|i must decline|i won't|i will not)",
-    re.IGNORECASE,
-)
 _FORM_MARKS = (*forms.LABELS, "<conversation>", "</conversation>", "<reply>", "</reply>", "Write only the assistant's")
 
 
@@ -212,10 +208,7 @@ def demonstrations(
             out[thread.problem] += 1
             continue
         if thread.source == "helpful":
-            if thread.finished:
-                rows.append(_row(thread, thread.draft, {**meta, "source": "helpful"}))
-            else:
-                out["a helpful answer was cut by length"] += 1
+            rows.append(_row(thread, thread.draft, {**meta, "source": "helpful"}, thread.finished))
             continue
         good = [(place, one) for place, one in enumerate(thread.rounds) if one.dropped is None]
         for one in thread.rounds:
@@ -247,7 +240,7 @@ def _surplus(threads: Sequence[Thread], plan: CritiquePlan) -> set[tuple[str, in
             for one in thread.rounds
             if one.number == number and one.dropped is None
         ]
-        refusing = [identity for identity, text in kept if _REFUSAL.match(text)]
+        refusing = [identity for identity, text in kept if is_refusal(text)]
         others = len(kept) - len(refusing)
         # r refusals among r + others are at most the share s when r <= s / (1 - s) others.
         allowed = int(REFUSAL_SHARE / (1 - REFUSAL_SHARE) * others)
@@ -255,8 +248,10 @@ def _surplus(threads: Sequence[Thread], plan: CritiquePlan) -> set[tuple[str, in
     return surplus
 
 
-def _row(thread: Thread, text: str, meta: dict[str, Any]) -> dict[str, Any]:
-    return {**to_row(Demonstration(prompt=thread.prompt, response=text)), "meta": {"id": thread.id, **meta}}
+def _row(thread: Thread, text: str, meta: dict[str, Any], finished: bool = True) -> dict[str, Any]:
+    """A Demonstration; of an answer that was cut by length no end is learned."""
+    record = Demonstration(prompt=thread.prompt, response=text, finished=None if finished else False)
+    return {**to_row(record), "meta": {"id": thread.id, **meta}}
 
 
 def round_figures(threads: Sequence[Thread], rounds: int) -> list[dict[str, Any]]:
@@ -273,7 +268,7 @@ def round_figures(threads: Sequence[Thread], rounds: int) -> list[dict[str, Any]
                 "kept": len(kept) if number else len(texts),
                 "words": _mean([float(len(text.split())) for text in texts]),
                 "distinct_2": distinct_2(texts),
-                "refusals": _mean([float(bool(_REFUSAL.match(text))) for text in texts]),
+                "refusals": _mean([float(is_refusal(text)) for text in texts]),
             }
         )
     return table
