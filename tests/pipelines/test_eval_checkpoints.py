@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-from evaluating import close, evaluated, result, value, write_rows
 
 from accord.evaluate.frontier import frontier
 from accord.pipelines.checkpoints import checkpoints_of
@@ -16,8 +15,9 @@ from accord.pipelines.settings import SettingsError
 from accord.train import sft
 from accord.train.configs import SftConfig
 from accord.train.progress import Quiet
+from pipelines.evaluating import close, evaluated, result, value, write_rows
 
-COUNT, LENGTH = "rewards_of_tests:count_a", "rewards_of_tests:length"
+COUNT, LENGTH = "pipelines.rewards_of_tests:count_a", "pipelines.rewards_of_tests:length"
 
 
 def settings_of(tiny_folder, data, out, **settings):

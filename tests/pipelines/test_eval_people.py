@@ -3,7 +3,6 @@
 import math
 
 import pytest
-from evaluating import close, evaluated, result, value, write_rows
 
 from accord.data.files import DataError
 from accord.pipelines.eval_attributes import ATTRIBUTES, AttributesConfig
@@ -11,6 +10,7 @@ from accord.pipelines.eval_attributes import run as attributes
 from accord.pipelines.eval_preferences import PreferencesConfig
 from accord.pipelines.eval_preferences import run as preferences
 from accord.pipelines.settings import SettingsError
+from pipelines.evaluating import close, evaluated, result, value, write_rows
 
 
 def game(prompt, winner, loser, tie=False):

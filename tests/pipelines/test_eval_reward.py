@@ -3,14 +3,14 @@
 import math
 
 import pytest
-from evaluating import close, evaluated, result, value, write_rows
 
 from accord.cli.app import main
 from accord.data.files import DataError
 from accord.pipelines.eval_reward import RewardEvalConfig, run
 from accord.train.configs import RewardConfig
+from pipelines.evaluating import close, evaluated, result, value, write_rows
 
-COUNT = "rewards_of_tests:count_a"
+COUNT = "pipelines.rewards_of_tests:count_a"
 
 
 def pair(prompt, chosen, rejected, **about):
@@ -68,13 +68,13 @@ def test_parts_have_rows_of_their_own(tmp_path):
 
 def test_what_a_function_cannot_read_is_unscored_never_zero(tmp_path):
     rows = [pair(str(i), "aa?" if i % 10 == 0 else "aa", "b") for i in range(50)]
-    found = result(evaluate(tmp_path, rows, reward="rewards_of_tests:unreadable"), "accuracy")
+    found = result(evaluate(tmp_path, rows, reward="pipelines.rewards_of_tests:unreadable"), "accuracy")
     assert (found.value, found.n, found.n_unscored) == (1.0, 45, 5)
 
 
 def test_a_scorer_that_always_fails_ends_with_code_3(tmp_path, monkeypatch):
     data = write_rows(tmp_path / "p.jsonl", [pair(str(i), "a", "b") for i in range(4)])
-    words = ["eval", "reward", "rewards_of_tests:broken", "--data", str(data), "--out", str(tmp_path / "o")]
+    words = ["eval", "reward", "pipelines.rewards_of_tests:broken", "--data", str(data), "--out", str(tmp_path / "o")]
     assert main(words) == 3
 
 
@@ -85,7 +85,7 @@ def test_best_of_n_chooses_by_score_and_counts_gold(tmp_path):
         tmp_path,
         [pair("1", "a", "b")],
         responses=(write_rows(tmp_path / "responses.jsonl", responses),),
-        gold="rewards_of_tests:length",
+        gold="pipelines.rewards_of_tests:length",
     )
     assert close(value(outcome, "score", "best of 1"), 1.5)
     assert close(value(outcome, "score", "best of 4"), 3)

@@ -5,7 +5,6 @@ import math
 
 import numpy as np
 import pytest
-from evaluating import close, evaluated, result, value, write_rows
 
 from accord.pipelines import winrate_games
 from accord.pipelines.eval_winrate import run
@@ -14,6 +13,7 @@ from accord.pipelines.settings import SettingsError
 from accord.pipelines.winrate_games import WinrateConfig
 from accord.records import Message
 from fakes import Scripted
+from pipelines.evaluating import close, evaluated, result, value, write_rows
 
 ASK = (Message(role="user", content="2+2="),)
 
@@ -141,7 +141,7 @@ def test_a_judge_beside_people_is_measured_against_them(monkeypatch, tmp_path):
 
 def test_a_reward_compares_and_the_responses_are_exported(tmp_path):
     names = answers(tmp_path, "new", ["aa", "b"]), answers(tmp_path, "old", ["a", "a"])
-    config = WinrateConfig(models=names, reward="rewards_of_tests:count_a", export="alpaca_eval")
+    config = WinrateConfig(models=names, reward="pipelines.rewards_of_tests:count_a", export="alpaca_eval")
     assert value(evaluated("winrate", run, config, tmp_path / "out"), "win rate") == 0.5
     rows = json.loads((tmp_path / "out/eval/alpaca_eval/new-jsonl.json").read_text(encoding="utf8"))
     assert rows[0] == {"instruction": "question 0", "output": "aa", "generator": "new", "dataset": "accord"}
@@ -161,7 +161,7 @@ def test_settings_that_mean_nothing_are_refused(settings, complaint):
 
 
 def test_a_model_without_prompts_is_refused(tmp_path):
-    config = WinrateConfig(models=("runs/new", "runs/old"), reward="rewards_of_tests:count_a")
+    config = WinrateConfig(models=("runs/new", "runs/old"), reward="pipelines.rewards_of_tests:count_a")
     with pytest.raises(SettingsError, match="give --data"):
         evaluated("winrate", run, config, tmp_path)
     assert winrate_games.is_file("x.jsonl.gz")

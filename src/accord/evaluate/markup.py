@@ -18,7 +18,7 @@ __all__ = ["MARKS", "holds_phrase", "marks", "read_phrases"]
 
 MARKS: Mapping[str, re.Pattern[str]] = {
     "list items": re.compile(r"^[ \t]*(?:[-*+\u2022]|\d{1,3}[.)])[ \t]+\S", re.MULTILINE),
-    "bold": re.compile(r"\*\*[^\s*][^*\n]*\*\*|__[^\s_][^_\n]*__"),
+    "bold": re.compile(r"\*\*[^\s*][^*\n]*\*\*|(?<!\w)__[^\s_][^_\n]*__(?!\w)"),
     "headings": re.compile(r"^#{1,6}[ \t]+\S", re.MULTILINE),
     "code": re.compile(r"^```", re.MULTILINE),
 }
