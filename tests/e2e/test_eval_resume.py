@@ -49,3 +49,20 @@ def test_a_killed_evaluation_ends_like_a_whole_one(command, tmp_path, monkeypatc
     rows = [(tmp_path / out / "eval/reward.jsonl").read_bytes() for out in ("cut", "whole")]
     assert rows[0] == rows[1]
     assert figures(tmp_path / "cut") == figures(tmp_path / "whole")
+
+
+def test_what_people_said_is_counted_without_torch(tmp_path):
+    meta = {"models": ["new", "old"], "annotators": ["p1"]}
+    rows = [{"prompt": f"q{i}", "responses": ["yes", "no"], "ranks": [1, 2], "meta": meta} for i in range(4)]
+    data, out = str(write_rows(tmp_path / "judgments.jsonl", rows)), str(tmp_path / "out")
+    words = [["winrate", "new", "old", "--judgments", data], ["preferences", data]]
+    code = f"""
+import sys
+from accord.cli.app import main
+codes = [main(["eval", *one, "--out", {out!r}]) for one in {words!r}]
+assert codes == [0, 0], codes
+assert not sys.modules.keys() & {{"torch", "transformers"}}
+"""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 0, done.stderr
