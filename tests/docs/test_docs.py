@@ -23,6 +23,7 @@ import pytest
 
 import accord
 from accord.cli.app import COMMANDS, find, parser_of
+from accord.cli.eval import EVALUATIONS
 from accord.cli.options import config_from
 from accord.pipelines.jobs import JOBS
 from accord.pipelines.quickstart_config import QuickstartConfig
@@ -146,8 +147,11 @@ def parse(line: str) -> None:
         return
     command = find(words[0])
     arguments_only = words[1:]
-    if not arguments_only and command.name in ("train", "sample", "data", "models", "chat", "report", "run"):
+    if not arguments_only and command.name in ("train", "sample", "data", "models", "chat", "report", "run", "eval"):
         return  # the command is named, not shown
+    if len(words) == 2 and words[0] == "eval":
+        assert set(words[1].split("|")) <= {evaluation.name for evaluation in EVALUATIONS}, line
+        return
     if len(words) == 2 and words[0] in ("train", "data", "models") and words[1] != "list":
         assert words[1] in ("inspect", "get", *JOBS), line  # so is a subcommand
         return

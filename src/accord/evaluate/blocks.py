@@ -36,7 +36,7 @@ def blocks(results: Sequence[Row]) -> list[Block]:
         last = found[-1] if found else None
         shared = len(measured.keys() & last.measures.keys()) if last else 0
         if subject and last and 2 * shared >= len(measured):
-            last.measures |= {name: str(row.get("unit", "")) for name, row in measured.items()}
+            last.measures = {name: str(row.get("unit", "")) for name, row in measured.items()} | last.measures
             last.rows.append((subject, measured))
         elif subject:
             units = {name: str(row.get("unit", "")) for name, row in measured.items()}

@@ -23,7 +23,7 @@ from accord.records import Conversation
 from accord.train.configs import Paths
 from accord.train.progress import Display
 
-__all__ = ["Checkpoint", "Sampled", "SampledConfig", "checkpoints_of", "sample_all", "scored_sets"]
+__all__ = ["REFERENCE", "Checkpoint", "Sampled", "SampledConfig", "checkpoints_of", "sample_all", "scored_sets"]
 
 REFERENCE = "reference"
 
