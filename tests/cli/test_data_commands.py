@@ -60,7 +60,7 @@ def test_settings_of_a_conversion_come_from_a_file_too(here, capsys):
 
 def test_a_mixture_from_a_file_of_settings(here, capsys):
     (here / "m.yaml").write_text(
-        "sources:\n  - recipes/data/demonstrations.jsonl weight=2 name=mine\n  - recipes/data/feedback.jsonl\nrows: 12\n"
+        "sources:\n  - recipes/data/demonstrations.jsonl weight=2\n  - recipes/data/feedback.jsonl\nrows: 12\n"
     )
     code, said = run("data mix m.yaml --out mix.jsonl", capsys)
     assert code == 2
