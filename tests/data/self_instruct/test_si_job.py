@@ -90,6 +90,7 @@ def test_how_the_model_is_asked(seeds, tmp_path):
     self_instruct(model, config(seeds, tmp_path / "o", target=4))
     writing, answering = model.samplings[0], model.samplings[-1]
     assert (writing.temperature, writing.top_p, writing.stop[:2]) == (0.7, 0.5, ("\n\n", "\n16"))
+    assert writing.presence_penalty == 2
     assert (answering.temperature, answering.max_new_tokens) == (0.0, 300)
     assert model.continuations[0] == (" Yes", " No")
 

@@ -39,7 +39,7 @@ from accord.records import Message, Response, ResponseSet, to_row
 __all__ = ["self_instruct"]
 
 CONTEXT, OF_MACHINE, OF_SEEDS_ALPACA, REVIEWED = 8, 2, 3, 50
-WRITING = Sampling(temperature=0.7, top_p=0.5, max_new_tokens=1024, stop=prompts.STOP)
+WRITING = Sampling(temperature=0.7, top_p=0.5, max_new_tokens=1024, stop=prompts.STOP, presence_penalty=2.0)
 ALPACA = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=3072, stop=prompts.ALPACA_STOP)
 ANSWERING = Sampling(temperature=0.0, max_new_tokens=300, stop=prompts.INSTANCE_STOP)
 DECIDING = Sampling(temperature=0.0, max_new_tokens=3, stop=("\n",))
