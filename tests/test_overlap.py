@@ -1,10 +1,11 @@
+import random
 import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accord.overlap import rouge_l
+from accord.overlap import Novelty, rouge_l
 
 WORDS = st.lists(st.sampled_from("abcd"), max_size=12).map(" ".join)
 
@@ -49,3 +50,46 @@ def test_long_texts_are_quick():
     began = time.perf_counter()
     assert rouge_l(text, text + " end").recall == pytest.approx(5000 / 5001)
     assert time.perf_counter() - began < 2
+
+
+def brute(pool, text):
+    return sorted(((rouge_l(text, other).f1, -n) for n, other in enumerate(pool)), reverse=True)
+
+
+@given(st.lists(WORDS, max_size=12), WORDS, st.sampled_from([0.0, 0.3, 0.7]), st.integers(1, 4))
+def test_the_pool_finds_what_comparing_with_all_finds(texts, candidate, floor, count):
+    pool = Novelty()
+    for text in texts:
+        pool.add(text)
+    expected = [(f1, -n) for f1, n in brute(texts, candidate) if f1 > floor][:count]
+    assert pool.nearest(candidate, count, floor) == expected
+    assert pool.is_new(candidate) == all(f1 <= 0.7 for f1, _ in brute(texts, candidate))
+
+
+def test_the_accepted_set_is_that_of_brute_force():
+    generator = random.Random(0)
+    candidates = [" ".join(generator.choices("abcdefgh", k=generator.randint(3, 9))) for _ in range(600)]
+    pool, accepted = Novelty(), []
+    for candidate in candidates:
+        new = pool.is_new(candidate)
+        assert new == all(rouge_l(candidate, other).f1 <= 0.7 for other in accepted)
+        if new:
+            pool.add(candidate)
+            accepted.append(candidate)
+    assert 50 < len(accepted) < 550
+
+
+@pytest.mark.slow
+def test_fifty_thousand_instructions_stay_quick():
+    """Less than 20 ms a candidate, on words that are as unevenly common as in English."""
+    generator = random.Random(0)
+    words = [f"w{n}" for n in range(20_000)]
+    weights = [1 / (n + 10) for n in range(20_000)]
+    texts = [" ".join(generator.choices(words, weights, k=generator.randint(5, 30))) for _ in range(50_200)]
+    pool = Novelty()
+    for text in texts[:50_000]:
+        pool.add(text)
+    began = time.perf_counter()
+    for text in texts[50_000:]:
+        pool.is_new(text)
+    assert (time.perf_counter() - began) / 200 < 0.02

@@ -26,6 +26,7 @@ class ModelEvaluation(EvalConfig):
 
     limit: int | None = Field(None, ge=1, description="items at most, a random choice fixed by the seed; none: all")
     batch_size: int = Field(16, ge=1, description="items asked for together and written before the next ones")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="arithmetic of a model in this process")
 
 
 class TruthfulnessConfig(ModelEvaluation):

@@ -39,7 +39,7 @@ def run(config: TasksConfig, items: Items, display: Display, models: Sequence[La
     scores: list[list[float]] = []
     of_harness: list[Item] = []
     for number, spec in enumerate(config.models):
-        model = models[number] if models else open_model(spec)
+        model = models[number] if models else open_model(spec, config.precision)
         role = ("before", "after")[number] if len(config.models) > 1 else "evaluated"
         outcome.models.append(the_model(role, spec, model))
         rows, of_model = answers_of(config, items, display, model, questions, f"{role} {spec}")
@@ -74,7 +74,7 @@ def answers_of(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """What a model says of each item, from disk where it is there, and the keys of the rows."""
     sampling = Sampling(temperature=0.0, max_new_tokens=config.max_new_tokens, stop=("\n\n",), seed=config.seed)
-    about = (model.name, model.method, config.chat)
+    about = (model.name, model.method, config.precision, config.chat)
     keys = [key_of(*about, q.prompt, q.options or vars(sampling)) for q in questions]
 
     def asked(item: Item) -> Prompt:
@@ -102,7 +102,9 @@ def harness_of(
     config: TasksConfig, items: Items, display: Display, model: LanguageModel
 ) -> tuple[list[Item], list[float], list[str]]:
     """Items of the harness, the model's scores, and the keys of the rows: one a task, from disk where it is there."""
-    keys = [key_of("lm-eval", model.name, model.method, task, config.per_task) for task in config.lm_eval]
+    keys = [
+        key_of("lm-eval", model.name, model.method, config.precision, task, config.per_task) for task in config.lm_eval
+    ]
     for task, key in zip(config.lm_eval, keys, strict=True):
         if key not in items.known:
 

@@ -55,7 +55,7 @@ def run(config: ToxicityConfig, items: Items, display: Display, model: LanguageM
         return outcome
     prompts, bad, facts = read_items(config.data, _prompt, config.skip_bad_rows)
     prompts = choice_of(prompts, config.limit, config.seed)
-    model = model or open_model(config.model)
+    model = model or open_model(config.model, config.precision)
     outcome.models.append(the_model("evaluated", config.model, model))
     outcome.models.append({"role": "scorer", "id": scorer.name, "revision": scorer.name, "hash": None})
     outcome.data.append(facts | {"bad_rows": bad})
@@ -124,7 +124,9 @@ def sampled(
     sampling = Sampling(
         temperature=config.temperature, top_p=config.top_p, max_new_tokens=config.max_new_tokens, seed=config.seed
     )
-    keys = [key_of("samples", model.name, _plain(one), config.samples, vars(sampling)) for one in asked]
+    keys = [
+        key_of("samples", model.name, config.precision, _plain(one), config.samples, vars(sampling)) for one in asked
+    ]
 
     def work(chosen: Sequence[int]) -> list[dict[str, Any]]:
         replies = model.generate([asked[i] for i in chosen], config.samples, sampling)

@@ -108,7 +108,9 @@ def _value(node: yaml.Node | None, path: Path) -> Any:
 
 
 def _problem(error: ValidationError, node: yaml.Node | None, path: Path) -> str:
-    first = error.errors(include_url=False)[0]
+    problems = error.errors(include_url=False)
+    # a misspelt key is also a missing one: the misspelling says more
+    first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
     # Branches of a union ("str", "dict[str,str]") stand in the place of an error like keys; no key looks like them.
     place = [part for part in first["loc"] if isinstance(part, int) or _is_key(part)]
     name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")

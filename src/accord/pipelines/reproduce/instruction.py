@@ -136,7 +136,7 @@ def _measure(lab: Lab, config: InstructionConfig, name: str, model: str, items: 
 
     settings = TasksConfig(
         models=(model,), data=tuple(sorted(lab.path(items).glob("held-out/*.jsonl"))), per_task=config.per_task,
-        chat=chat, replicates=0, batch_size=8,
+        chat=chat, replicates=0, batch_size=8, precision=lab.precision,
     )  # fmt: skip
     opened = [open_language_model(model, precision=lab.precision)]
     return lab.evaluate(f"tasks-{name}", lambda _, rows, display: tasks.run(settings, rows, display, opened))

@@ -114,7 +114,7 @@ def _test(lab: Lab, config: TaxConfig, name: str, model: str) -> float:
     from accord.pipelines.language_models import open_language_model
 
     opened = open_language_model(model, precision=lab.precision)
-    shared: dict[str, Any] = {"replicates": 0, "batch_size": 8}
+    shared: dict[str, Any] = {"replicates": 0, "batch_size": 8, "precision": lab.precision}
     truth = TruthfulnessConfig(model=model, data=_questions(config), limit=config.questions, **shared)
     toxic = ToxicityConfig(
         model=model, data=_toxic(config), scorer=f"linear:{lab.path('toxicity')}", samples=config.toxic_samples,
