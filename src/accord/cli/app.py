@@ -2,7 +2,8 @@
 
 A command is a module with `add_arguments(parser)` and `run(arguments) -> exit code`, imported when it is chosen.
 Exit codes: 0 done, 1 unexpected error (with its traceback), 2 something the user can put right (one line),
-75 paused because a model server is away (the same command continues), 130 stopped by Ctrl-C. ACCORD_DEBUG=1 shows tracebacks always.
+75 paused because a model server is away (the same command continues), 130 stopped by Ctrl-C. ACCORD_DEBUG=1 shows
+tracebacks always.
 """
 
 from __future__ import annotations
