@@ -29,6 +29,7 @@ def test_numbers_in_words():
     assert [number_in_words(x) for x in (0.51234, -12.345, 123.45, 0.0, 2e-7)] == [
         "0.512", "\u221212.35", "123.5", "0.000", "2.0e\u221207",
     ]  # fmt: skip
+    assert [number_in_words(x) for x in (0, -3, 12345)] == ["0", "\u22123", "12,345"]
     assert {number_in_words(x) for x in (None, True, "1", float("nan"), float("inf"))} == {"\u2013"}
     assert interval_in_words(row("a", ci=[0.1, 0.9])) == "0.100 to 0.900"
     assert interval_in_words(row("a", ci=[None, None])) == interval_in_words(row("a")) == ""

@@ -91,11 +91,21 @@ def test_runs_stand_side_by_side(run, tmp_path):
     write_json(other / "eval/reward.json", {**REWARD, "results": [result("accuracy", 0.7, n_unscored=3)]})
     (section,) = evaluation_sections([read_run(run), read_run(other)])
     (table,) = section.tables
-    assert [label for label, _ in table.rows] == ["run", "other"]
+    assert [label for label, _ in table.rows] == [("run", ""), ("other", "")]
     assert [name for name, _ in table.header] == ["accuracy", "the longer wins"]
     assert [cells[0].value for _, cells in table.rows] == ["0.640", "0.700"]
     assert table.rows[1][1][0].lost == "3 unscored"
     assert "other" in page_of(run, other)[1].text
+
+
+def test_many_measures_of_few_subjects_are_turned(run):
+    results = [result(f"m{k}", k / 10, of) for of in ("a", "b") for k in range(8)]
+    write_json(run / "eval/hacking.json", evaluation("hacking", results, {}))
+    (section,) = evaluation_sections([read_run(run)])
+    (table,) = section.tables
+    assert [name for name, _ in table.header] == ["a", "b"]
+    assert table.rows[3][0] == ("m3", "share")
+    assert [cell.value for cell in table.rows[3][1]] == ["0.300", "0.300"]
 
 
 def test_responses_that_an_evaluation_sampled_are_browsed(run):

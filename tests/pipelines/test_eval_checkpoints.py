@@ -145,3 +145,18 @@ def test_a_frontier_needs_a_reward_and_finished_runs_of_one_start(world, tmp_pat
         checkpoints_of([tmp_path / "half"])
     with pytest.raises(SettingsError, match="two runs are called quick"):
         checkpoints_of([world[0] / "quick", world[0] / "quick"])
+
+
+def test_runs_that_differ_in_their_seed_have_an_interval_over_seeds(world, tiny_folder):
+    """Two values 1 apart: t(.975, 1 degree of freedom) is 12.706, the deviation sqrt(1/2)."""
+    from accord.pipelines.eval_frontier import _over_seeds
+
+    root, data, _ = world
+    for seed in (0, 1):
+        sft.run(settings_of(tiny_folder, data, root / f"seed-{seed}", max_steps=1, seed=seed), Quiet())
+    families = {one.family for one in checkpoints_of([root / "seed-0", root / "seed-1"])}
+    assert len(families) == 1
+    assert families.isdisjoint({one.family for one in checkpoints_of([root / "slow"])})
+    found = _over_seeds([2.0, 3.0], 0.95)
+    assert close(found.value, 2.5)
+    assert close(found.ci[1] - 2.5, 12.7062 * 0.5, 1e-3)

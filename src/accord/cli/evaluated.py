@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -40,8 +40,8 @@ def print_outcome(console: Console, kind: str, outcome: Outcome) -> None:
         console.print(Text(note, "yellow"))
     for block in blocks(outcome.rows()):
         console.print()
-        for table in _tables(block, console.width) if block.measures else [_list(block)]:
-            console.print(table)
+        for number, table in enumerate(_tables(block, console.width) if block.measures else [_list(block)]):
+            console.print(*([""] if number else []), table)
 
 
 def _list(block: Block) -> Table:
@@ -71,8 +71,16 @@ def _tables(block: Block, width: int) -> Iterator[Table]:
             header = f"{name}\n[dim]{block.measures[name]}[/dim]"
             table.add_column(header, justify="right", overflow="fold", max_width=COLUMN - 2)
         for label, measured in block.rows:
-            table.add_row(label, *(_cell(measured.get(name)) for name in names[first : first + columns]))
+            table.add_row(
+                _subject(label, measured), *(_cell(measured.get(name)) for name in names[first : first + columns])
+            )
         yield table
+
+
+def _subject(label: str, measured: Mapping[str, Row]) -> Text:
+    """The name of a row, and of how many observations its figures are, where all are of as many."""
+    counts = {row.get("n") for row in measured.values()}
+    return Text.assemble(label, (f"\nn {counts.pop()}", "dim") if len(counts) == 1 else "")
 
 
 def _cell(row: Row | None) -> Text:

@@ -96,6 +96,7 @@ def run(config: FrontierConfig, items: Items, display: Display) -> Outcome:
     methods = _method_rows(points, config, outcome)
     for point in points:
         _checkpoint_rows(point, what, config, outcome)
+    _seed_rows(points, what, config, outcome)
     proxy = scores["proxy"][0] if "proxy" in scores else scores[what][0]
     best = _best_of_n_rows(scores[what][0], proxy, config, outcome)
     if what == "gold" and "proxy" in scores:
@@ -221,6 +222,28 @@ def _method_rows(points: Sequence[Point], config: FrontierConfig, outcome: Outco
         )
         drawn[method] = {"kl": found.hull_kl, "reward": found.hull_reward}
     return drawn
+
+
+def _seed_rows(points: Sequence[Point], what: str, config: FrontierConfig, outcome: Outcome) -> None:
+    """Final reward and KL over runs that differ in their seed only: mean and Student's t interval over seeds."""
+    last = {point.checkpoint.run: point for point in points[1:]}
+    for family in dict.fromkeys(point.checkpoint.family for point in last.values()):
+        own = [point for point in last.values() if point.checkpoint.family == family]
+        if len(own) < 2:
+            continue
+        label = f"{len(own)} seeds of {own[0].checkpoint.method}: {', '.join(point.checkpoint.run for point in own)}"
+        for name, values in ((f"{what} reward", [p.reward for p in own]), ("KL", [p.kl for p in own])):
+            unit = "nats per response" if name == "KL" else "reward units"
+            outcome.add(name, f"{unit}, interval over seeds", _over_seeds(values, config.level), of=label)
+
+
+def _over_seeds(values: Sequence[float], level: float) -> Result:
+    """Mean -+ t(level, S - 1) deviation / sqrt(S)."""
+    from scipy.stats import t
+
+    count, mean = len(values), float(np.mean(values))
+    half = float(t.ppf(0.5 + level / 2, count - 1) * np.std(values, ddof=1) / math.sqrt(count))
+    return Result(value=mean, n=count, ci=(mean - half, mean + half), level=level, method="t", clusters=count)
 
 
 def _frontier_of(kl_PM: Floats, reward_PM: Floats, reference_P: Floats, limit: float) -> Frontier:

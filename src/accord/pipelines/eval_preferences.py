@@ -81,7 +81,7 @@ def run(config: PreferencesConfig, items: Items, display: Display) -> Outcome:
             detail={"place": int(rank_M[at]), "anchor": at == 0, "component": int(fitted.component_M[at])},
         )
         outcome.add("rating", "points, anchor 1000", result, of=name)
-        place = Result(value=float(rank_M[at]) if rated and rank_M[at] else math.nan, n=int(played[at]))
+        place = Result(value=int(rank_M[at]) if rated and rank_M[at] else math.nan, n=int(played[at]))
         outcome.add("place", "1 + models surely above", place, of=name)
         share = Result(value=float(won[at].sum() / played[at]) if played[at] else math.nan, n=int(played[at]))
         outcome.add("games won", "share, ties half", share, of=name)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from accord.evaluate.agreement import preference_agreement
+from accord.evaluate.agreement import leave_one_out_agreement, preference_agreement
 from accord.evaluate.intervals import benjamini_hochberg, binomial_test, mean_result
 from accord.evaluate.judge import judge_report
 from accord.evaluate.result import Result
@@ -157,6 +157,10 @@ def _annotator_rows(games: Sequence[Game], config: WinrateConfig, of: str, outco
     if found.n_pairs:
         agreement = Result(value=found.agreement, n=found.n_items, detail=found._asdict())
         outcome.add("agreement of annotators", "share of verdict pairs, ties half", agreement, of=of.removesuffix(": "))
+    alone = leave_one_out_agreement(verdict_AN)
+    if alone.n_A.sum():
+        ceiling = Result(value=float(np.nansum(alone.rate_A * alone.n_A) / alone.n_A.sum()), n=int(alone.n_A.sum()))
+        outcome.add("ceiling: one against the others", "share of verdicts", ceiling, of=of.removesuffix(": "))
 
 
 def _mark(games: dict[str, list[Game]], outcome: Outcome) -> None:

@@ -33,6 +33,7 @@ INTROS = {
     "attributes": "Shares of prompts whose responses have an attribute, by people's ratings.",
 }
 SHOWN_SUSPECTS, LONGEST = 10, 400
+MOST_COLUMNS = 6  # of a table; one with more measures than that is turned, if it has few subjects
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +47,10 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureTable:
-    """Subjects (rows) by measures (columns with their unit)."""
+    """Subjects by measures. Names in the header and of the rows are pairs: what it is, and its unit in small."""
 
     header: Sequence[tuple[str, str]]
-    rows: Sequence[tuple[str, Sequence[Cell]]]
+    rows: Sequence[tuple[tuple[str, str], Sequence[Cell]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +64,7 @@ class Section:
     figures: Sequence[Figure]
     tables: Sequence[MeasureTable]
     suspects: Table | None
+    origins: Sequence[tuple[str, str]]
 
 
 def evaluation_sections(runs: Sequence[RunFiles]) -> list[Section]:
@@ -111,6 +113,7 @@ def _section(name: str, kind: str, runs: Sequence[RunFiles]) -> Section:
         figures=charts_of(kind, identity, found),
         tables=[_table(block) for block in blocks(results)],
         suspects=_suspects(found),
+        origins=[entry for run, row in found for entry in _origin(run if several else "", row)],
     )
 
 
@@ -122,25 +125,47 @@ def _results(row: Row) -> list[Row]:
 def _table(block: Block) -> MeasureTable:
     if not block.measures:
         rows = [
-            (label, [_cell(row), Cell(value=str(row.get("n", ""))), Cell(value=str(row.get("unit", "")))])
+            ((label, str(row.get("unit", ""))), [_cell(row), Cell(value=str(row.get("n", "")))])
             for label, measured in block.rows
             for row in measured.values()
         ]
-        return MeasureTable(header=[("value", ""), ("n", ""), ("unit", "")], rows=rows)
-    rows = [
-        (label, [_cell(measured[name]) if name in measured else Cell() for name in block.measures])
-        for label, measured in block.rows
-    ]
+        return MeasureTable(header=[("value", ""), ("n", "")], rows=rows)
+    if len(block.measures) > MOST_COLUMNS and len(block.rows) <= MOST_COLUMNS:  # turned: a page is higher than wide
+        rows = [
+            (measure, [_cell(measured.get(measure[0])) for _, measured in block.rows])
+            for measure in block.measures.items()
+        ]
+        return MeasureTable(header=[(label, "") for label, _ in block.rows], rows=rows)
+    rows = [((label, ""), [_cell(measured.get(name)) for name in block.measures]) for label, measured in block.rows]
     return MeasureTable(header=list(block.measures.items()), rows=rows)
 
 
-def _cell(row: Row) -> Cell:
+def _cell(row: Row | None) -> Cell:
+    if row is None:
+        return Cell()
     lost = number(row.get("n_unscored")) or 0
     return Cell(
         value=number_in_words(row.get("value")),
         interval=interval_in_words(row),
         lost=f"{lost:g} unscored" if lost else "",
     )
+
+
+def _origin(run: str, row: Row) -> list[tuple[str, str]]:
+    """Command, models, data, seed and time of an evaluation."""
+    prefix = f"{run}: " if run else ""
+    entries = [("command", str(row.get("command", "")))]
+    for name, key in (("models", "id"), ("data", "path")):
+        facts = row.get(name)
+        for fact in facts if isinstance(facts, list) else ():
+            if isinstance(fact, Mapping):
+                mark = str(fact.get("hash") or "")[:12]
+                role = str(fact.get("role") or "data")
+                entries.append((role, f"{fact.get(key)}{f', {mark}' if mark else ''}"))
+    versions = row.get("versions")
+    version = versions.get("accord-align") if isinstance(versions, Mapping) else None
+    entries += [("seed", str(row.get("seed", ""))), ("accord", str(version or "")), ("time", str(row.get("time", "")))]
+    return [(prefix + name, value) for name, value in entries if value]
 
 
 def _suspects(found: Sequence[tuple[str, Row]]) -> Table | None:
