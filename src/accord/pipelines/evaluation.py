@@ -23,7 +23,6 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from accord.evaluate.intervals import mean_result
 from accord.evaluate.result import Result
 from accord.train.files import take, versions, write_text
 from accord.train.progress import Display
@@ -247,6 +246,8 @@ def mean_amount(values_N: Any, clusters_N: Any, config: EvalConfig) -> Result:
     Of shares, ten ones of ten are no certainty, and `mean_result` gives them Wilson's interval; a reward that is the
     same everywhere is no share.
     """
+    from accord.evaluate.intervals import mean_result  # numpy, which `accord --help` does not need
+
     found = mean_result(values_N, clusters_N, config.replicates, config.level, config.seed)
     return replace(found, ci=(found.value, found.value), method="bootstrap") if found.method == "wilson" else found
 
