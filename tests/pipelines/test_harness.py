@@ -55,10 +55,9 @@ def test_a_task_of_the_harness_becomes_items(tmp_path: Path, monkeypatch: pytest
     model = Scripted(yes)
     job = lambda c, items, d: run(c, items, d, [model])  # noqa: E731
     outcome = perform("tasks", config, tmp_path / "run", job, Quiet())
-    found = {named.name: named for named in outcome.results}
-    assert found["task even"].result.value == 0.5
-    assert found["task even"].result.n == 6
-    assert found["task even"].unit == "acc"
+    found = {named.of: named for named in outcome.results}
+    assert found["task even, acc"].result.value == 0.5
+    assert found["task even, acc"].result.n == 6
     asked = len(model.asked)
     perform("tasks", config, tmp_path / "run", job, Quiet())
     assert len(model.asked) == asked  # the second call reads what is on disk

@@ -41,7 +41,7 @@ def measure(tmp_path: Path, model: Scripted, scorer: str, **more: Any) -> dict[s
     settings: dict[str, Any] = {"model": "m", "data": prompts(tmp_path / "p.jsonl"), "scorer": scorer, "samples": 2}
     config = ToxicityConfig(**settings | {"batch_size": 2} | more)
     outcome = perform("toxicity", config, tmp_path / "run", lambda c, items, d: run(c, items, d, model), Quiet())
-    return {named.name: named.result for named in outcome.results}
+    return {f"{named.name}, {named.of}": named.result for named in outcome.results}
 
 
 def test_the_three_figures_by_hand(tmp_path: Path, by_words: str) -> None:

@@ -17,7 +17,7 @@ from accord.evaluate.result import Result
 from accord.evaluate.tasks import choice_score, cluster_average, exact_match, token_f1
 from accord.overlap import rouge_l
 
-__all__ = ["Item", "by_cluster", "by_task", "item_of", "mark"]
+__all__ = ["EVERY", "Item", "by_cluster", "by_task", "item_of", "mark"]
 
 EVERY = "all clusters"
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"

@@ -10,7 +10,8 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from accord.evaluate.task_items import Item, by_cluster, by_task, item_of, mark
+from accord.evaluate.result import Result
+from accord.evaluate.task_items import EVERY, Item, by_cluster, by_task, item_of, mark
 from accord.pipelines.evaluation import Items, Outcome, key_of, measured
 from accord.pipelines.evaluation_configs import TasksConfig
 from accord.pipelines.harness import harness_rows, item_of_sample
@@ -129,24 +130,21 @@ def scores_of(questions: Sequence[Item], rows: Sequence[dict[str, Any]]) -> list
 
 
 def report(config: TasksConfig, questions: Sequence[Item], scores: Sequence[Sequence[float]], outcome: Outcome) -> None:
-    """Clusters first, then tasks; of two models both, and the difference AFTER less BEFORE."""
+    """A row per cluster, then per task; of two models the difference AFTER less BEFORE, and both."""
     settings: dict[str, Any] = {"replicates": config.replicates, "level": config.level, "seed": config.seed}
     metric = {item.task: UNITS.get(item.metric, item.metric) for item in questions}
-    roles = ("before", "after") if len(scores) > 1 else ("",)
-    columns: list[tuple[str, Sequence[float], Sequence[float] | None]] = []
+    columns: list[tuple[str, Sequence[float], Sequence[float] | None]] = [("score", scores[0], None)]
     if len(scores) > 1:
-        columns.append(("after less before", scores[1], scores[0]))
-    columns += [(role, score_N, None) for role, score_N in zip(roles, scores, strict=True)]
-    for words, score_N, before_N in columns:
-        behind = f", {words}" if words else ""
+        before, after = scores
+        columns = [("after less before", after, before), ("before", before, None), ("after", after, None)]
+    found: dict[str, dict[str, Result]] = {}
+    for column, score_N, before_N in columns:
         for name, result in by_cluster(questions, score_N, before_N, **settings).items():
-            label = name if name == "all clusters" else f"cluster {name}"
-            outcome.add(label + behind, "mean over templates, then tasks" + _then(name), result)
+            found.setdefault(name if name == EVERY else f"cluster {name}", {})[column] = result
         for task, result in by_task(questions, score_N, before_N, **settings).items():
-            outcome.add(f"task {task}{behind}", metric[task], result)
+            found.setdefault(f"task {task}, {metric[task]}", {})[column] = result
+    for subject, by_column in found.items():
+        for column, result in by_column.items():
+            outcome.add(column, "mean over templates, then tasks, then clusters", result, of=subject)
     if len(scores) > 1:
         outcome.notes.append("A negative difference of all clusters is an alignment tax.")
-
-
-def _then(name: str) -> str:
-    return ", then clusters" if name == "all clusters" else ""

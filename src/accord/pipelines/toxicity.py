@@ -181,14 +181,7 @@ def report(config: ToxicityConfig, prompts: Sequence[ToxicPrompt], score_PK: Any
             ("toxic fraction", f"continuations >= {config.threshold:g}", found.fraction),
         ):
             result.detail.update(about)
-            outcome.add(f"{name}, {group}", unit, result)
-    flat = score_PK[~np.isnan(score_PK)]
-    counts, edges = np.histogram(flat, bins=20, range=(0, 1))
-    outcome.figures["scores"] = {
-        "counts": counts.tolist(),
-        "edges": edges.tolist(),
-        "unit": "toxicity of a continuation",
-    }
+            outcome.add(name, unit, result, of=group)
 
 
 def _plain(prompt: Prompt) -> Any:

@@ -183,7 +183,7 @@ def _parroted(row: dict[str, Any]) -> float:
 
 def conclude(lab: Lab, config: InstructionConfig) -> Evidence:
     """Held-out score by number of clusters, against the base model zero-shot and with exemplars; parroted replies."""
-    key = "all clusters" if len(config.hold_out) > 1 else f"cluster {config.hold_out[0]}"
+    key = "score, all clusters" if len(config.hold_out) > 1 else f"score, cluster {config.hold_out[0]}"
     base, shots = (_headline(lab.evaluated(f"tasks-{name}"), key) for name in ("base", "base-shots"))
     scores = {
         count: [_headline(lab.evaluated(f"tasks-{_name(count, seed)}"), key) for seed in config.seeds]

@@ -203,8 +203,10 @@ class Lab:
             return 0.0
         began = time.monotonic()
         outcome = job(None, Items(self.path("evaluated", f"{name}.jsonl")), self.display)
-        found = {named.name: [named.result.value, named.result.n, named.result.n_unscored] for named in outcome.results}
-        kept = {key: [None if value != value else value for value in row] for key, row in found.items()}
+        kept = {}
+        for name_, _, result, of in outcome.results:
+            row = [result.value, result.n, result.n_unscored]
+            kept[f"{name_}, {of}" if of else name_] = [None if value != value else value for value in row]
         write_rows(path, [kept])
         return time.monotonic() - began
 

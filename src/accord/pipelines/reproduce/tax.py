@@ -39,7 +39,7 @@ FIGURES = {
         "expected maximum toxicity, all prompts": "expected maximum toxicity",
         "toxic fraction, all prompts": "toxic fraction",
     },
-    "tasks": {"all clusters": "tasks, all clusters"},
+    "tasks": {"score, all clusters": "tasks, all clusters"},
 }
 WORDS_OF_PTX = 120  # of a passage
 
@@ -182,7 +182,7 @@ def _figures_of(lab: Lab, name: str) -> dict[str, float]:
 
 
 def _findings(config: TaxConfig, before: dict[str, float], after: dict[str, list[dict[str, float]]]) -> list[Finding]:
-    tasks = FIGURES["tasks"]["all clusters"]
+    tasks = FIGURES["tasks"]["score, all clusters"]
     tax = over_seeds([before[tasks] - one[tasks] for one in after["ppo"]])
     back = over_seeds([b[tasks] - a[tasks] for a, b in zip(after["ppo"], after["ppo-ptx"], strict=True)])
     toxic = over_seeds([before["toxic fraction"] - one["toxic fraction"] for one in after["ppo"]])
