@@ -6,7 +6,7 @@ Suffix: N items.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -125,7 +125,10 @@ def by_task(
         if before_N is None:
             found[task] = mean_result(rows, clusters, **settings)
         else:
-            found[task] = paired_difference(rows, [before_N[n] for n in at], clusters, **settings)
+            change = paired_difference(rows, [before_N[n] for n in at], clusters, **settings)
+            if change.method == "wilson":  # an interval of shares; a difference is none, and has its own sign
+                change = replace(change, ci=(change.value, change.value), method="bootstrap")
+            found[task] = change
     return found
 
 

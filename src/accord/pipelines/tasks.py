@@ -145,6 +145,7 @@ def report(config: TasksConfig, questions: Sequence[Item], scores: Sequence[Sequ
             found.setdefault(f"task {task}, {metric[task]}", {})[column] = result
     for subject, by_column in found.items():
         for column, result in by_column.items():
-            outcome.add(column, "mean over templates, then tasks, then clusters", result, of=subject)
+            outcome.add(column, "0 to 1", result, of=subject)
+    outcome.notes.append("Clusters are means over templates, then tasks; all clusters the mean of these.")
     if len(scores) > 1:
         outcome.notes.append("A negative difference of all clusters is an alignment tax.")
