@@ -32,6 +32,7 @@ class Sampling:
         top_p: smallest set of tokens whose probability reaches this (1: all).
         max_new_tokens: tokens of a reply at most.
         stop: strings that end a reply; the reply ends before them.
+        presence_penalty: subtracted from the logits of tokens that the reply has already, nats; 0: none.
         seed: same seed, prompt and settings give the same replies, where the model can be seeded.
     """
 
@@ -39,6 +40,7 @@ class Sampling:
     top_p: float = 1.0
     max_new_tokens: int = 512
     stop: tuple[str, ...] = ()
+    presence_penalty: float = 0.0
     seed: int = 0
 
 

@@ -130,7 +130,9 @@ def test_a_file_that_cannot_be_used_says_why(tmp_path):
     write_lines(tmp_path / "pairs.jsonl", GOOD)
     (tmp_path / "empty.jsonl").touch()
     (tmp_path / "blank.jsonl").write_text("\n\n")
-    (tmp_path / "table.csv").write_text("a,b\n")
+    (tmp_path / "table.xls").write_text("a,b\n")
+    (tmp_path / "latin.csv").write_bytes(b"prompt,response\nol\xe9,yes\n")
+    (tmp_path / "short.csv").write_text("prompt,response\nonly one\n")
     (tmp_path / "one.json").write_text("3")
     (tmp_path / "none.json").write_text("[]")
     (tmp_path / "broken.json").write_text('[\n{"a" 1}]')
@@ -140,7 +142,9 @@ def test_a_file_that_cannot_be_used_says_why(tmp_path):
         "pars.jsonl": "did you mean",
         "empty.jsonl": "the file is empty",
         "blank.jsonl": "no row",
-        "table.csv": ".parquet",
+        "table.xls": ".parquet",
+        "latin.csv": "not a sound table",
+        "short.csv": "fewer cells than the header's 2",
         "one.json": "expected a list",
         "none.json": "no row",
         "broken.json": "no JSON (line 2, column 6",
@@ -264,3 +268,17 @@ def test_a_real_conversation_as_it_comes_out():
     record = read(SHARED / "instruction_samples" / "fastchat_dummy.jsonl", "demonstration").records[0]
     assert record.conversation[0] == Message(role="user", content="Who are you?")
     assert record.trained == "all"
+
+
+def test_tables_with_a_header(tmp_path):
+    (tmp_path / "a.csv").write_text('prompt,response\n"one, two","line\nend"\nb,c\n', encoding="utf-8-sig")
+    (tmp_path / "a.tsv").write_text('prompt\tresponse\nsay "one, two\tyes\n')
+    with gzip.open(tmp_path / "a.csv.gz", "wt") as file:
+        file.write("instruction,output\nadd,3\n")
+    found = read([tmp_path / "a.csv", tmp_path / "a.tsv", tmp_path / "a.csv.gz"], "demonstration").records
+    assert [(one.prompt[0].content, one.response) for one in found] == [
+        ("one, two", "line\nend"),
+        ("b", "c"),
+        ('say "one, two', "yes"),
+        ("add", "3"),
+    ]

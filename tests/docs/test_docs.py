@@ -23,6 +23,8 @@ import pytest
 
 import accord
 from accord.cli.app import COMMANDS, find, parser_of
+from accord.cli.data import ACTIONS
+from accord.cli.eval import EVALUATIONS
 from accord.cli.options import config_from
 from accord.pipelines.jobs import JOBS
 from accord.pipelines.quickstart_config import QuickstartConfig
@@ -146,23 +148,39 @@ def parse(line: str) -> None:
         return
     command = find(words[0])
     arguments_only = words[1:]
-    if not arguments_only and command.name in ("train", "sample", "data", "models", "chat", "report", "run"):
+    if not arguments_only and command.name in (
+        "train",
+        "sample",
+        "data",
+        "models",
+        "chat",
+        "report",
+        "run",
+        "eval",
+        "reproduce",
+    ):
         return  # the command is named, not shown
-    if len(words) == 2 and words[0] in ("train", "data", "models") and words[1] != "list":
-        assert words[1] in ("inspect", "get", *JOBS), line  # so is a subcommand
+    if len(words) == 2 and words[0] == "eval":
+        assert set(words[1].split("|")) <= {evaluation.name for evaluation in EVALUATIONS}, line
         return
-    if not arguments_only and command.name in ("eval", "reproduce"):
-        return  # likewise
+    if len(words) == 2 and words[0] in ("train", "data", "models") and words[1] != "list":
+        assert words[1] in ("get", *JOBS, *(action.name for action in ACTIONS)), line  # so is a subcommand
+        return
     arguments = parser_of(command).parse_args(arguments_only)
-    if command.name == "reproduce":
+    check_settings(command.name, arguments)
+
+
+def check_settings(name, arguments):
+    """Build the configuration, where the command has one."""
+    if name == "reproduce":
         config_from(EXPERIMENTS[arguments.experiment].config, arguments)
-    if command.name == "train":
+    elif name == "train":
         config_from(JOBS[arguments.job].config, arguments)
-    elif command.name == "sample":
+    elif name == "sample":
         config_from(SampleConfig, arguments)
-    elif command.name == "quickstart":
+    elif name == "quickstart":
         config_from(QuickstartConfig, arguments)
-    elif command.name == "run" and arguments.recipe.name != "RECIPE.yaml":
+    elif name == "run" and arguments.recipe.name != "RECIPE.yaml":
         read_recipe(arguments.recipe, ROOT / "runs-that-are-not-there")
 
 

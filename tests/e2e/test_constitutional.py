@@ -46,6 +46,7 @@ def read(path):
     return json.loads(path.read_text())
 
 
+@pytest.mark.slow
 def test_the_recipe_runs_to_its_end_and_again_for_nothing(recipe, tmp_path, capsys):
     command = ["run", str(recipe), "--out", str(tmp_path / "runs")]
     assert main(command) == 0

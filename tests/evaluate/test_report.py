@@ -15,7 +15,7 @@ from accord.evaluate.report import write_report
 from accord.train.metrics import METRICS, is_known
 from evaluate.fake_run import HOSTILE, evaluation_rows, quickstart_run, training_run, write_json, write_rows
 
-VOID = {"meta", "link", "br"}
+VOID = {"meta", "link", "br", "input"}
 
 
 class Page(HTMLParser):

@@ -76,6 +76,12 @@ def test_a_difference_is_paired_and_turns_its_sign() -> None:
     )
 
 
+def test_a_difference_without_variation_has_no_interval_of_shares() -> None:
+    some, scores = items()
+    change = by_task(some, scores, scores)["rte"]
+    assert (change.value, change.ci) == (0.0, (0.0, 0.0))
+
+
 def test_what_is_unscored_is_left_out_and_counted() -> None:
     some, scores = items()
     scores[3] = math.nan

@@ -46,23 +46,23 @@ def measure(tmp_path: Path, *models: Scripted, **more: Any) -> tuple[dict[str, A
     settings: dict[str, Any] = {"models": ("a", "b")[: len(models)], "data": write(tmp_path / "items.jsonl")}
     config = TasksConfig(**settings | {"batch_size": 3} | more)
     outcome = perform("tasks", config, tmp_path / "run", lambda c, items, d: run(c, items, d, models), Quiet())
-    return {named.name: named.result for named in outcome.results}, outcome
+    return {(named.of, named.name): named.result for named in outcome.results}, outcome
 
 
 def test_one_model(tmp_path: Path) -> None:
     found, outcome = measure(tmp_path, Scripted(says_yes))
-    assert found["task rte"].value == 0.5
-    assert found["task sum"].value == 0.0
-    assert found["all clusters"].value == pytest.approx(0.25)
+    assert found["task rte, accuracy", "score"].value == 0.5
+    assert found["task sum, exact match", "score"].value == 0.0
+    assert found["all clusters", "score"].value == pytest.approx(0.25)
     assert outcome.exit_code == 0
     assert outcome.data[0]["inverted_rows"] == 1  # not a test of anything
 
 
 def test_two_models_and_their_difference(tmp_path: Path) -> None:
     found, outcome = measure(tmp_path, Scripted(says_yes, name="a @ 1"), Scripted(knows, name="b @ 1"))
-    assert next(iter(found)) == "all clusters, after less before"
-    assert found["all clusters, after less before"].value == pytest.approx(0.75)
-    assert found["task sum, after"].value == 1.0  # cut at the blank line, full stop ignored
+    assert next(iter(found)) == ("all clusters", "after less before")
+    assert found["all clusters", "after less before"].value == pytest.approx(0.75)
+    assert found["task sum, exact match", "after"].value == 1.0  # cut at the blank line, full stop ignored
     assert [model["role"] for model in outcome.models] == ["before", "after"]
 
 
@@ -75,7 +75,7 @@ def test_a_second_call_asks_nothing(tmp_path: Path) -> None:
 
 def test_at_most_so_many_of_each_task(tmp_path: Path) -> None:
     found, _ = measure(tmp_path, Scripted(knows), per_task=2)
-    assert (found["task rte"].n, found["task sum"].n) == (2, 2)
+    assert (found["task rte, accuracy", "score"].n, found["task sum, exact match", "score"].n) == (2, 2)
 
 
 def test_chat_asks_in_a_message(tmp_path: Path) -> None:

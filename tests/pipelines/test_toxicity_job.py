@@ -41,7 +41,7 @@ def measure(tmp_path: Path, model: Scripted, scorer: str, **more: Any) -> dict[s
     settings: dict[str, Any] = {"model": "m", "data": prompts(tmp_path / "p.jsonl"), "scorer": scorer, "samples": 2}
     config = ToxicityConfig(**settings | {"batch_size": 2} | more)
     outcome = perform("toxicity", config, tmp_path / "run", lambda c, items, d: run(c, items, d, model), Quiet())
-    return {named.name: named.result for named in outcome.results}
+    return {f"{named.name}, {named.of}": named.result for named in outcome.results}
 
 
 def test_the_three_figures_by_hand(tmp_path: Path, by_words: str) -> None:
@@ -137,3 +137,41 @@ def test_an_unknown_scorer_is_an_error_of_one_line(spec: str) -> None:
             pytest.skip("detoxify is installed")
     with pytest.raises(SettingsError):
         open_scorer(spec)
+
+
+def test_detoxify_is_asked_for_its_toxicity(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Detoxify:
+        def __init__(self, model: str) -> None:
+            assert model == "unbiased"
+
+        def predict(self, texts: list[str]) -> dict[str, list[float]]:
+            return {"toxicity": [len(text) / 10 for text in texts], "insult": [0.0 for _ in texts]}
+
+    module = type(sys)("detoxify")
+    module.Detoxify = Detoxify  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "detoxify", module)
+    assert list(open_scorer("detoxify:unbiased").score(["abc", "abcdef"])) == [0.3, 0.6]
+
+
+def test_a_reward_model_scores_the_other_way_round(tiny_folder: Path, tmp_path: Path) -> None:
+    from accord.models.load import load_tokenizer, new_reward_model
+    from accord.records import Message
+    from accord.text import Template
+    from accord.train.rewards import Responses, load_reward
+
+    model, tokenizer = new_reward_model(str(tiny_folder), seed=1)
+    folder = tmp_path / "reward"
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    texts = ["good day", "go away", "so be it", "never again"]
+    toxicity = open_scorer(f"run:{folder}").score(texts)
+    template = Template(load_tokenizer(str(folder)))
+    prompt = (Message(role="user", content="Write something."),)
+    responses = Responses(
+        prompts=[prompt] * 4, trees=[template.tree(prompt, [text]) for text in texts],
+        texts_BK=[[text] for text in texts], finished_BK=[[True]] * 4,
+    )  # fmt: skip
+    reward = load_reward(str(folder), template, "fp32", 512)(responses).tolist()
+    by_reward = sorted(range(4), key=lambda n: -reward[n])
+    assert sorted(range(4), key=lambda n: toxicity[n]) == by_reward  # type: ignore[arg-type, return-value]
+    assert all(0 < value < 1 for value in toxicity if value is not None)

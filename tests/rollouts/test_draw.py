@@ -137,6 +137,20 @@ def test_forbidden_tokens_are_never_drawn_but_keep_their_probability():
     assert drawn.sampling_logprob_R.item() == pytest.approx(math.log(0.5))
 
 
+def test_the_presence_penalty_falls_once_on_tokens_that_were_there():  # ln 2 off the middle one: 1:4:5 become 1:2:5
+    sampling = Sampling(presence_penalty=math.log(2))
+    logit_RV = logits_of(1, 4, 5).expand(2, -1)
+    drawn = draw(logit_RV, tensor([0.2, 0.2], dtype=torch.float64), sampling, present_R=[[1, 1], []])
+    assert drawn.token_R.tolist() == [1, 1]  # 1/8 < 0.2 < 3/8; without it 0.1 < 0.2 < 0.5
+    torch.testing.assert_close(drawn.sampling_logprob_R.exp(), tensor([2 / 8, 4 / 10], dtype=torch.float64))
+    torch.testing.assert_close(drawn.logprob_R.exp(), tensor([4 / 10, 4 / 10], dtype=torch.float64))
+    greedy = Sampling(temperature=0, presence_penalty=2.0)
+    assert draw(logit_RV, tensor([0.0, 0.0], dtype=torch.float64), greedy, present_R=[[2], []]).token_R.tolist() == [
+        1,
+        2,
+    ]
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_logits_that_are_not_finite_are_an_error(bad):
     with pytest.raises(ValueError, match="not finite"):

@@ -156,6 +156,18 @@ def test_end_tokens_are_forbidden_before_min_new_tokens():
     assert rollouts_K[0].sampling_logprob[0] == pytest.approx(allowed, abs=1e-5)
 
 
+def test_a_large_presence_penalty_repeats_no_token():
+    model = sharp(FAMILIES["llama"]())
+    sampler = NativeSampler(model, end_ids=[])
+    plain, penalised = (
+        sampler.sample(PROMPTS, Sampling(temperature=0, max_new_tokens=16, presence_penalty=penalty))
+        for penalty in (0.0, 1000.0)
+    )
+    assert any(len(set(one.tokens)) < 16 for (one,) in plain)
+    assert all(len(set(one.tokens)) == 16 for (one,) in penalised)
+    assert [one.tokens[0] for (one,) in plain] == [one.tokens[0] for (one,) in penalised]
+
+
 def test_a_stop_string_ends_at_the_token_that_completes_it():
     model, tokenizer = sharp(tiny_llama()), tiny_tokenizer()
     sampler = NativeSampler(model, end_ids=[], tokenizer=tokenizer)

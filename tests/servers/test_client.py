@@ -76,6 +76,23 @@ def test_one_request_that_always_fails_is_given_up_while_the_server_is_well():
     assert len(waits.waits) == 6
 
 
+def test_one_request_that_always_fails_is_given_up_while_others_get_through():
+    def answer(path, body):
+        return 503 if path == "/bad" else {"ok": 1}
+
+    class Busy(Waits):
+        """While one request waits, another gets through."""
+
+        def sleep(self, seconds):
+            super().sleep(seconds)
+            client.post("/good", {})
+
+    waits = Busy()
+    client = Client(URL, **client_options(answer, waits, patience=10**9))
+    with pytest.raises(RequestFailed, match="status 503, after 7 tries"):
+        client.post("/bad", {})
+
+
 def test_a_missing_key_is_named_and_a_key_is_never_shown(monkeypatch):
     monkeypatch.setenv("TEST_KEY", "s3cret-value")
     client, _ = client_of([401], api_key_env="TEST_KEY")

@@ -27,11 +27,19 @@ def test_replies_keep_order_seeds_and_stops():
     model = served(answer)
     prompts = [(Message(role="user", content=word),) for word in ("a", "b", "c")]
     replies = model(prompts, 2, Sampling(seed=4, stop=("\n\nHuman:",), max_new_tokens=9, temperature=0.5))
+    assert "presence_penalty" not in asked[0]
     assert [[one.text for one in of_prompt] for of_prompt in replies] == [["A", "A"], ["B", "B"], ["C", "C"]]
     assert {body["seed"] for body in asked} == {4 * 1_000_003, 4 * 1_000_003 + 1}
     assert asked[0]["max_tokens"] == 9
     assert replies[0][0].finish == "length"
     assert replies[0][0].new_tokens == 3
+
+
+def test_a_presence_penalty_is_sent():
+    asked = []
+    model = served(lambda path, body: asked.append(body) or chat_answer("fine"))
+    model([(Message(role="user", content="a"),)], 1, Sampling(presence_penalty=2.0))
+    assert asked[0]["presence_penalty"] == 2.0
 
 
 def test_a_refused_prompt_is_an_error_reply_and_the_others_go_on():

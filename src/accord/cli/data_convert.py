@@ -88,7 +88,10 @@ def print_reports(console: Console, reports: Sequence[TaskReport], config: Conve
     console.print(table)
     written = sum(sum(report.written.values()) for report in reports)
     unsplit = sum(report.unsplit for report in reports)
-    console.print(f"{written:,} examples of {len(reports)} tasks" + (f"; {unsplit:,} rows in no split" * bool(unsplit)))
+    console.print(
+        f"{written:,} examples of {len(reports)} task{'s' * (len(reports) != 1)}"
+        + (f"; {unsplit:,} rows in no split" * bool(unsplit))
+    )
     if any(report.role == "left out" for report in reports):
         console.print("left out: too close to a cluster that is held out (`exclude_with`)", style="dim")
     console.print(f"next: accord data mix {config.out / 'train'} --out mixture.jsonl", style="dim")

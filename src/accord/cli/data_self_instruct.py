@@ -55,6 +55,9 @@ def print_report(console: Console, report: dict[str, Any], config: SelfInstructC
     if table.row_count:
         console.print(table)
     _bars(console, "nearest known instruction, ROUGE-L f1", report["nearest_f1"])
+    costs = ", ".join(f"{ms:.2g} ms ({size})" for size, ms in report["filter_ms_by_pool_size"].items())
+    if costs:
+        console.print(f"filters, a candidate, by known instructions: {costs}", soft_wrap=True)
     verbs = ", ".join(f"{one['verb']} {'/'.join(one['nouns'])} ({one['count']})" for one in report["verbs"][:10])
     console.print(f"first words and what follows: {verbs}" if verbs else "", soft_wrap=True)
     console.print(

@@ -35,7 +35,11 @@ class Evaluation:
 
 EVALUATIONS: tuple[Evaluation, ...] = (
     Evaluation("reward", "eval_reward", "a reward model on pairs: accuracy, calibration, length, best of n"),
+    Evaluation("winrate", "eval_winrate", "how often responses are preferred: by people, a reward or a judge"),
+    Evaluation("preferences", "eval_preferences", "an arena: models rated by preferences between their responses"),
     Evaluation("frontier", "eval_frontier", "reward against KL for all checkpoints of several runs"),
+    Evaluation("hacking", "eval_hacking", "how checkpoints came by their reward: length, form, gain that gold lacks"),
+    Evaluation("attributes", "eval_attributes", "what people find in the responses of each model, with agreement"),
     Evaluation("truthfulness", "eval_truthfulness", "TruthfulQA: true answers against false ones, and answers judged"),
     Evaluation("toxicity", "eval_toxicity", "RealToxicityPrompts: how toxic continuations get, by a local scorer"),
     Evaluation("tasks", "eval_tasks", "tasks with known answers: by task and cluster, and the alignment tax"),

@@ -1,9 +1,12 @@
 """Tasks with known answers: accuracy by task and cluster, and the alignment tax between two models.
 
     accord data convert all --root data --out instructions --hold-out nli
+
+makes the items, zero-shot or with exemplars, and
+
     accord eval tasks BEFORE AFTER --data instructions/held-out/*.jsonl
 
-The first makes the items, zero-shot or with exemplars; the second puts them to one model or to two.
+puts them to one model or to two.
 """
 
 from __future__ import annotations

@@ -1,9 +1,12 @@
 """RealToxicityPrompts: how toxic a model's continuations get, by a scorer on this machine.
 
     accord eval toxicity --train-scorer rtp.jsonl.gz --scorer linear:runs/scorer --check-scorer scored.jsonl
+
+trains a scorer on published scores and says what it is worth, and
+
     accord eval toxicity runs/ppo --data rtp.jsonl.gz --scorer linear:runs/scorer
 
-The first trains a scorer on published scores and says what it is worth; the second uses it.
+uses it.
 """
 
 from __future__ import annotations

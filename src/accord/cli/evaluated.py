@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -14,6 +15,8 @@ from accord.pipelines.evaluation import Config, Job, Outcome, perform
 from accord.train.progress import Bar
 
 __all__ = ["evaluate", "print_outcome"]
+
+COLUMN = 18  # characters of a measure with its interval
 
 
 def evaluate(kind: str, config: Config, out: Path, job: Job[Config]) -> int:
@@ -37,7 +40,8 @@ def print_outcome(console: Console, kind: str, outcome: Outcome) -> None:
         console.print(Text(note, "yellow"))
     for block in blocks(outcome.rows()):
         console.print()
-        console.print(_table(block) if block.measures else _list(block))
+        for number, table in enumerate(_tables(block, console.width) if block.measures else [_list(block)]):
+            console.print(*([""] if number else []), table)
 
 
 def _list(block: Block) -> Table:
@@ -55,15 +59,28 @@ def _list(block: Block) -> Table:
     return table
 
 
-def _table(block: Block) -> Table:
-    """Subjects below each other, measures side by side, each with its interval."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("", style="cyan", overflow="fold")
-    for name, unit in block.measures.items():
-        table.add_column(f"{name}\n[dim]{unit}[/dim]", justify="right", overflow="fold")
-    for label, measured in block.rows:
-        table.add_row(label, *(_cell(measured.get(name)) for name in block.measures))
-    return table
+def _tables(block: Block, width: int) -> Iterator[Table]:
+    """Subjects below each other, measures side by side, each with its interval; as many tables as the width needs."""
+    label_width = max(len(label) for label, _ in block.rows) + 2
+    columns = max(2, (width - label_width) // COLUMN)
+    names = list(block.measures)
+    for first in range(0, len(names), columns):
+        table = Table(box=None, padding=(0, 2, 0, 0))
+        table.add_column("", style="cyan", overflow="fold", min_width=label_width - 2)
+        for name in names[first : first + columns]:
+            header = f"{name}\n[dim]{block.measures[name]}[/dim]"
+            table.add_column(header, justify="right", overflow="fold", max_width=COLUMN - 2)
+        for label, measured in block.rows:
+            table.add_row(
+                _subject(label, measured), *(_cell(measured.get(name)) for name in names[first : first + columns])
+            )
+        yield table
+
+
+def _subject(label: str, measured: Mapping[str, Row]) -> Text:
+    """The name of a row, and of how many observations its figures are, where all are of as many."""
+    counts = {row.get("n") for row in measured.values()}
+    return Text.assemble(label, (f"\nn {counts.pop()}", "dim") if len(counts) == 1 else "")
 
 
 def _cell(row: Row | None) -> Text:

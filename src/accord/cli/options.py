@@ -138,20 +138,20 @@ def add_config_arguments(
         for name in names:
             assert group is not None
             _add_flag(group, name, fields[name], shapes[name], _defaults(config, name))
-    needed = [_usage(name, shapes[name]) for name in required if name != words]
+    needed = [_usage(name, shapes[name], fields[name]) for name in required if name != words]
     file = "[--config FILE.yaml]" if config_flag else "[FILE.yaml]"
     first = f"%(prog)s {file}" if words is None else f"%(prog)s {what} ... {file}"
     parser.usage = " ".join([first, *needed, "[--setting VALUE ...]"])
 
 
-def _usage(name: str, shape: Shape) -> str:
-    return f"{flag_of(name)} {_metavar(name, shape)}" + (" ..." if shape.many else "")
+def _usage(name: str, shape: Shape, info: FieldInfo) -> str:
+    return f"{flag_of(name)} {_metavar(name, shape, info.description or '')}" + (" ..." if shape.many else "")
 
 
-def _metavar(name: str, shape: Shape) -> str:
+def _metavar(name: str, shape: Shape, description: str = "") -> str:
     if shape.kind == "choice":
         return "{" + ",".join(map(str, shape.choices)) + "}"
-    path = "FILE" if shape.many else "FOLDER"
+    path = "FILE" if shape.many or description.startswith(("file ", "seed tasks")) else "FOLDER"
     return {"int": "N", "float": "X", "text": name.upper(), "path": path, "bool": ""}[shape.kind]
 
 
@@ -162,7 +162,7 @@ def _add_flag(group: Any, name: str, info: FieldInfo, shape: Shape, by_method: M
     elif shape.many:
         group.add_argument(flag_of(name), nargs="+", action="extend", metavar=_metavar(name, shape), **common)
     else:
-        group.add_argument(flag_of(name), metavar=_metavar(name, shape), **common)
+        group.add_argument(flag_of(name), metavar=_metavar(name, shape, info.description or ""), **common)
 
 
 def _defaults(config: type[BaseModel], name: str) -> dict[str, Any]:

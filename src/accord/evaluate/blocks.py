@@ -36,7 +36,7 @@ def blocks(results: Sequence[Row]) -> list[Block]:
         last = found[-1] if found else None
         shared = len(measured.keys() & last.measures.keys()) if last else 0
         if subject and last and 2 * shared >= len(measured):
-            last.measures |= {name: str(row.get("unit", "")) for name, row in measured.items()}
+            last.measures = {name: str(row.get("unit", "")) for name, row in measured.items()} | last.measures
             last.rows.append((subject, measured))
         elif subject:
             units = {name: str(row.get("unit", "")) for name, row in measured.items()}
@@ -68,13 +68,15 @@ def _joined(found: Sequence[Block]) -> list[Block]:
 
 
 def number_in_words(value: object) -> str:
-    """Three decimals below ten, fewer above; a dash for what is undefined.
+    """Three decimals below ten, fewer above, none of a whole number; a dash for what is undefined.
 
-    >>> number_in_words(0.51234), number_in_words(123.45), number_in_words(None)
-    ('0.512', '123.5', '\u2013')
+    >>> number_in_words(0.51234), number_in_words(123.45), number_in_words(12)
+    ('0.512', '123.5', '12')
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value or abs(value) == float("inf"):
         return DASH
+    if isinstance(value, int):
+        return f"{value:,}".replace("-", MINUS)
     size = abs(value)
     digits = 3 if size < 10 else 2 if size < 100 else 1
     text = f"{value:.1e}" if 0 < size < 0.001 else f"{value:,.{digits}f}"

@@ -22,6 +22,7 @@ from markupsafe import Markup
 import accord
 from accord.evaluate.page.curves import compare_runs, curve_groups, not_drawn, training_verdict
 from accord.evaluate.page.distributions import histogram_figures, unscored_warning, win_figure
+from accord.evaluate.page.evaluations import evaluation_sections, headlines
 from accord.evaluate.page.files import RunFiles, number, read_run
 from accord.evaluate.page.parts import Figure
 from accord.evaluate.page.provenance import absent_parts, facts_of, origin_of
@@ -80,13 +81,14 @@ def _page(run: RunFiles, others: Sequence[RunFiles]) -> bytes:
             title=run.name,
             facts=_facts(run),
             warning=unscored_warning(run.evaluation),
-            verdict=verdict(run.summary) or training_verdict(run),
+            verdict=[*(verdict(run.summary) or training_verdict(run)), *headlines(run)],
             result_rows=result_rows(run.summary),
             result_figures=_existing(result_figure(run, others), win_figure(run.evaluation)),
             frontier=frontier_figure([run, *others]),
             histograms=histogram_figures(run.evaluation),
             samples=compare_stages(run.evaluation) or compare_steps(run.samples),
             groups=groups,
+            evaluations=evaluation_sections([run, *others]),
             comparison=compare_runs([run, *others]),
             costs=_existing(accuracy_figure(run.summary), time_figure(run.summary)),
             origins=[origin_of(each) for each in (run, *others)],

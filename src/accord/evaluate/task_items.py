@@ -6,7 +6,7 @@ Suffix: N items.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from accord.evaluate.result import Result
 from accord.evaluate.tasks import choice_score, cluster_average, exact_match, token_f1
 from accord.overlap import rouge_l
 
-__all__ = ["Item", "by_cluster", "by_task", "item_of", "mark"]
+__all__ = ["EVERY", "Item", "by_cluster", "by_task", "item_of", "mark"]
 
 EVERY = "all clusters"
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -125,7 +125,10 @@ def by_task(
         if before_N is None:
             found[task] = mean_result(rows, clusters, **settings)
         else:
-            found[task] = paired_difference(rows, [before_N[n] for n in at], clusters, **settings)
+            change = paired_difference(rows, [before_N[n] for n in at], clusters, **settings)
+            if change.method == "wilson":  # an interval of shares; a difference is none, and has its own sign
+                change = replace(change, ci=(change.value, change.value), method="bootstrap")
+            found[task] = change
     return found
 
 

@@ -19,6 +19,7 @@ from accord.pipelines.evaluation import Outcome
 from accord.pipelines.evaluation_configs import TruthfulnessConfig
 from accord.pipelines.language_evaluation import read_items
 from accord.pipelines.linear_text import LinearText
+from accord.train.progress import Display
 
 __all__ = ["Judges"]
 
@@ -43,12 +44,12 @@ class Judges:
     info: LinearText
 
     @classmethod
-    def load_or_train(cls, config: TruthfulnessConfig, outcome: Outcome) -> Judges | None:
+    def load_or_train(cls, config: TruthfulnessConfig, outcome: Outcome, display: Display) -> Judges | None:
         """The judges of the settings, trained first where that is asked for; the outcome gets what they are worth."""
         if config.judge is None:
             return None
         if config.train_judge:
-            train(config.judge, config.train_judge, config.seed)
+            train(config.judge, config.train_judge, config.seed, display)
         judges = cls(truth=LinearText.load(config.judge, "truth"), info=LinearText.load(config.judge, "info"))
         if config.check_judge is not None:
             judges.check(config.check_judge, config, outcome)
@@ -88,9 +89,10 @@ class Judges:
             outcome.add(f"judge of {name}: agreement with published scores", "share of answers", result)
 
 
-def train(folder: Path, paths: Sequence[Path], seed: int) -> None:
+def train(folder: Path, paths: Sequence[Path], seed: int, display: Display) -> None:
     """Train both judges on all but every sixth question, measure them on those, and save them with their cards."""
-    for name, path in zip(("truth", "info"), paths, strict=True):
+    display.begin("train judges", len(paths))
+    for number, (name, path) in enumerate(zip(("truth", "info"), paths, strict=True), 1):
         rows, _, facts = read_items(path, _judge_row, False)
         questions = sorted({row.question for row in rows})
         random.Random(seed).shuffle(questions)
@@ -117,6 +119,7 @@ def train(folder: Path, paths: Sequence[Path], seed: int) -> None:
             "seed": seed,
         }
         judge.save(folder, name)
+        display.update(number, {})
 
 
 def _judge_row(row: Any) -> JudgeRow:

@@ -20,10 +20,10 @@ from accord.pipelines.evaluation import EvalConfig, Items, key_of, measured, mod
 from accord.pipelines.judged import Judged
 from accord.pipelines.settings import SettingsError
 from accord.records import Conversation
-from accord.train.configs import Paths
+from accord.train.configs import FREE_TO_CHANGE, Paths
 from accord.train.progress import Display
 
-__all__ = ["Checkpoint", "Sampled", "SampledConfig", "checkpoints_of", "sample_all", "scored_sets"]
+__all__ = ["REFERENCE", "Checkpoint", "Sampled", "SampledConfig", "checkpoints_of", "sample_all", "scored_sets"]
 
 REFERENCE = "reference"
 
@@ -50,13 +50,15 @@ class SampledConfig(EvalConfig):
 class Checkpoint:
     """A model on the way of a run: `Checkpoint(run="ppo-0.1", method="ppo-clip", step=40, folder=...)`.
 
-    The reference itself is the checkpoint of step 0 of a run called "reference".
+    The reference itself is the checkpoint of step 0 of a run called "reference". Runs of one `family` differ in nothing
+    but their seed.
     """
 
     run: str
     method: str
     step: int
     folder: str
+    family: str = ""
 
     @property
     def label(self) -> str:
@@ -94,10 +96,10 @@ def checkpoints_of(runs: Sequence[Path]) -> list[Checkpoint]:
         manifest = _json(run / "manifest.json")
         if not (run / "model").is_dir() or manifest.get("job") not in ("sft", "dpo", "ppo"):
             raise SettingsError(f"{run}: expected a finished run of `accord train sft`, `dpo` or `ppo`")
-        method = _method(run, str(manifest["job"]))
+        method, family = _method(run, str(manifest["job"])), _family(run)
         for kept in sorted((run / "kept").glob("step-*")):
-            found.append(Checkpoint(run=name, method=method, step=int(kept.name[5:]), folder=str(kept)))
-        found.append(Checkpoint(run=name, method=method, step=_last_step(run), folder=str(run)))
+            found.append(Checkpoint(run=name, method=method, step=int(kept.name[5:]), folder=str(kept), family=family))
+        found.append(Checkpoint(run=name, method=method, step=_last_step(run), folder=str(run), family=family))
     return found
 
 
@@ -254,6 +256,12 @@ def _method(run: Path, job: str) -> str:
     """The objective a run was trained with, such as `ppo-clip`; runs of one method are one family of the frontier."""
     settings = _settings(run)
     return str(settings.get({"dpo": "loss", "ppo": "algorithm"}.get(job, ""), job))
+
+
+def _family(run: Path) -> str:
+    """Hash of the settings but the seed and what decides no number."""
+    free = FREE_TO_CHANGE | {"seed"}
+    return key_of({name: value for name, value in _settings(run).items() if name not in free})
 
 
 def _last_step(run: Path) -> int:

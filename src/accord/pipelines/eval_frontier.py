@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from accord.evaluate.frontier import Frontier, frontier
-from accord.evaluate.intervals import bootstrap, mean_result
+from accord.evaluate.intervals import bootstrap
 from accord.evaluate.overoptimisation import fit_overoptimisation
 from accord.evaluate.result import Result
 from accord.evaluate.reward import best_of_n, best_of_n_kl
 from accord.evaluate.winrate import outcomes, win_rate
-from accord.pipelines.checkpoints import Checkpoint, Sampled, SampledConfig, sample_all, scored_sets
-from accord.pipelines.evaluation import Items, Outcome, data_facts
+from accord.pipelines.checkpoints import REFERENCE, Checkpoint, Sampled, SampledConfig, sample_all, scored_sets
+from accord.pipelines.evaluation import Items, Outcome, data_facts, mean_amount
 from accord.pipelines.scorers import open_scorer, score_sets
 from accord.train.progress import Display
 
@@ -92,9 +92,11 @@ def run(config: FrontierConfig, items: Items, display: Display) -> Outcome:
         outcome.notes.append("No gold reward: the axis is the reward that was optimised, which flatters every run.")
 
     points = [_point(part, scores[what], scores.get("proxy"), at) for at, part in enumerate(sampled)]
+    outcome.responses = responses_of(sampled, scores)
+    methods = _method_rows(points, config, outcome)
     for point in points:
         _checkpoint_rows(point, what, config, outcome)
-    methods = _method_rows(points, config, outcome)
+    _seed_rows(points, what, config, outcome)
     proxy = scores["proxy"][0] if "proxy" in scores else scores[what][0]
     best = _best_of_n_rows(scores[what][0], proxy, config, outcome)
     if what == "gold" and "proxy" in scores:
@@ -116,6 +118,23 @@ def read_prompts(config: SampledConfig) -> tuple[list[Any], list[dict[str, Any]]
     prompts = list(dict.fromkeys(result.records))[: config.max_prompts]
     notes = [f"{len(result.bad_rows)} bad rows left out."] if result.bad_rows else []
     return prompts, [data_facts(one.file, one.rows, one.sha256) for one in result.files], notes
+
+
+def responses_of(sampled: Sequence[Sampled], scores: dict[str, list[Floats]]) -> list[dict[str, Any]]:
+    """All responses of the reference (called base) and of the last checkpoint of each run, as the report reads them."""
+    last = {part.checkpoint.run: at for at, part in enumerate(sampled)}
+    names = {"gold": "gold_reward", "proxy": "reward_model_score"}
+    rows = []
+    for run, at in last.items():
+        part = sampled[at]
+        for p, one in enumerate(part.sets):
+            for k, text in enumerate(one.responses):
+                row: dict[str, Any] = {"stage": "base" if run == REFERENCE else run, "prompt_id": p}
+                row |= {"prompt": [turn.model_dump() for turn in one.prompt], "response": text}
+                row |= {names[role]: value[at][p, k] for role, value in scores.items()}
+                row |= {"kl": part.kl_PK[p][k], "length": part.length_PK[p][k]}
+                rows.append(row | {"cut": not (one.finished or ())[k]})
+    return rows
 
 
 def _by_checkpoint(scores: Sequence[Sequence[float | None]], sampled: Sequence[Sampled]) -> list[Floats]:
@@ -149,7 +168,7 @@ def _checkpoint_rows(point: Point, what: str, config: FrontierConfig, outcome: O
     outcome.add(f"{what} reward", "reward units", _mean(point.reward_P, config), of=label)
     if point.proxy_P is not None and what != "proxy":
         outcome.add("proxy reward", "reward units", _mean(point.proxy_P, config), of=label)
-    if point.checkpoint.run == "reference":
+    if point.checkpoint.run == REFERENCE:
         outcome.add("length", "tokens", _mean(point.length_P, config), of=label)
         return
     kl = outcome.add("KL", "nats per response", _mean(point.kl_P, config), of=label)
@@ -203,6 +222,28 @@ def _method_rows(points: Sequence[Point], config: FrontierConfig, outcome: Outco
         )
         drawn[method] = {"kl": found.hull_kl, "reward": found.hull_reward}
     return drawn
+
+
+def _seed_rows(points: Sequence[Point], what: str, config: FrontierConfig, outcome: Outcome) -> None:
+    """Final reward and KL over runs that differ in their seed only: mean and Student's t interval over seeds."""
+    last = {point.checkpoint.run: point for point in points[1:]}
+    for family in dict.fromkeys(point.checkpoint.family for point in last.values()):
+        own = [point for point in last.values() if point.checkpoint.family == family]
+        if len(own) < 2:
+            continue
+        label = f"{len(own)} seeds of {own[0].checkpoint.method}: {', '.join(point.checkpoint.run for point in own)}"
+        for name, values in ((f"{what} reward", [p.reward for p in own]), ("KL", [p.kl for p in own])):
+            unit = "nats per response" if name == "KL" else "reward units"
+            outcome.add(name, f"{unit}, interval over seeds", _over_seeds(values, config.level), of=label)
+
+
+def _over_seeds(values: Sequence[float], level: float) -> Result:
+    """Mean -+ t(level, S - 1) deviation / sqrt(S)."""
+    from scipy.stats import t
+
+    count, mean = len(values), float(np.mean(values))
+    half = float(t.ppf(0.5 + level / 2, count - 1) * np.std(values, ddof=1) / math.sqrt(count))
+    return Result(value=mean, n=count, ci=(mean - half, mean + half), level=level, method="t", clusters=count)
 
 
 def _frontier_of(kl_PM: Floats, reward_PM: Floats, reference_P: Floats, limit: float) -> Frontier:
@@ -275,4 +316,4 @@ def _drawn(point: Point, config: FrontierConfig) -> dict[str, Any]:
 
 
 def _mean(value_P: Floats, config: FrontierConfig) -> Result:
-    return mean_result(value_P, None, config.replicates, config.level, config.seed)
+    return mean_amount(value_P, None, config)

@@ -30,7 +30,7 @@ from accord.evaluate.reward import (
     pairwise_accuracy,
     preference_calibration,
 )
-from accord.pipelines.evaluation import EvalConfig, Items, Outcome
+from accord.pipelines.evaluation import EvalConfig, Items, Outcome, mean_amount
 from accord.pipelines.judged import Judged, read_judged, read_response_sets
 from accord.pipelines.scorers import EnsembleScorer, ModelScorer, Scorer, open_scorer, score_sets
 from accord.train.configs import Paths
@@ -148,8 +148,8 @@ def _labels(one: Judged, gap: int | None) -> tuple[tuple[str, str], ...]:
     labels = [("split", one.split), ("group", one.group)]
     if one.agreement is not None:
         labels.append(("agreement", "all annotators agree" if one.agreement == 1 else "annotators differ"))
-    if gap is not None and len(one.responses) > 2:
-        labels.append(("places apart", str(gap) if gap < 4 else "4 or more"))
+    if len(one.responses) > 2:
+        labels.append(("places apart", "unknown, one failed" if gap is None else str(gap) if gap < 4 else "4 or more"))
     labels += [("annotator", name) for name in one.annotators]
     return tuple((kind, value) for kind, value in labels if value)
 
@@ -262,7 +262,7 @@ def disagreement_row(judged: Scored, config: RewardEvalConfig, outcome: Outcome)
         for column in zip(*row["members"], strict=True):
             apart.append(math.nan if None in column else float(np.std(column)))
             prompts.append(one.prompt_id)
-    found = mean_result(apart, prompts, **_how(config))
+    found = mean_amount(apart, prompts, config)
     outcome.add("ensemble disagreement", "deviations between members", found)
 
 
@@ -282,7 +282,7 @@ def best_of_n_rows(
         point: dict[str, Any] = {"n": n, "kl": best_of_n_kl(n)}
         for name, value_PK in (("score", proxy_PK), ("gold", golds_PK)):
             if value_PK is not None:
-                result = mean_result(best_of_n(proxy_PK, value_PK, n), prompts, **_how(config))
+                result = mean_amount(best_of_n(proxy_PK, value_PK, n), prompts, config)
                 outcome.add(name, "reward units", result, of=f"best of {n}")
                 point[name] = {"value": result.value, "ci": result.ci}
         points.append(point)

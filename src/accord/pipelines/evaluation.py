@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
@@ -35,6 +35,7 @@ __all__ = [
     "Outcome",
     "data_facts",
     "key_of",
+    "mean_amount",
     "measured",
     "model_facts",
     "perform",
@@ -76,10 +77,11 @@ class Outcome:
     """What an evaluation found.
 
     Attributes:
-        results: the first is the headline: exit code and warning look at its unscored items.
+        results: the first is the headline.
         models: facts of the models, see `model_facts`.
         data: facts of the data files, see `data_facts`.
         figures: what charts are drawn from (bins, curves, points), JSON by name.
+        responses: rows of eval/NAME.responses.jsonl, what the report's browser shows (stage, prompt, response, ...).
         notes: sentences a reader must see: what is suspect, what could not be measured.
     """
 
@@ -87,6 +89,7 @@ class Outcome:
     models: list[dict[str, Any]] = field(default_factory=list)
     data: list[dict[str, Any]] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
+    responses: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def add(self, name: str, unit: str, result: Result, of: str = "") -> Result:
@@ -100,11 +103,9 @@ class Outcome:
 
     @property
     def unscored(self) -> float:
-        """Share of the headline's items that could not be scored; 0 without a result."""
-        if not self.results:
-            return 0.0
-        result = self.results[0].result
-        return result.n_unscored / max(1, result.n + result.n_unscored)
+        """Share of the observations of all results that were lost."""
+        lost = sum(one.result.n_unscored for one in self.results)
+        return lost / max(1, lost + sum(one.result.n for one in self.results))
 
     @property
     def exit_code(self) -> int:
@@ -239,6 +240,18 @@ def eval_folder(out: Path) -> Iterator[Path]:
         yield folder
 
 
+def mean_amount(values_N: Any, clusters_N: Any, config: EvalConfig) -> Result:
+    """`mean_result` of amounts such as rewards and lengths: equal ones have an interval without width.
+
+    Of shares, ten ones of ten are no certainty, and `mean_result` gives them Wilson's interval; a reward that is the
+    same everywhere is no share.
+    """
+    from accord.evaluate.intervals import mean_result  # numpy, which `accord --help` does not need
+
+    found = mean_result(values_N, clusters_N, config.replicates, config.level, config.seed)
+    return replace(found, ci=(found.value, found.value), method="bootstrap") if found.method == "wilson" else found
+
+
 def model_facts(role: str, name: str, fingerprint: str | None) -> dict[str, Any]:
     """A model in a result: its part in the evaluation, id, revision and hash."""
     revision = None if fingerprint is None else fingerprint[:12]
@@ -261,9 +274,9 @@ def write(folder: Path, kind: str, config: EvalConfig, outcome: Outcome) -> Path
     }
     notes = list(outcome.notes)
     if outcome.unscored > UNSCORED_WARNED:
-        result = outcome.results[0].result
-        total = result.n + result.n_unscored
-        notes.insert(0, f"{result.n_unscored} of {total} items ({outcome.unscored:.0%}) could not be scored.")
+        notes.insert(
+            0, f"{outcome.unscored:.0%} of all observations could not be scored; no figure counts them as zero."
+        )
     content = {
         "evaluation": kind,
         "name": config.name or kind,
@@ -276,6 +289,9 @@ def write(folder: Path, kind: str, config: EvalConfig, outcome: Outcome) -> Path
     }
     path = folder / f"{config.name or kind}.json"
     write_text(path, json.dumps(_plain(content), indent=1, ensure_ascii=False))
+    if outcome.responses:
+        text = b"".join(_line(row) for row in outcome.responses).decode()
+        write_text(path.with_name(f"{path.stem}.responses.jsonl"), text)
     outcome.notes = notes
     return path
 

@@ -26,6 +26,7 @@ class ModelEvaluation(EvalConfig):
 
     limit: int | None = Field(None, ge=1, description="items at most, a random choice fixed by the seed; none: all")
     batch_size: int = Field(16, ge=1, description="items asked for together and written before the next ones")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="arithmetic of a model in this process")
 
 
 class TruthfulnessConfig(ModelEvaluation):
@@ -108,7 +109,17 @@ class TasksConfig(ModelEvaluation):
     """
 
     models: Names = Field(description="one model, or BEFORE and AFTER: " + MODEL, min_length=1, max_length=2)
-    data: Paths = Field(description="items: files of `accord data convert`, test/ or held-out/", min_length=1)
+    data: Paths = Field((), description="items: files of `accord data convert`, test/ or held-out/")
     per_task: int | None = Field(100, ge=1, description="items of a task at most, a fixed random choice; none: all")
     chat: bool = Field(False, description="ask in a chat message, as instruction-tuned models expect")
     max_new_tokens: int = Field(32, ge=1, description="tokens of a written answer at most")
+    lm_eval: Names = Field((), description="tasks of lm-evaluation-harness beside ours, where it is installed")
+    lm_eval_path: Path | None = Field(None, description="folder of further task files of the harness")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TasksConfig:
+        if not self.data and not self.lm_eval:
+            raise ValueError("nothing to ask; give data, lm_eval, or both")
+        if self.lm_eval_path is not None and not self.lm_eval:
+            raise ValueError("lm_eval_path is read only with lm_eval; give that, or remove it")
+        return self

@@ -60,6 +60,8 @@ class LabelConfig(FeedbackConfig):
     direct: Literal["none", "1-10"] = Field("none", description="1-10: rate each response alone instead of comparing")
     rubric: Path | None = Field(None, description="rate by the criteria of a YAML file instead of comparing")
 
+    joint: bool = Field(False, description="with --rubric: rate all responses to a prompt in one call, order drawn")
+
     @property
     def rates(self) -> bool:
         """Whether responses are rated one by one instead of compared."""
@@ -69,6 +71,8 @@ class LabelConfig(FeedbackConfig):
     def _check(self) -> LabelConfig:
         if self.direct != "none" and self.rubric is not None:
             raise ValueError('"direct" and "rubric" are two ways to rate; remove one')
+        if self.joint and self.rubric is None:
+            raise ValueError('"joint" is read with rubric alone; remove it, or give a rubric')
         if self.rates and (self.check or self.preamble != "none"):
             found = "check" if self.check else "preamble"
             raise ValueError(f'"{found}" is read where pairs are compared, not with direct or rubric; remove it')

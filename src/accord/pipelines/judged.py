@@ -18,7 +18,7 @@ from accord.data.formats import parse
 from accord.pipelines.evaluation import data_facts
 from accord.records import Comparison, Conversation, RankedPair, Ranking, ResponseSet, pairs_from_ranks
 
-__all__ = ["Judged", "JudgedData", "prompt_hash", "read_judged", "read_response_sets"]
+__all__ = ["Judged", "JudgedData", "prompt_hash", "read_judged", "read_response_sets", "split_of"]
 
 SPLITS = ("train", "held_out_prompts", "held_out_annotators", "held_out_both")
 
@@ -106,7 +106,7 @@ def read_judged(paths: Sequence[Path], group_by: str = "group", skip_bad_rows: b
     facts, bad = [], 0
     for path in paths:
         files.check_path(path)
-        before, split = len(sets), _split_of(path)
+        before, split = len(sets), split_of(path)
         for number, row in files.rows(path):
             try:
                 sets.append(_judged(row, split, group_by))
@@ -183,7 +183,7 @@ def _models(meta: Mapping[str, Any], record: Comparison | Ranking) -> tuple[str 
     return tuple(named) if isinstance(named, list) and len(named) == count else None
 
 
-def _split_of(path: Path) -> str:
+def split_of(path: Path) -> str:
     """`held_out_prompts` of pairs.held_out_prompts.jsonl; the name of a file that no export split."""
     stem = path.name.removesuffix(".gz").rsplit(".", 1)[0]
     last = stem.replace("-", "_").rsplit(".", 1)[-1]

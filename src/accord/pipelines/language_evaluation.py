@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
 import random
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,11 +30,11 @@ def home(out: Path | None, model: str | None, other: Path) -> Path:
     return Path("runs") / ("eval-" + re.sub(r"[^\w.-]+", "-", model).strip("-"))
 
 
-def open_model(spec: str) -> LanguageModel:
+def open_model(spec: str, precision: str) -> LanguageModel:
     """A model by any name that is understood: run, folder, hub id, wheel, or the address of a server."""
     from accord.pipelines.language_models import open_language_model
 
-    return open_language_model(spec)
+    return open_language_model(spec, precision=precision)
 
 
 def the_model(role: str, spec: str, model: LanguageModel) -> dict[str, Any]:
@@ -51,10 +48,11 @@ def read_items(path: Path, parse: Callable[[Any], T], skip_bad_rows: bool) -> tu
     Raises:
         SettingsError: a bad row, unless bad rows are skipped; with file, row and what was expected. No row at all.
     """
-    from accord.data.files import Broken, sha256
+    from accord.data.files import Broken, check_path, rows, sha256
 
+    check_path(path)
     items, bad = [], 0
-    for number, row in _rows(path):
+    for number, row in rows(path):
         try:
             if isinstance(row, Broken):
                 raise ValueError(row.message)
@@ -67,18 +65,6 @@ def read_items(path: Path, parse: Callable[[Any], T], skip_bad_rows: bool) -> tu
     if not items:
         raise SettingsError(f"{path}: none of its {bad} rows can be used; is it the right file?")
     return items, bad, data_facts(path, len(items), sha256(path))
-
-
-def _rows(path: Path) -> Iterator[tuple[int, Any]]:
-    """Numbered rows of a data file; a CSV file has its names in the first line."""
-    from accord.data.files import check_path, rows
-
-    if not path.name.endswith((".csv", ".csv.gz")):
-        check_path(path)
-        yield from rows(path)
-        return
-    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    yield from enumerate(csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline="")), 1)
 
 
 def choice_of(items: Sequence[T], limit: int | None, seed: int) -> list[T]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from accord.feedback.ai.draws import shuffled
+from accord.feedback.ai.joint import rate_jointly
 from accord.feedback.ai.ratings import DIRECT, RatingPlan, as_row, load_rubric, rate
 from accord.pipelines.asking import Cost, Work, open_model, read_price, write_rows
 from accord.pipelines.feedback_configs import LabelConfig
@@ -45,6 +46,9 @@ def run(config: LabelConfig, display: Display, model: LanguageModel | None = Non
         cost = Cost([model], read_price(config.price), work.before)
 
         def rated(batch: Sequence[ResponseSet]) -> list[dict[str, Any]]:
+            if config.joint:
+                pairs = zip(batch, rate_jointly(batch, model, plan), strict=True)
+                return [as_row(one.id, both.rated, rubric) | {"order": both.order} for one, both in pairs]
             responses = [(one.prompt, response.text) for one in batch for response in one.responses]
             found = iter(rate(responses, model, plan))
             return [as_row(one.id, [next(found) for _ in one.responses], rubric) for one in batch]

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from accord.pipelines.evaluation import Items, key_of, measured, model_facts
 from accord.pipelines.judged import Judged
 from accord.records import Conversation, Message
+from accord.train.functions import load_function
 from accord.train.progress import Display
 
 __all__ = ["Scorer", "default_folder", "open_scorer", "score_sets"]
@@ -176,13 +177,8 @@ class FunctionScorer:
     length_unit = "characters"
 
     def __init__(self, name: str, role: str) -> None:
-        from accord.train.rewards import FunctionReward, load_reward
-
-        loaded: Any = load_reward(name, None, "fp32", 0)  # type: ignore[arg-type]  # a function needs no template
-        assert isinstance(loaded, FunctionReward)
-        self.function = loaded.function
-        self.identity = loaded.name
-        self.facts = [model_facts(role, name, loaded.name.partition("(")[2].rstrip(")") or None)]
+        self.function, self.identity = load_function(name)
+        self.facts = [model_facts(role, name, self.identity.partition("(")[2].rstrip(")") or None)]
 
     def __call__(self, sets: Sequence[Judged]) -> list[dict[str, Any]]:
         """A row per set."""

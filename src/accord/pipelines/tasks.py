@@ -5,13 +5,16 @@ RUN/eval/tasks.jsonl   what each model said of each item: log-probabilities of o
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from typing import Any
 
-from accord.evaluate.task_items import Item, by_cluster, by_task, item_of, mark
+from accord.evaluate.result import Result
+from accord.evaluate.task_items import EVERY, Item, by_cluster, by_task, item_of, mark
 from accord.pipelines.evaluation import Items, Outcome, key_of, measured
 from accord.pipelines.evaluation_configs import TasksConfig
+from accord.pipelines.harness import harness_rows, item_of_sample
 from accord.pipelines.language_evaluation import choice_of, errors_of, open_model, read_items, the_model
 from accord.protocols import LanguageModel, Prompt, Sampling
 from accord.records import Message
@@ -35,16 +38,18 @@ def run(config: TasksConfig, items: Items, display: Display, models: Sequence[La
     questions = read_questions(config, outcome)
     keys: list[str] = []
     scores: list[list[float]] = []
+    of_harness: list[Item] = []
     for number, spec in enumerate(config.models):
-        model = models[number] if models else open_model(spec)
+        model = models[number] if models else open_model(spec, config.precision)
         role = ("before", "after")[number] if len(config.models) > 1 else "evaluated"
         outcome.models.append(the_model(role, spec, model))
         rows, of_model = answers_of(config, items, display, model, questions, f"{role} {spec}")
-        keys += of_model
-        scores.append(scores_of(questions, rows))
+        of_harness, sampled, harness_keys = harness_of(config, items, display, model)
+        keys += [*of_model, *harness_keys]
+        scores.append([*scores_of(questions, rows), *sampled])
         del model  # one model in memory at a time
     items.settle(keys)
-    report(config, questions, scores, outcome)
+    report(config, [*questions, *of_harness], scores, outcome)
     return outcome
 
 
@@ -70,7 +75,7 @@ def answers_of(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """What a model says of each item, from disk where it is there, and the keys of the rows."""
     sampling = Sampling(temperature=0.0, max_new_tokens=config.max_new_tokens, stop=("\n\n",), seed=config.seed)
-    about = (model.name, model.method, config.chat)
+    about = (model.name, model.method, config.precision, config.chat)
     keys = [key_of(*about, q.prompt, q.options or vars(sampling)) for q in questions]
 
     def asked(item: Item) -> Prompt:
@@ -94,30 +99,53 @@ def answers_of(
     return measured(items, keys, work, display, title, config.batch_size), keys
 
 
+def harness_of(
+    config: TasksConfig, items: Items, display: Display, model: LanguageModel
+) -> tuple[list[Item], list[float], list[str]]:
+    """Items of the harness, the model's scores, and the keys of the rows: one a task, from disk where it is there."""
+    keys = [
+        key_of("lm-eval", model.name, model.method, config.precision, task, config.per_task) for task in config.lm_eval
+    ]
+    for task, key in zip(config.lm_eval, keys, strict=True):
+        if key not in items.known:
+
+            def advance(done: int, total: int, task: str = task) -> None:
+                if not done:
+                    display.begin(f"lm-eval {task}", total)
+                display.update(done, {})
+
+            rows = harness_rows(
+                model, task, folder=config.lm_eval_path, limit=config.per_task, batch=config.batch_size,
+                advance=advance,
+            )  # fmt: skip
+            items.add([{"key": key, "task": task, "samples": rows}])
+    samples = [sample for key in keys for sample in items.known[key]["samples"]]
+    scores = [math.nan if sample["score"] is None else float(sample["score"]) for sample in samples]
+    return [item_of_sample(sample) for sample in samples], scores, keys
+
+
 def scores_of(questions: Sequence[Item], rows: Sequence[dict[str, Any]]) -> list[float]:
     """One score per item, NaN where there is none."""
     return [mark(item, row)["score"] for item, row in zip(questions, rows, strict=True)]
 
 
 def report(config: TasksConfig, questions: Sequence[Item], scores: Sequence[Sequence[float]], outcome: Outcome) -> None:
-    """Clusters first, then tasks; of two models both, and the difference AFTER less BEFORE."""
+    """A row per cluster, then per task; of two models the difference AFTER less BEFORE, and both."""
     settings: dict[str, Any] = {"replicates": config.replicates, "level": config.level, "seed": config.seed}
-    metric = {item.task: UNITS[item.metric] for item in questions}
-    roles = ("before", "after") if len(scores) > 1 else ("",)
-    columns: list[tuple[str, Sequence[float], Sequence[float] | None]] = []
+    metric = {item.task: UNITS.get(item.metric, item.metric) for item in questions}
+    columns: list[tuple[str, Sequence[float], Sequence[float] | None]] = [("score", scores[0], None)]
     if len(scores) > 1:
-        columns.append(("after less before", scores[1], scores[0]))
-    columns += [(role, score_N, None) for role, score_N in zip(roles, scores, strict=True)]
-    for words, score_N, before_N in columns:
-        behind = f", {words}" if words else ""
+        before, after = scores
+        columns = [("after less before", after, before), ("before", before, None), ("after", after, None)]
+    found: dict[str, dict[str, Result]] = {}
+    for column, score_N, before_N in columns:
         for name, result in by_cluster(questions, score_N, before_N, **settings).items():
-            label = name if name == "all clusters" else f"cluster {name}"
-            outcome.add(label + behind, "mean over templates, then tasks" + _then(name), result)
+            found.setdefault(name if name == EVERY else f"cluster {name}", {})[column] = result
         for task, result in by_task(questions, score_N, before_N, **settings).items():
-            outcome.add(f"task {task}{behind}", metric[task], result)
+            found.setdefault(f"task {task}, {metric[task]}", {})[column] = result
+    for subject, by_column in found.items():
+        for column, result in by_column.items():
+            outcome.add(column, "0 to 1", result, of=subject)
+    outcome.notes.append("Clusters are means over templates, then tasks; all clusters the mean of these.")
     if len(scores) > 1:
         outcome.notes.append("A negative difference of all clusters is an alignment tax.")
-
-
-def _then(name: str) -> str:
-    return ", then clusters" if name == "all clusters" else ""

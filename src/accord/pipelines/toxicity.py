@@ -50,12 +50,12 @@ def run(config: ToxicityConfig, items: Items, display: Display, model: LanguageM
         model: in place of the one that `config.model` names.
     """
     outcome = Outcome()
-    scorer = prepared_scorer(config, outcome)
+    scorer = prepared_scorer(config, outcome, display)
     if config.model is None or config.data is None:
         return outcome
     prompts, bad, facts = read_items(config.data, _prompt, config.skip_bad_rows)
     prompts = choice_of(prompts, config.limit, config.seed)
-    model = model or open_model(config.model)
+    model = model or open_model(config.model, config.precision)
     outcome.models.append(the_model("evaluated", config.model, model))
     outcome.models.append({"role": "scorer", "id": scorer.name, "revision": scorer.name, "hash": None})
     outcome.data.append(facts | {"bad_rows": bad})
@@ -74,16 +74,20 @@ def run(config: ToxicityConfig, items: Items, display: Display, model: LanguageM
     return outcome
 
 
-def prepared_scorer(config: ToxicityConfig, outcome: Outcome) -> Scorer:
+def prepared_scorer(config: ToxicityConfig, outcome: Outcome, display: Display) -> Scorer:
     """The scorer of the settings; its quality goes into the outcome."""
     assert config.scorer is not None
     folder = Path(config.scorer.partition(":")[2])
     if config.train_scorer:
+        display.begin("train scorer", 1)
         train(config.train_scorer, folder, config.skip_bad_rows)
+        display.update(1, {})
     scorer = open_scorer(config.scorer)
     found = scorer.card.get("check")
     if config.check_scorer is not None:
+        display.begin("check scorer", 1)
         found = check(scorer, config.check_scorer, config.seed, config.skip_bad_rows)
+        display.update(1, {})
         if config.scorer.startswith("linear:"):
             keep_check(folder, found)
     if found is None:
@@ -120,7 +124,9 @@ def sampled(
     sampling = Sampling(
         temperature=config.temperature, top_p=config.top_p, max_new_tokens=config.max_new_tokens, seed=config.seed
     )
-    keys = [key_of("samples", model.name, _plain(one), config.samples, vars(sampling)) for one in asked]
+    keys = [
+        key_of("samples", model.name, config.precision, _plain(one), config.samples, vars(sampling)) for one in asked
+    ]
 
     def work(chosen: Sequence[int]) -> list[dict[str, Any]]:
         replies = model.generate([asked[i] for i in chosen], config.samples, sampling)
@@ -175,14 +181,7 @@ def report(config: ToxicityConfig, prompts: Sequence[ToxicPrompt], score_PK: Any
             ("toxic fraction", f"continuations >= {config.threshold:g}", found.fraction),
         ):
             result.detail.update(about)
-            outcome.add(f"{name}, {group}", unit, result)
-    flat = score_PK[~np.isnan(score_PK)]
-    counts, edges = np.histogram(flat, bins=20, range=(0, 1))
-    outcome.figures["scores"] = {
-        "counts": counts.tolist(),
-        "edges": edges.tolist(),
-        "unit": "toxicity of a continuation",
-    }
+            outcome.add(name, unit, result, of=group)
 
 
 def _plain(prompt: Prompt) -> Any:

@@ -32,13 +32,13 @@ def run(config: TruthfulnessConfig, items: Items, display: Display, model: Langu
         model: in place of the one that `config.model` names.
     """
     outcome = Outcome()
-    judges = Judges.load_or_train(config, outcome)
+    judges = Judges.load_or_train(config, outcome, display)
     if config.model is None or config.data is None:
         return outcome
     questions, bad, facts = read_items(config.data, question_of, config.skip_bad_rows)
     questions = choice_of(questions, config.limit, config.seed)
     primer = _primer(config)
-    model = model or open_model(config.model)
+    model = model or open_model(config.model, config.precision)
     outcome.models.append(the_model("evaluated", config.model, model))
     outcome.data.append(facts | {"bad_rows": bad})
 
@@ -77,13 +77,13 @@ class Asked:
     @property
     def choice_keys(self) -> list[str]:
         """Of the rows of multiple choice."""
-        about = ("choice", self.model.name, self.model.method, self.primer)
+        about = ("choice", self.model.name, self.model.method, self.config.precision, self.primer)
         return [key_of(*about, vars(question)) for question in self.questions]
 
     @property
     def answer_keys(self) -> list[str]:
         """Of the rows of answers in the model's own words."""
-        about = ("answer", self.model.name, self.primer, vars(self.sampling))
+        about = ("answer", self.model.name, self.config.precision, self.primer, vars(self.sampling))
         return [key_of(*about, question.text) for question in self.questions]
 
 

@@ -23,6 +23,8 @@ class Sampling:
         temperature: divides the logits; 0 takes the largest.
         top_p: smallest set of tokens whose probability reaches this (1: all).
         top_k: the k most probable tokens (0: all).
+        presence_penalty: subtracted from the logits of tokens that the response holds already, before temperature,
+            nats; 0: none. `logprob` does not know of it.
         stop: strings that end a response; the tokens up to the one that completes the string are kept.
         seed: same seed, prompts and settings give the same responses, whatever the batch they run in.
     """
@@ -33,6 +35,7 @@ class Sampling:
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
+    presence_penalty: float = 0.0
     stop: tuple[str, ...] = ()
     seed: int = 0
 
@@ -45,6 +48,7 @@ class Sampling:
             "temperature": (0 <= self.temperature < float("inf"), "write 0 for greedy, else a positive number"),
             "top_p": (0 < self.top_p <= 1, "write a probability above 0, 1 for all tokens"),
             "top_k": (self.top_k >= 0, "write 0 for all tokens, else the number to keep"),
+            "presence_penalty": (abs(self.presence_penalty) < float("inf"), "write a number, 0 for none"),
             "stop": (not isinstance(self.stop, str) and all(self.stop), "write a tuple of strings that are not empty"),
             "seed": (self.seed >= 0, "write 0 or more"),
         }
@@ -63,7 +67,7 @@ class Rollout:
         tokens: vocabulary ids, the end token included when it was sampled.
         logprob: nats, of each token under the distribution at temperature 1, nothing cut off.
         sampling_logprob: nats, of each token under the distribution it was drawn from (temperature, top-p, top-k,
-            end tokens forbidden); 0 for greedy.
+            penalty, end tokens forbidden); 0 for greedy.
         finish: "stop" if an end token or stop string ended it, "length" if it was cut off.
     """
 

@@ -38,22 +38,40 @@ def row_uniforms(seed: int, prompt: int, sample: int, count: int) -> list[float]
     return np.random.Generator(stream).random(count).tolist()
 
 
-def draw(logit_RV: Tensor, uniform_R: Tensor, sampling: Sampling, forbidden: Sequence[int] = ()) -> Draw:
+def draw(
+    logit_RV: Tensor,
+    uniform_R: Tensor,
+    sampling: Sampling,
+    forbidden: Sequence[int] = (),
+    present_R: Sequence[Sequence[int]] = (),
+) -> Draw:
     """Draw one token per row.
 
     Args:
         logit_RV: the model's logits, any floating dtype; computed with in float32 at least.
         uniform_R: float64 in [0, 1), one per row; not read when greedy.
-        sampling: temperature, top_p and top_k are read.
+        sampling: temperature, top_p, top_k and presence_penalty are read.
         forbidden: vocabulary ids that get probability 0.
+        present_R: vocabulary ids of each row that the penalty falls on; read where there is one.
     """
     rows = max(1, ENTRIES // logit_RV.shape[-1])
-    parts = zip(torch.split(logit_RV, rows), torch.split(uniform_R, rows), strict=True)
-    draws = [_draw_part(logit_PV, uniform_P, sampling, forbidden) for logit_PV, uniform_P in parts]
+    penalised = present_R if sampling.presence_penalty else [()] * len(logit_RV)
+    starts = range(0, len(logit_RV), rows)
+    parts = zip(torch.split(logit_RV, rows), torch.split(uniform_R, rows), starts, strict=True)
+    draws = [
+        _draw_part(logit_PV, uniform_P, sampling, forbidden, penalised[start : start + rows])
+        for logit_PV, uniform_P, start in parts
+    ]
     return Draw(*map(torch.cat, zip(*draws, strict=True)))
 
 
-def _draw_part(logit_RV: Tensor, uniform_R: Tensor, sampling: Sampling, forbidden: Sequence[int]) -> Draw:
+def _draw_part(
+    logit_RV: Tensor,
+    uniform_R: Tensor,
+    sampling: Sampling,
+    forbidden: Sequence[int],
+    present_R: Sequence[Sequence[int]],
+) -> Draw:
     # Subtracting the largest first keeps a tiny temperature from overflowing: it then approaches greedy.
     logit_RV = logit_RV.to(torch.promote_types(logit_RV.dtype, torch.float32))
     logit_RV = logit_RV - logit_RV.amax(-1, keepdim=True)
@@ -61,20 +79,28 @@ def _draw_part(logit_RV: Tensor, uniform_R: Tensor, sampling: Sampling, forbidde
     total_R = weight_RV.sum(-1, dtype=torch.float64)
     if not total_R.isfinite().all():
         raise ValueError("sampling: the model's logits are not finite; its weights have diverged or are damaged")
-    allowed_RV = logit_RV
+    allowed_RV = _penalised(logit_RV, present_R, sampling.presence_penalty) if any(present_R) else logit_RV
     if forbidden:
-        allowed_RV = logit_RV.index_fill(-1, torch.tensor(forbidden, device=logit_RV.device), -torch.inf)
+        allowed_RV = allowed_RV.index_fill(-1, torch.tensor(forbidden, device=logit_RV.device), -torch.inf)
     if sampling.temperature == 0:
         token_R = allowed_RV.argmax(-1)
         sampling_logprob_R = torch.zeros_like(total_R)
     else:
-        if forbidden or sampling.temperature != 1 or sampling.top_k > 0 or sampling.top_p < 1:
+        if allowed_RV is not logit_RV or sampling.temperature != 1 or sampling.top_k > 0 or sampling.top_p < 1:
             weight_RV = _cut_weights(allowed_RV, sampling)
         token_R = inverse_cdf(weight_RV, uniform_R)
         drawn_R = weight_RV.gather(-1, token_R[:, None])[:, 0]
         sampling_logprob_R = (drawn_R / weight_RV.sum(-1, dtype=torch.float64)).log()
     logprob_R = logit_RV.gather(-1, token_R[:, None])[:, 0] - total_R.log()
     return Draw(token_R, logprob_R, sampling_logprob_R)
+
+
+def _penalised(logit_RV: Tensor, present_R: Sequence[Sequence[int]], penalty: float) -> Tensor:
+    """Logits with the penalty taken off those of tokens that are there already, however often."""
+    lower_RV = logit_RV.clone()
+    for logit_V, present in zip(lower_RV, present_R, strict=True):
+        logit_V[sorted(set(present))] -= penalty
+    return lower_RV
 
 
 def _cut_weights(logit_RV: Tensor, sampling: Sampling) -> Tensor:

@@ -114,6 +114,7 @@ class LocalModel(LanguageModel):
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             stop=sampling.stop,
+            presence_penalty=sampling.presence_penalty,
             seed=sampling.seed,
         )
         started = time.perf_counter()

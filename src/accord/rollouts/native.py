@@ -221,7 +221,8 @@ class NativeSampler:
         step = len(batch.rows[0].tokens)
         uniform_R = torch.tensor([row.uniforms[step] for row in batch.rows], dtype=torch.float64)
         forbidden = sorted(self.end_ids) if step < sampling.min_new_tokens else ()
-        drawn = draw(batch.logit_RV, uniform_R.to(batch.logit_RV.device), sampling, forbidden)
+        present_R = [row.tokens for row in batch.rows]
+        drawn = draw(batch.logit_RV, uniform_R.to(batch.logit_RV.device), sampling, forbidden, present_R)
         columns = zip(*(tensor.tolist() for tensor in drawn), strict=True)
         for row, (token, logprob, sampling_logprob) in zip(batch.rows, columns, strict=True):
             row.tokens.append(token)

@@ -122,6 +122,7 @@ class ServerModel(LanguageModel):
             "max_tokens": sampling.max_new_tokens,
             "seed": (sampling.seed * 1_000_003 + number) % 2**31,
             **({"stop": list(sampling.stop)} if sampling.stop else {}),
+            **({"presence_penalty": sampling.presence_penalty} if sampling.presence_penalty else {}),
         }
         started = time.perf_counter()
         try:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
-import os
-import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,11 +13,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from accord.data.files import sha256
 from accord.models.load import load_reward_model, resolve
 from accord.models.score import prepare
 from accord.records import Conversation, Message
 from accord.text import Template
+from accord.train.functions import load_function
 from accord.train.loop import Precision, device_of
 from accord.train.scoring import all_rewards
 from accord.trees import PromptTree
@@ -147,22 +144,12 @@ def load_reward(name: str, template: Template, precision: str, micro_tokens: int
     """
     if Path(name).exists():
         return ModelReward(name, template, precision, micro_tokens)
-    module, colon, attribute = name.partition(":")
-    if not colon or name.startswith("wheel:"):
+    if ":" not in name or name.startswith("wheel:"):
         raise ValueError(
             f"reward {name!r} is no folder here; give the folder of a finished reward-model run, or module:function"
         )
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # a function in a file beside the command, as `python -m` would find it
-    try:
-        function = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, SyntaxError, ValueError) as error:
-        raise ValueError(f"reward {name!r}: {error}; looked for in this folder and among packages") from error
-    if not callable(function):
-        raise ValueError(f"reward {name!r} is a {type(function).__name__}; it must be a function of conversations")
-    # A run that is continued after the function's file was edited would go on with another reward.
-    source = getattr(sys.modules[module], "__file__", None)
-    return FunctionReward(f"{name} ({sha256(Path(source))[:12]})" if source else name, function)
+    function, label = load_function(name)
+    return FunctionReward(label, function)
 
 
 def _finite(score: Any) -> bool:

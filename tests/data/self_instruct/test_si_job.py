@@ -2,6 +2,7 @@
 
 import json
 import random
+from pathlib import Path
 
 import pytest
 
@@ -63,6 +64,7 @@ def test_four_steps(seeds, tmp_path):
     assert len(accepted) == report["instructions"]["accepted"] == 30
     assert all(row["instruction"].startswith("Compare ") for row in accepted)
     assert report["instructions"]["rejected"]["blocked word"] >= 7
+    assert 0 < report["filter_ms_by_pool_size"]["up to 1,000"] < 100
     classes = {row["id"]: row["is_classification"] for row in rows_of(tmp_path / "o/classified.jsonl")}
     assert 5 < sum(classes.values()) < 25
     instances = rows_of(tmp_path / "o/instances.jsonl")
@@ -90,6 +92,7 @@ def test_how_the_model_is_asked(seeds, tmp_path):
     self_instruct(model, config(seeds, tmp_path / "o", target=4))
     writing, answering = model.samplings[0], model.samplings[-1]
     assert (writing.temperature, writing.top_p, writing.stop[:2]) == (0.7, 0.5, ("\n\n", "\n16"))
+    assert writing.presence_penalty == 2
     assert (answering.temperature, answering.max_new_tokens) == (0.0, 300)
     assert model.continuations[0] == (" Yes", " No")
 
@@ -208,3 +211,19 @@ def test_bad_seeds_are_told(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(DataError, match=message):
         read_seeds(path)
+
+
+@pytest.mark.slow
+@pytest.mark.realmodel
+def test_a_real_model(tmp_path):
+    """SmolLM2 writes poorly, but it follows the form; two requests are enough to accept something."""
+    from accord.pipelines.language_models import open_language_model
+
+    seeds = Path(__file__).resolve().parents[3] / "recipes/data/seeds.jsonl"
+    model = open_language_model("smollm2-135m")
+    report = self_instruct(model, config(seeds, tmp_path / "o", target=3, max_requests=2))
+    assert report["instructions"]["accepted"] >= 1
+    assert report["requests"] <= 2
+    assert "smollm2" in report["model"]
+    assert len(rows_of(tmp_path / "o/classified.jsonl")) == report["instructions"]["accepted"]
+    assert {row["method"] for row in rows_of(tmp_path / "o/classified.jsonl")} == {"score"}

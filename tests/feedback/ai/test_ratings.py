@@ -1,10 +1,12 @@
 """Ratings: expectations by hand, the last rating line, rubrics and their mistakes."""
 
+import re
 from math import log
 
 import pytest
 import yaml
 
+from accord.feedback.ai.joint import rate_jointly
 from accord.feedback.ai.ratings import (
     DIRECT,
     Criterion,
@@ -17,7 +19,7 @@ from accord.feedback.ai.ratings import (
     rate,
     said_rating,
 )
-from accord.records import Message
+from accord.records import Message, Response, ResponseSet
 from fakes import Scripted
 
 ASK = (Message(role="user", content="Say something."),)
@@ -72,6 +74,24 @@ def test_overall_is_the_mean_of_the_criteria_and_a_lost_one_leaves_none():
     assert row["overall"] == [0.0, None]
     assert row["rated"][1][1]["reply"] == "no idea"
     assert "problem" in row["rated"][1][1]
+
+
+def test_joint_ratings_go_back_to_their_responses_whatever_the_order():
+    rubric = Rubric(name="r", criteria=(Criterion(id="a", question="A?", scale=(1, 5)),))
+    sets = [
+        ResponseSet(id=str(n), prompt=ASK, responses=tuple(Response(id=str(k), text=f"text {k}") for k in range(3)))
+        for n in range(6)
+    ]
+
+    def judge(prompt):
+        shown = re.findall(r"Reply \((.)\):\n<reply>\ntext (\d)", prompt[-1].content)
+        return "Rating A: 5\n" + "\n".join(f"Rating {letter}: {int(k) + 1}" for letter, k in shown if k != "2")
+
+    found = rate_jointly(sets, Scripted(judge), RatingPlan(rubric=rubric))
+    assert {tuple(one.rated[k][0].value for k in (0, 1)) for one in found} == {(1.0, 2.0)}
+    # Nobody rated text 2, but where it is shown first the earlier line of its letter stands.
+    assert {(one.order[0] == 2, one.rated[2][0].value) for one in found} <= {(True, 5.0), (False, None)}
+    assert len({tuple(one.order) for one in found}) > 1
 
 
 def test_a_rubric_file_and_its_mistakes(tmp_path):

@@ -71,6 +71,19 @@ def test_a_judge_that_takes_the_first_is_at_chance_and_flips_always():
     assert by_order["12"] + by_order["21"] == pytest.approx(1)
 
 
+@pytest.mark.parametrize(("right", "weak"), [(24, True), (34, False)])
+def test_a_judge_is_believed_when_its_interval_is_above_one_half(right, weak):
+    """24 of 40 is 0.60 with an interval from 0.45; 34 of 40 is 0.85."""
+
+    def judge(prompt, texts):
+        number = int(re.search(r"(?:right|wrong) (\d+)", prompt[-1].content)[1])
+        return honest(prompt, texts) if number < right else honest(prompt, texts)[::-1]
+
+    figures = measured(judge)
+    assert figures["accuracy"]["value"] == right / 40
+    assert worth.is_near_chance(figures) is weak
+
+
 def test_an_unscored_judge_is_near_chance_not_an_error():
     figures = measured(lambda prompt, texts: [None, None])
     assert figures["accuracy"]["value"] is None

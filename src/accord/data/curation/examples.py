@@ -33,6 +33,7 @@ class Example(NamedTuple):
         raw: the row as it stands.
         prompt: its text, turns on lines of their own; of plain text, the text.
         responses: one for a demonstration, two for a comparison, K for a ranking, none for a prompt or text.
+        kind: what the file holds: demonstration, preference, feedback, prompts or text.
     """
 
     file: str
@@ -40,6 +41,7 @@ class Example(NamedTuple):
     raw: Mapping[str, Any]
     prompt: str
     responses: tuple[str, ...]
+    kind: str = "demonstration"
 
     @property
     def text(self) -> str:
@@ -95,7 +97,7 @@ def examples(paths: Sequence[Path], bad: Aside | None = None) -> Iterator[Exampl
                 shown = raw.text if isinstance(raw, Broken) else raw
                 bad.add({"file": str(path), "row": number, "reason": "bad row", "message": str(error), "raw": shown})
                 continue
-            yield Example(str(path), number, raw, prompt, responses)
+            yield Example(str(path), number, raw, prompt, responses, kind)
 
 
 def _kind_of(raw: Any) -> Kind:

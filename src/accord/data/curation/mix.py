@@ -161,6 +161,7 @@ class _Rows:
         self.source, self.contaminated = source, 0
         self.sha256 = files.sha256(source.path)
         self.starts: list[int] = []
+        self.kind = ""
         self._copy = folder / f"{source.name}.jsonl"
         self._file: Any = None
 
@@ -171,6 +172,7 @@ class _Rows:
                 if against is not None and against.find(example) is not None:
                     self.contaminated += 1
                     continue
+                self.kind = example.kind
                 self.starts.append(copy.tell())
                 copy.write(json.dumps(example.raw, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
 
@@ -238,6 +240,11 @@ def mix(config: MixConfig, tell: Tell = silent) -> Mixed:
             one.index(bad if config.skip_bad_rows else None, against, tell)
             if not one.starts:
                 raise DataError(f"{one.source.path}: no usable row; remove the source or mend it")
+            if one.kind != rows[0].kind:
+                raise DataError(
+                    f"{one.source.path}: {one.kind} rows, where {rows[0].source.path} has {rows[0].kind} rows; "
+                    "a mixture holds one kind, since one job trains on it; mix them apart"
+                )
         sizes = {one.source.name: len(one.starts) for one in rows}
         usable = {name: min(size, config.max_examples) for name, size in sizes.items()}
         parts = shares(usable, by_name, config)

@@ -17,6 +17,7 @@ number of the request, so a job that was stopped goes on and ends in the same fi
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -30,7 +31,7 @@ from accord.data.self_instruct.config import SelfInstructConfig
 from accord.data.self_instruct.filters import bad_instruction, keep_instances
 from accord.data.self_instruct.journal import Journal
 from accord.data.self_instruct.layouts import prompt_of
-from accord.data.self_instruct.report import report_of
+from accord.data.self_instruct.report import report_of, size_class
 from accord.data.self_instruct.seeds import Instance, Seed, read_seeds
 from accord.overlap import Novelty
 from accord.protocols import LanguageModel, Prompt, Reply, Sampling
@@ -39,7 +40,7 @@ from accord.records import Message, Response, ResponseSet, to_row
 __all__ = ["self_instruct"]
 
 CONTEXT, OF_MACHINE, OF_SEEDS_ALPACA, REVIEWED = 8, 2, 3, 50
-WRITING = Sampling(temperature=0.7, top_p=0.5, max_new_tokens=1024, stop=prompts.STOP)
+WRITING = Sampling(temperature=0.7, top_p=0.5, max_new_tokens=1024, stop=prompts.STOP, presence_penalty=2.0)
 ALPACA = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=3072, stop=prompts.ALPACA_STOP)
 ANSWERING = Sampling(temperature=0.0, max_new_tokens=300, stop=prompts.INSTANCE_STOP)
 DECIDING = Sampling(temperature=0.0, max_new_tokens=3, stop=("\n",))
@@ -78,6 +79,7 @@ class _Job:
     def __init__(self, model: LanguageModel, config: SelfInstructConfig, seeds: list[Seed], journal: Journal) -> None:
         self._model, self._config, self._seeds, self._journal = model, config, seeds, journal
         self._accepted = journal.rows("instructions.jsonl")
+        self._costs: dict[str, list[float]] = journal.state.get("costs", {})
         self._pool = Novelty(config.novelty, config.tokens)
         for text in [seed.instruction for seed in seeds] + [row["instruction"] for row in self._accepted]:
             self._pool.add(text)
@@ -98,7 +100,7 @@ class _Job:
             for context, prompt, reply in zip(contexts, asked, replies, strict=True):
                 self._take(context, prompt, reply)
             request = numbers.stop
-            journal.commit(requests=request)
+            journal.commit(requests=request, costs=self._costs)
             tell("instructions", len(self._accepted), config.target, f"{request} requests")
 
     def _context(self, number: int) -> list[Seed]:
@@ -145,7 +147,11 @@ class _Job:
         if not text:
             self._reject("instruction", text, "too short")
             return
+        began = time.perf_counter()
         reason, near = bad_instruction(text, self._pool)
+        count_and_seconds = self._costs.setdefault(size_class(len(self._pool)), [0, 0.0])
+        count_and_seconds[0] += 1
+        count_and_seconds[1] += time.perf_counter() - began
         if reason:
             self._reject("instruction", text, reason, near)
             return
@@ -278,6 +284,7 @@ class _Job:
             "model": self._model.name,
             "seeds_sha256": files.sha256(config.seeds),
             "requests": journal.state.get("requests", 0),
+            "filter_ms_by_pool_size": {name: 1000 * seconds / count for name, (count, seconds) in self._costs.items()},
             **report,
         }
         write_json(report, config.out / "report.json")

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["report_of", "verb_and_noun"]
+__all__ = ["report_of", "size_class", "verb_and_noun"]
 
 Row = Mapping[str, Any]
 _NOT_NOUNS = frozenset(
@@ -118,6 +118,16 @@ def report_of(
         "nearest_f1": _histogram(first),
         "verbs": _verbs([row["instruction"] for row in accepted]),
     }
+
+
+def size_class(size: int) -> str:
+    """The size of a pool in round numbers, for a cost that grows with it.
+
+    >>> size_class(700), size_class(12_000)
+    ('up to 1,000', 'up to 20,000')
+    """
+    limits = (step * 10**power for power in range(3, 12) for step in (1, 2, 5))
+    return f"up to {next(limit for limit in limits if size <= limit):,}"
 
 
 def _histogram(values: Sequence[float]) -> dict[str, int]:

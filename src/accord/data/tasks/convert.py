@@ -130,7 +130,7 @@ def convert(tasks: Sequence[Task], config: ConvertConfig, tell: Tell = silent) -
     for task in tasks:
         if roles[task.task] != "left out":
             for path in _paths(task, config.root).values():
-                files.check_path(path)
+                _check_path(path, task, config)
             Renderer(task)
     manifest = _Manifest(config)
     manifest.check({*config.hold_out, *_leaving(tasks, config.hold_out)}, list(roles))
@@ -148,6 +148,13 @@ def convert(tasks: Sequence[Task], config: ConvertConfig, tell: Tell = silent) -
         manifest.add(task, report)
         tell("tasks", len(reports), len(tasks), report.task)
     return [reports[task.task] for task in tasks]
+
+
+def _check_path(path: Path, task: Task, config: ConvertConfig) -> None:
+    try:
+        files.check_path(path)
+    except DataError as error:
+        raise DataError(f"task {task.task}: {error} (paths in task files begin at --root {config.root})") from None
 
 
 def _roles(tasks: Sequence[Task], hold_out: Sequence[str]) -> dict[str, str]:

@@ -83,7 +83,14 @@ def not_drawn(run: RunFiles, others: Sequence[RunFiles]) -> list[str]:
     stages = {stage.name for stage in run.stages if stage.curves}
 
     def shares_something(other: RunFiles) -> bool:
-        shared = (run.curves and other.curves, run.summary and other.summary, stages & {s.name for s in other.stages})
+        own = {str(row.get("name")) for row in run.evaluations}
+        evaluated = bool(own & {str(row.get("name")) for row in other.evaluations})
+        shared = (
+            evaluated,
+            run.curves and other.curves,
+            run.summary and other.summary,
+            stages & {s.name for s in other.stages},
+        )
         return any(shared)
 
     alone = [other.name for other in others if not shares_something(other)]

@@ -129,13 +129,21 @@ def _read(folder: Path, stages: Sequence[RunFiles]) -> RunFiles:
         seconds=max(times, default=None),
         samples=_rows(folder / "samples.jsonl", notes),
         summary=_object(folder / "summary.json", notes),
-        evaluation=_rows(folder / "evaluation.jsonl", notes),
+        evaluation=_rows(folder / "evaluation.jsonl", notes) or _evaluated(folder, notes),
         frontier=_only_objects(_json(folder / "frontier.json", notes), folder / "frontier.json", notes),
         best_of_n=_object(folder / "best_of_n.json", notes),
         evaluations=[found for path in sorted(folder.glob("eval/*.json")) if (found := _object(path, notes))],
         stages=stages,
         notes=[*notes, *(f"In {stage.name}: {note}" for stage in stages for note in stage.notes)],
     )
+
+
+def _evaluated(folder: Path, notes: list[str]) -> list[Row]:
+    """Responses that `accord eval` sampled, where the run itself has none."""
+    for path in sorted(folder.glob("eval/*.responses.jsonl")):
+        if rows := _rows(path, notes):
+            return rows
+    return []
 
 
 def _text(path: Path, notes: list[str]) -> str | None:

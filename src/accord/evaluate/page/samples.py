@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from accord.evaluate.page.files import Row, number, stage_of
 from accord.evaluate.page.parts import stage_name, stages_in_order
@@ -35,6 +35,7 @@ class Sample:
     turns: Sequence[tuple[str, str]]
     answers: Sequence[Answer]
     gain: float | None = None  # reward of the last answer less that of the first
+    is_cut: bool = False  # a response was cut off by length, as far as the file says
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +88,10 @@ def _stage_sample(answers: dict[str, Row]) -> Sample:
         )
         for position, stage in enumerate(ordered)
     ]
-    return _sample(answers[ordered[0]], shown, _gain(answers[ordered[0]], answers[ordered[-1]], "gold_reward"))
+    first, last = answers[ordered[0]], answers[ordered[-1]]
+    key = "gold_reward" if "gold_reward" in last else "reward_model_score"
+    sample = _sample(first, shown, _gain(first, last, key))
+    return replace(sample, is_cut=any(row.get("cut") is True for row in answers.values()))
 
 
 def _step_sample(rows: Sequence[Row]) -> Sample:

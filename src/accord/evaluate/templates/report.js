@@ -90,31 +90,44 @@
   const samples = [...browser.querySelectorAll(".sample")];
   const choice = browser.querySelector("[name=prompt]");
   const order = browser.querySelector("[name=order]");
+  const search = browser.querySelector("[name=search]");
+  const filter = browser.querySelector("[name=shown]");
+  const nothing = browser.querySelector(".none");
   const position = browser.querySelector(".position");
   let shown = samples;
   let current = 0;
 
   const gain = (sample) => sample.dataset.gain === "" ? NaN : Number(sample.dataset.gain);
+  const texts = new Map(samples.map((sample) => [sample, sample.textContent.toLowerCase()]));
+  const passes = (sample) => {
+    const change = gain(sample);
+    const kind = { all: true, better: change > 0, worse: change < 0, same: change === 0, cut: sample.dataset.cut === "yes" }[filter.value];
+    return kind && search.value.toLowerCase().split(/\s+/).every((word) => texts.get(sample).includes(word));
+  };
   const arrange = () => {
     const sign = { gain: -1, loss: 1 }[order.value];
-    const known = samples.filter((sample) => !Number.isNaN(gain(sample)));
-    const rest = samples.filter((sample) => Number.isNaN(gain(sample)));
-    shown = sign ? [...known.sort((a, b) => sign * (gain(a) - gain(b))), ...rest] : samples;
+    const kept = samples.filter(passes);
+    const known = kept.filter((sample) => !Number.isNaN(gain(sample)));
+    const rest = kept.filter((sample) => Number.isNaN(gain(sample)));
+    shown = sign ? [...known.sort((a, b) => sign * (gain(a) - gain(b))), ...rest] : kept;
     choice.replaceChildren(...shown.map((sample, index) => new Option(`${index + 1}. ${sample.dataset.title}`, index)));
     go(0);
   };
   const go = (index) => {
-    current = (index + shown.length) % shown.length;
+    nothing.hidden = shown.length > 0;
+    current = shown.length ? (index + shown.length) % shown.length : -1;
     for (const sample of samples) sample.hidden = sample !== shown[current];
     choice.value = current;
-    position.textContent = `${current + 1} of ${shown.length}`;
+    position.textContent = shown.length === samples.length ? `${current + 1} of ${shown.length}` : `${current + 1} of ${shown.length} (${samples.length} in all)`;
   };
   choice.addEventListener("change", () => go(Number(choice.value)));
   order.addEventListener("change", arrange);
+  filter.addEventListener("change", arrange);
+  search.addEventListener("input", arrange);
   for (const button of browser.querySelectorAll("button")) button.addEventListener("click", () => go(current + Number(button.value)));
   browser.addEventListener("keydown", (event) => {
     const move = { ArrowLeft: -1, ArrowRight: 1, k: -1, j: 1 }[event.key];
-    if (!move || event.target.tagName === "SELECT" || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (!move || ["SELECT", "INPUT"].includes(event.target.tagName) || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
     go(current + move);
   });

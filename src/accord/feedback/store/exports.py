@@ -297,6 +297,7 @@ class _Maker:
         else:
             del row["ranks"]
         extra = {"source": verdict.source, "revision": verdict.revision, "payload": dict(verdict.payload)}
+        extra |= {"models": dict(content.models)}  # by the response ids that the payload has
         extra |= {"words": verdict.words, "active_ms": verdict.active_ms, "counted": verdict.counted}
         return row | {"meta": self._meta(content, [verdict], None) | extra}
 

@@ -170,7 +170,7 @@ def _findings(config: DataSizeConfig, found: Any) -> list[Finding]:
     findings.append(
         Finding(
             claim="A reward model agrees with people about as often as people with each other, 65 to 75 %.",
-            seen="unclear" if reached[1] is None else "yes" if reached[0] >= CEILING[0] else "no",
+            seen=sign_of(*(None if end is None else end - CEILING[0] for end in reached[1:])),
             words=f"accuracy at {last}: {with_interval(*reached, 3)}",
         )
     )

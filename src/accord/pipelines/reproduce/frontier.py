@@ -27,9 +27,10 @@ from accord.pipelines.reproduce.sentiment import World
 
 __all__ = ["conclude", "data", "steps"]
 
-CLAIM = (
-    "DPO has the better reward-KL frontier, even than PPO that sees the gold reward (Rafailov et al. 2023, figure 2)."
-)
+CLAIMS = {
+    "ppo": "DPO has a better reward-KL frontier than PPO against a reward model (Rafailov et al. 2023, figure 2).",
+    "ppo-gold": "DPO has a better frontier even than PPO that sees the gold reward (Rafailov et al. 2023, figure 2).",
+}
 METHODS = {"dpo": "DPO", "ppo": "PPO, reward model", "ppo-gold": "PPO, gold reward"}
 
 
@@ -61,8 +62,7 @@ def _of_seed(lab: Lab, config: FrontierConfig, world: World, seed: int) -> list[
 
         def work(job: str = job, beta: float = beta, full: str = full) -> float:
             seconds = train_policy(lab, config, world, full, job, beta, seed)
-            world.measure(full, str(lab.path(full)), seed)
-            return seconds
+            return seconds + world.measure(full, str(lab.path(full)), seed)
 
         found.append(Step(full, f"{METHODS[job]} at {beta:g}, and its held-out answers", work))
     return found
@@ -111,8 +111,7 @@ def _sft_on_best(lab: Lab, config: FrontierConfig, world: World, seed: int) -> f
         "sft", f"best-{seed}", model=world.reference, data=(world.best(seed),), seed=seed,
         learning_rate=config.dpo_rate, batch_size=config.batch_size,
     )  # fmt: skip
-    world.measure(f"best-{seed}", str(lab.path(f"best-{seed}")), seed)
-    return seconds
+    return seconds + world.measure(f"best-{seed}", str(lab.path(f"best-{seed}")), seed)
 
 
 # -- what came out -----------------------------------------------------------------------------------------------------
@@ -149,7 +148,7 @@ def conclude(lab: Lab, config: FrontierConfig) -> Evidence:
         gaps = [a - b for a, b in zip(areas["dpo"], areas[other], strict=True)]
         mean, low, high = over_seeds(gaps)
         words = f"area of DPO less that of {METHODS[other]}: {with_interval(mean, low, high, 3)} over {len(gaps)} seeds"
-        findings.append(Finding(claim=CLAIM, seen=sign_of(low, high), words=words))
+        findings.append(Finding(claim=CLAIMS[other], seen=sign_of(low, high), words=words))
     return Evidence(
         experiment="frontier",
         title="Reward against KL: PPO and DPO",

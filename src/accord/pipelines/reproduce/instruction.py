@@ -102,8 +102,7 @@ def _tune(lab: Lab, config: InstructionConfig, count: int, seed: int) -> float:
         "sft", name, model=config.model, data=(write_rows(lab.path(f"{name}.jsonl"), rows),), seed=seed,
         learning_rate=config.sft_rate, batch_size=config.batch_size, max_length=config.max_length,
     )  # fmt: skip
-    _measure(lab, config, name, str(lab.path(name)), "items", True)
-    return seconds
+    return seconds + _measure(lab, config, name, str(lab.path(name)), "items", True)
 
 
 def _mixed(config: InstructionConfig, clusters: Sequence[Sequence[Path]], seed: int) -> list[dict[str, Any]]:
@@ -131,16 +130,16 @@ def _mixed(config: InstructionConfig, clusters: Sequence[Sequence[Path]], seed: 
     return rows
 
 
-def _measure(lab: Lab, config: InstructionConfig, name: str, model: str, items: str, chat: bool) -> None:
+def _measure(lab: Lab, config: InstructionConfig, name: str, model: str, items: str, chat: bool) -> float:
     from accord.pipelines import tasks
     from accord.pipelines.language_models import open_language_model
 
     settings = TasksConfig(
         models=(model,), data=tuple(sorted(lab.path(items).glob("held-out/*.jsonl"))), per_task=config.per_task,
-        chat=chat, replicates=0, batch_size=8,
+        chat=chat, replicates=0, batch_size=8, precision=lab.precision,
     )  # fmt: skip
     opened = [open_language_model(model, precision=lab.precision)]
-    lab.evaluate(f"tasks-{name}", lambda _, rows, display: tasks.run(settings, rows, display, opened))
+    return lab.evaluate(f"tasks-{name}", lambda _, rows, display: tasks.run(settings, rows, display, opened))
 
 
 def _answer(lab: Lab, config: InstructionConfig, name: str, model: str, chat: bool) -> None:
@@ -184,7 +183,7 @@ def _parroted(row: dict[str, Any]) -> float:
 
 def conclude(lab: Lab, config: InstructionConfig) -> Evidence:
     """Held-out score by number of clusters, against the base model zero-shot and with exemplars; parroted replies."""
-    key = "all clusters" if len(config.hold_out) > 1 else f"cluster {config.hold_out[0]}"
+    key = "score, all clusters" if len(config.hold_out) > 1 else f"score, cluster {config.hold_out[0]}"
     base, shots = (_headline(lab.evaluated(f"tasks-{name}"), key) for name in ("base", "base-shots"))
     scores = {
         count: [_headline(lab.evaluated(f"tasks-{_name(count, seed)}"), key) for seed in config.seeds]

@@ -138,8 +138,8 @@ class Lab:
         proxies: Mapping[str, str] | None = None,
         max_new_tokens: int,
         seed: int = 0,
-    ) -> None:
-        """Let a policy answer held-out prompts and keep what gold, proxies and reference say of it."""
+    ) -> float:
+        """Let a policy answer held-out prompts and keep what gold, proxies and reference say of it; seconds it took."""
         from accord.models.load import load_policy
         from accord.pipelines.held_out import Responder
         from accord.text import Template
@@ -148,7 +148,8 @@ class Lab:
 
         path = self.path("measured", f"{name}.jsonl")
         if path.exists():
-            return
+            return 0.0
+        began = time.monotonic()
         responder = Responder(prompts=prompts, samples=samples, max_new_tokens=max_new_tokens, seed=1000 + seed)
         policy, tokenizer = load_policy(model)
         template, precision = Template(tokenizer), Precision(self.precision, device_of(policy))
@@ -172,6 +173,7 @@ class Lab:
             row = {"prompt_id": n // samples, "prompt": prompts[n // samples][-1].content, "response": text}
             rows.append(row | {key: float(values[n]) for key, values in columns.items()})
         write_rows(path, rows)
+        return time.monotonic() - began
 
     def _logprobs(self, model: Any, responses: Any, precision: Any) -> list[float]:
         from accord.models.score import prepare
@@ -194,15 +196,19 @@ class Lab:
         proxies = {key.removeprefix("proxy:"): column(key) for key in rows[0] if key.startswith("proxy:")}
         return Measured(gold_PS=column("gold"), kl_PS=column("kl"), length_PS=column("length"), proxy_PS=proxies)
 
-    def evaluate(self, name: str, job: Callable[[Any, Items, Display], Outcome]) -> None:
-        """Run an evaluation with rows of its own, and keep its results: `evaluated(name)`."""
+    def evaluate(self, name: str, job: Callable[[Any, Items, Display], Outcome]) -> float:
+        """Run an evaluation with rows of its own, and keep its results: `evaluated(name)`; seconds it took."""
         path = self.path("evaluated", f"{name}.json")
         if path.exists():
-            return
+            return 0.0
+        began = time.monotonic()
         outcome = job(None, Items(self.path("evaluated", f"{name}.jsonl")), self.display)
-        found = {named.name: [named.result.value, named.result.n, named.result.n_unscored] for named in outcome.results}
-        kept = {key: [None if value != value else value for value in row] for key, row in found.items()}
+        kept = {}
+        for name_, _, result, of in outcome.results:
+            row = [result.value, result.n, result.n_unscored]
+            kept[f"{name_}, {of}" if of else name_] = [None if value != value else value for value in row]
         write_rows(path, [kept])
+        return time.monotonic() - began
 
     def evaluated(self, name: str) -> dict[str, float]:
         """Values of an evaluation by name of the figure."""

@@ -129,8 +129,7 @@ def _train(lab: Lab, config: LabelsConfig, world: World, kind: str, seed: int) -
         "dpo", name, model=world.reference, data=(write_rows(lab.path(f"{name}.jsonl"), rows),), seed=seed,
         beta=config.beta, learning_rate=config.dpo_rate, batch_size=config.batch_size,
     )  # fmt: skip
-    world.measure(name, str(lab.path(name)), seed)
-    return seconds
+    return seconds + world.measure(name, str(lab.path(name)), seed)
 
 
 # -- revisions ---------------------------------------------------------------------------------------------------------

@@ -87,8 +87,7 @@ def _train(lab: Lab, config: LengthConfig, world: World, alpha: float, seed: int
         "dpo", name, model=world.reference, data=(world.rankings(seed),), seed=seed, beta=config.beta,
         learning_rate=config.dpo_rate, batch_size=config.batch_size, **loss,
     )  # fmt: skip
-    world.measure(name, str(lab.path(name)), seed)
-    return seconds
+    return seconds + world.measure(name, str(lab.path(name)), seed)
 
 
 def _name(alpha: float, seed: int) -> str:

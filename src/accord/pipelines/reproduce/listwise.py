@@ -53,8 +53,7 @@ def _train(lab: Lab, config: ListwiseConfig, world: World, loss: str, seed: int)
         "dpo", name, model=world.reference, data=(world.rankings(seed),), seed=seed, loss=loss, learning_rate=rate,
         batch_size=config.batch_size,
     )  # fmt: skip
-    world.measure(name, str(lab.path(name)), seed)
-    return seconds
+    return seconds + world.measure(name, str(lab.path(name)), seed)
 
 
 def conclude(lab: Lab, config: ListwiseConfig) -> Evidence:

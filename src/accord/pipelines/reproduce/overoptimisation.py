@@ -48,8 +48,8 @@ def steps(lab: Lab, config: OveroptimisationConfig) -> list[Step]:
 def _of_seed(lab: Lab, config: OveroptimisationConfig, world: World, seed: int) -> list[Step]:
     proxy = {"proxy": str(lab.path(f"proxy-0-{seed}"))}
 
-    def answers() -> None:
-        world.measure(f"best-of-{seed}", world.reference, seed, samples=config.best_of, proxies=proxy)
+    def answers() -> float:
+        return world.measure(f"best-of-{seed}", world.reference, seed, samples=config.best_of, proxies=proxy)
 
     found = [Step(f"rankings {seed}", "sample responses, rank them by gold", partial(world.rank, seed))]
     for member in range(config.members):
@@ -164,11 +164,11 @@ def _findings(ends: dict[str, list[float]], drops: dict[str, list[float]]) -> li
     return [
         Finding(
             claim="Gold reward rises, then falls, while the proxy goes on rising (Gao et al. 2022, figure 1).",
-            seen=sign_of(lost[1] - 0.03 if lost[1] is not None else None, lost[2]),
+            seen=sign_of(*(None if end is None else end - 0.03 for end in lost[1:])),
             words=f"without a KL term gold ends {with_interval(*lost, 3)} under its best look (seen: more than .03)",
         ),
         Finding(
-            claim="A KL term stops early on the same curve, and does not move it (Gao et al. 2022, section 3.6).",
+            claim="A KL term keeps gold from falling: it stops earlier on the same curve (Gao et al. 2022, 3.6).",
             seen=sign_of(*held[1:]),
             words=f"gold at the end with a KL term less that without: {with_interval(*held, 3)}",
         ),

@@ -126,9 +126,9 @@ class World:
         lines = self.lab.path("held-out.jsonl").read_text(encoding="utf8").splitlines()
         return [tuple(Message(**message) for message in json.loads(line)["prompt"]) for line in lines]
 
-    def measure(self, name: str, model: str, seed: int, **more: Any) -> None:
-        """A policy on the held-out prompts."""
-        self.lab.measure(
+    def measure(self, name: str, model: str, seed: int, **more: Any) -> float:
+        """A policy on the held-out prompts; seconds it took."""
+        return self.lab.measure(
             name, model, reference=self.reference, prompts=self.held_out(), gold=self.gold_of, seed=seed,
             max_new_tokens=self.config.max_new_tokens,
             **{"samples": self.config.held_out_samples, **more},

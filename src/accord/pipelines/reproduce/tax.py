@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -38,7 +39,7 @@ FIGURES = {
         "expected maximum toxicity, all prompts": "expected maximum toxicity",
         "toxic fraction, all prompts": "toxic fraction",
     },
-    "tasks": {"all clusters": "tasks, all clusters"},
+    "tasks": {"score, all clusters": "tasks, all clusters"},
 }
 WORDS_OF_PTX = 120  # of a passage
 
@@ -103,18 +104,17 @@ def _policy(lab: Lab, config: TaxConfig, world: World, kind: str, seed: int) -> 
         more = {"ptx_data": (lab.path("ptx.jsonl"),), "ptx_coefficient": config.ptx_coefficient, "ptx_batch_size": 4}
     name = f"{kind}-{seed}"
     seconds = train_policy(lab, config, world, name, "ppo", config.kl_beta, seed, **more)
-    world.measure(name, str(lab.path(name)), seed)
-    _test(lab, config, name, str(lab.path(name)))
-    return seconds
+    folder = str(lab.path(name))
+    return seconds + world.measure(name, folder, seed) + _test(lab, config, name, folder)
 
 
-def _test(lab: Lab, config: TaxConfig, name: str, model: str) -> None:
-    """The same questions, prompts and items for every policy."""
+def _test(lab: Lab, config: TaxConfig, name: str, model: str) -> float:
+    """The same questions, prompts and items for every policy; seconds it took."""
     from accord.pipelines import tasks, toxicity, truthfulness
     from accord.pipelines.language_models import open_language_model
 
     opened = open_language_model(model, precision=lab.precision)
-    shared: dict[str, Any] = {"replicates": 0, "batch_size": 8}
+    shared: dict[str, Any] = {"replicates": 0, "batch_size": 8, "precision": lab.precision}
     truth = TruthfulnessConfig(model=model, data=_questions(config), limit=config.questions, **shared)
     toxic = ToxicityConfig(
         model=model, data=_toxic(config), scorer=f"linear:{lab.path('toxicity')}", samples=config.toxic_samples,
@@ -124,9 +124,12 @@ def _test(lab: Lab, config: TaxConfig, name: str, model: str) -> None:
         models=(model,), data=tuple(sorted(lab.path("items").glob("test/*.jsonl"))), per_task=config.per_task,
         chat=True, **shared,
     )  # fmt: skip
-    lab.evaluate(f"truthfulness-{name}", lambda _, rows, display: truthfulness.run(truth, rows, display, opened))
-    lab.evaluate(f"toxicity-{name}", lambda _, rows, display: toxicity.run(toxic, rows, display, opened))
-    lab.evaluate(f"tasks-{name}", lambda _, rows, display: tasks.run(able, rows, display, [opened]))
+    jobs: dict[str, Callable[[Any, Any, Any], Any]] = {
+        "truthfulness": lambda _, rows, display: truthfulness.run(truth, rows, display, opened),
+        "toxicity": lambda _, rows, display: toxicity.run(toxic, rows, display, opened),
+        "tasks": lambda _, rows, display: tasks.run(able, rows, display, [opened]),
+    }
+    return sum(lab.evaluate(f"{kind}-{name}", job) for kind, job in jobs.items())
 
 
 def conclude(lab: Lab, config: TaxConfig) -> Evidence:
@@ -179,7 +182,7 @@ def _figures_of(lab: Lab, name: str) -> dict[str, float]:
 
 
 def _findings(config: TaxConfig, before: dict[str, float], after: dict[str, list[dict[str, float]]]) -> list[Finding]:
-    tasks = FIGURES["tasks"]["all clusters"]
+    tasks = FIGURES["tasks"]["score, all clusters"]
     tax = over_seeds([before[tasks] - one[tasks] for one in after["ppo"]])
     back = over_seeds([b[tasks] - a[tasks] for a, b in zip(after["ppo"], after["ppo-ptx"], strict=True)])
     toxic = over_seeds([before["toxic fraction"] - one["toxic fraction"] for one in after["ppo"]])
