@@ -61,7 +61,8 @@ def run_once(side: str, job: str, spec: dict[str, Any], limit: float) -> dict[st
         raise SystemExit(
             f"{side} failed on {job} (exit {done.returncode}):\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
         )
-    return json.loads(lines[-1].removeprefix("RESULT ")) | {"wall_seconds": time.perf_counter() - began}
+    result: dict[str, Any] = json.loads(lines[-1].removeprefix("RESULT "))
+    return result | {"wall_seconds": time.perf_counter() - began}
 
 
 def specification(job: str, rows: int | None, threads: int) -> dict[str, Any]:
@@ -131,14 +132,14 @@ def tokens_of(spec: dict[str, Any]) -> int | None:
     """Tokens of all sequences as a peer sees them (prompts repeated); new tokens for sampling."""
     size = spec["size"]
     if "new_tokens" in size:
-        return (spec.get("rows") or size["rows"] * size["samples"]) * int(size["new_tokens"])
+        return int(spec.get("rows") or size["rows"] * size["samples"]) * int(size["new_tokens"])
     from accord.models.load import load_tokenizer
     from accord.records import Message
     from accord.text import Template
 
     template = Template(load_tokenizer(spec["model"]))
     return sum(
-        len(template.prompt([Message(role="user", content=row["prompt"])])) + len(template.response(response))
+        len(template.prompt((Message(role="user", content=row["prompt"]),))) + len(template.response(response))
         for row in spec["texts"]
         for response in row["responses"]
     )

@@ -116,7 +116,7 @@ def sampling(spec: dict[str, Any], folder: Path) -> dict[str, Any]:
     model, tokenizer = load_policy(spec["model"])
     template = Template(tokenizer)
     rows = workload.prompt_rows(spec["rows"], size["prompt_words"])
-    prompts = [template.prompt([Message(role="user", content=row)]) for row in rows]
+    prompts = [template.prompt((Message(role="user", content=row),)) for row in rows]
     sampler = NativeSampler(model, end_ids=[], autocast=lambda: torch.autocast("cpu", torch.bfloat16))
     plan = Sampling(max_new_tokens=size["new_tokens"], temperature=1.0)
     sampler.sample(prompts[:2], Sampling(max_new_tokens=4))
