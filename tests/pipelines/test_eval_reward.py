@@ -35,6 +35,7 @@ def test_accuracy_and_its_baselines_by_hand(tmp_path):
     )
     assert close(value(outcome, "accuracy"), (1 + 1 + 0 + 0.5) / 4)
     assert close(value(outcome, "the longer wins"), (1 + 0 + 1 + 0.5) / 4)
+    assert close(value(outcome, "accuracy less the longer wins"), (0 + 1 - 1 + 0) / 4)
     assert close(value(outcome, "the first shown wins"), 3 / 4)
     assert any("holds 1/2" in note for note in outcome.notes)
 

@@ -22,7 +22,7 @@ import numpy as np
 from pydantic import Field
 
 from accord.evaluate.hacking import length_report
-from accord.evaluate.intervals import mean_result
+from accord.evaluate.intervals import mean_result, paired_difference
 from accord.evaluate.result import Result
 from accord.evaluate.reward import (
     best_of_n,
@@ -30,6 +30,7 @@ from accord.evaluate.reward import (
     pairwise_accuracy,
     preference_calibration,
 )
+from accord.evaluate.winrate import outcomes
 from accord.pipelines.evaluation import EvalConfig, Items, Outcome, mean_amount
 from accord.pipelines.judged import Judged, read_judged, read_response_sets
 from accord.pipelines.scorers import EnsembleScorer, ModelScorer, Scorer, open_scorer, score_sets
@@ -163,6 +164,10 @@ def accuracy_rows(pairs: Sequence[Pair], sets: Sequence[Judged], config: RewardE
     outcome.add("accuracy", "share of pairs, ties half", whole)
     longer = mean_result([pair.longer for pair in pairs], [p.prompt for p in pairs], **_how(config))
     outcome.add("the longer wins", "share of pairs, ties half", longer)
+    correct_N = outcomes([pair.better for pair in pairs], [pair.worse for pair in pairs])
+    longer_N = np.array([pair.longer for pair in pairs])
+    more = paired_difference(correct_N, longer_N, [pair.prompt for pair in pairs], **_how(config))
+    outcome.add("accuracy less the longer wins", "share of pairs", more)
     shown = [pair for pair in pairs if not math.isnan(pair.first)]
     if shown:
         first = mean_result([pair.first for pair in shown], [p.prompt for p in shown], **_how(config))
@@ -183,7 +188,7 @@ def accuracy_rows(pairs: Sequence[Pair], sets: Sequence[Judged], config: RewardE
                 f"{len(values) - len(shown_values)} of {len(values)} values of {kind} have under {FEWEST_PAIRS} pairs, "
                 f"or come after the first {MOST_GROUPS}: no row of their own."
             )
-    _warn(whole, longer, sets, outcome)
+    _warn(whole, longer, more, sets, outcome)
 
 
 def _part_rows(label: str, pairs: Sequence[Pair], config: RewardEvalConfig, outcome: Outcome) -> None:
@@ -198,7 +203,7 @@ def _accuracy(pairs: Sequence[Pair], config: RewardEvalConfig) -> Result:
     )
 
 
-def _warn(accuracy: Result, longer: Result, sets: Sequence[Judged], outcome: Outcome) -> None:
+def _warn(accuracy: Result, longer: Result, more: Result, sets: Sequence[Judged], outcome: Outcome) -> None:
     """What a reader should doubt."""
     if accuracy.ci is None:
         return
@@ -206,7 +211,7 @@ def _warn(accuracy: Result, longer: Result, sets: Sequence[Judged], outcome: Out
         outcome.notes.append(
             "The interval of the accuracy holds 1/2: no better than a coin, as far as these pairs say."
         )
-    if accuracy.ci[0] <= longer.value:
+    if more.ci is not None and more.ci[0] <= 0:
         outcome.notes.append(
             f'"The longer wins" is right in {longer.value:.1%} of these pairs; the reward model is not surely better.'
         )
