@@ -3,7 +3,8 @@ from collections import Counter
 
 import pytest
 
-from accord.data.curation.mix import MixConfig, MixSource, mix, shares
+from accord.data.curation.mix import mix
+from accord.data.curation.plan import MixConfig, MixSource, shares
 from accord.data.files import DataError
 
 
