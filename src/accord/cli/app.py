@@ -2,7 +2,8 @@
 
 A command is a module with `add_arguments(parser)` and `run(arguments) -> exit code`, imported when it is chosen.
 Exit codes: 0 done, 1 unexpected error (with its traceback), 2 something the user can put right (one line),
-75 paused because a model server is away (the same command continues), 130 stopped by Ctrl-C. ACCORD_DEBUG=1 shows tracebacks always.
+75 paused because a model server is away (the same command continues), 130 stopped by Ctrl-C. ACCORD_DEBUG=1 shows
+tracebacks always.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ COMMANDS = (
     Command("train", "train", "train one model: sft, reward, dpo or ppo", "Train", resumes=True),
     Command("sample", "sample", "sample responses and rank them: best-of-n, rejection sampling", "Train", resumes=True),
     Command("run", "run", "run a recipe: stages that feed each other, finished ones skipped", "Train", resumes=True),
-    Command("data", "data", "look at data the way the trainer sees it: data inspect", "Data and models"),
+    Command("data", "data", "look at data, make instructions of it, mix and clean it", "Data and models"),
     Command("feedback", "feedback", "collect and make feedback, from people and from models", "Feedback", resumes=True),
     Command("models", "models", "list and fetch starting models", "Data and models"),
     Command("chat", "chat", "talk to a run, or to any model", "Results"),
