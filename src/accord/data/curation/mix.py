@@ -142,8 +142,8 @@ def _write(rows: Sequence[_Rows], order: NDArray[np.int64], config: MixConfig, m
         for place in range(done, len(order)):
             source, number = order[place]
             row = rows[source].read(number)
-            meta = row.get("meta") if isinstance(row.get("meta"), dict) else {}
-            row["meta"] = {**meta, "mixed_from": rows[source].source.name}
+            if isinstance(row.get("meta", {}), dict):  # a `meta` of somebody's own kind stays as it is
+                row["meta"] = {**row.get("meta", {}), "mixed_from": rows[source].source.name}
             file.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
             if place % 500 == 0:
                 tell("mixing", place, len(order))
