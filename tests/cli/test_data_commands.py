@@ -9,7 +9,7 @@ import pytest
 
 from accord.cli import main
 from accord.data import read
-from accord.data.curation.quality import RULES
+from accord.data.curation.rules import RULES
 from fakes import Scripted
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -59,7 +59,7 @@ COMMANDS = (
     Command("train", "train", "train one model: sft, reward, dpo or ppo", "Train", resumes=True),
     Command("sample", "sample", "sample responses and rank them: best-of-n, rejection sampling", "Train", resumes=True),
     Command("run", "run", "run a recipe: stages that feed each other, finished ones skipped", "Train", resumes=True),
-    Command("data", "data", "look at data the way the trainer sees it: data inspect", "Data and models"),
+    Command("data", "data", "look at data, make instructions of it, mix and clean it", "Data and models"),
     Command("feedback", "feedback", "collect and make feedback, from people and from models", "Feedback", resumes=True),
     Command("models", "models", "list and fetch starting models", "Data and models"),
     Command("reproduce", "reproduce", "run a published result again, in small: evidence", "Results", resumes=True),

@@ -15,7 +15,8 @@ from accord.cli.console import error_console, output_console
 from accord.cli.curation import print_written
 from accord.cli.options import add_config_arguments, config_from
 from accord.cli.progress import bars
-from accord.data.curation.quality import RULES, CleanConfig, Scorer, clean
+from accord.data.curation.quality import clean
+from accord.data.curation.rules import RULES, CleanConfig, Scorer
 from accord.pipelines.settings import SettingsError
 
 __all__ = ["add_arguments", "run"]

@@ -19,7 +19,7 @@ from accord.cli.console import output_console
 from accord.cli.options import add_config_arguments, config_from
 from accord.cli.progress import bars
 from accord.data.tasks import ConvertConfig, Renderer, Task, TaskReport, convert, read_tasks
-from accord.data.tasks.convert import examples_of
+from accord.data.tasks.rows import examples_of
 
 __all__ = ["add_arguments", "run"]
 

@@ -14,7 +14,8 @@ from rich.table import Table
 from accord.cli.console import output_console
 from accord.cli.options import add_config_arguments, config_from
 from accord.cli.progress import bars
-from accord.data.curation.mix import MixConfig, Mixed, mix
+from accord.data.curation.mix import Mixed, mix
+from accord.data.curation.plan import MixConfig
 
 __all__ = ["add_arguments", "run"]
 

@@ -3,7 +3,8 @@ from collections import Counter
 
 import pytest
 
-from accord.data.curation.mix import MixConfig, MixSource, mix, shares
+from accord.data.curation.mix import mix
+from accord.data.curation.plan import MixConfig, MixSource, shares
 from accord.data.files import DataError
 
 
@@ -136,3 +137,12 @@ def test_two_sources_of_one_name_and_bad_rows(tmp_path):
     mixed = mix(config(tmp_path, path, skip_bad_rows=True))
     assert (mixed.rows, mixed.bad) == (3, 1)
     assert rows_of(tmp_path / "mix.bad-rows.jsonl")[0]["row"] == 4
+
+
+def test_rows_stay_as_they_are_but_for_where_they_come_from(tmp_path):
+    path = tmp_path / "a.jsonl"
+    rows = [{"prompt": "p", "response": "r", "meta": meta} for meta in ({"k": 1}, "text")]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    mix(config(tmp_path, str(path)))
+    metas = sorted((row["meta"] for row in rows_of(tmp_path / "mix.jsonl")), key=str)
+    assert metas == ["text", {"k": 1, "mixed_from": "a"}]

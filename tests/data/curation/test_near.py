@@ -33,6 +33,15 @@ def test_near_texts_are_found_and_others_are_not():
     assert groups_of([text(base), text(far), text(changed), text(base[::-1])]) == [0, 1, 0, 3]
 
 
+def test_candidates_below_the_threshold_stay_apart():
+    for number in range(10):
+        base = list(range(1000 * number, 1000 * number + 100))
+        far = [*base[:80], *range(50_000 + 20 * number, 50_020 + 20 * number)]  # J = 76 / 116: mostly a candidate
+        assert jaccard(shingles(text(base)), shingles(text(far))) == pytest.approx(76 / 116)
+        assert groups_of([text(base), text(far)]) == [0, 1]
+        assert groups_of([text(base), text(far)], threshold=0.6) == [0, 0]
+
+
 def test_groups_join_through_others():
     chain = [text(range(start, start + 100)) for start in (0, 8, 16)]  # neighbours 0.85, ends 0.71
     assert jaccard(shingles(chain[0]), shingles(chain[2])) < 0.8

@@ -3,7 +3,8 @@ import json
 import pytest
 
 from accord.data.curation.examples import Example
-from accord.data.curation.quality import RULES, CleanConfig, Context, clean
+from accord.data.curation.quality import clean
+from accord.data.curation.rules import RULES, CleanConfig, Context
 
 PROSE = "This is a sentence of more than a dozen words that ends as a sentence should end."
 CONTEXT = Context(CleanConfig(data=("a",), out="o"))

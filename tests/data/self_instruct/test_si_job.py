@@ -123,8 +123,9 @@ def test_a_stopped_job_ends_in_the_same_files(seeds, tmp_path, error):
     for calls in (3, 1, 9, 20, 30):
         with pytest.raises(type(error)):
             self_instruct(Scripted(Leaves(calls, error)), config(seeds, tmp_path / "cut"))
-        with (tmp_path / "cut/rejected.jsonl").open("a") as file:
-            file.write('{"half a')  # what a kill in the middle of a row leaves
+        for name in ("instructions", "rejected"):  # what a kill in the middle of a row leaves
+            with (tmp_path / f"cut/{name}.jsonl").open("a") as file:
+                file.write('{"half a')
     self_instruct(Scripted(writer), config(seeds, tmp_path / "cut"))
     for name in ("instructions", "classified", "instances", "rejected", "demonstrations", "review"):
         whole, cut = (tmp_path / run / f"{name}.jsonl" for run in ("whole", "cut"))

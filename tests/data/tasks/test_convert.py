@@ -13,7 +13,7 @@ import pytest
 from accord.data import read
 from accord.data.files import DataError
 from accord.data.tasks import ConvertConfig, Task, convert, read_tasks
-from accord.data.tasks.convert import examples_of
+from accord.data.tasks.rows import examples_of
 
 TASK = {
     "task": "sums",

@@ -170,3 +170,15 @@ def test_a_template_that_is_no_jinja_is_told_before_any_row():
         Renderer(task(templates=[{"id": "t", "prompt": "{{ a", "response": "y"}]))
     with pytest.raises(DataError, match=r"source.where"):
         Renderer(task(source={"path": "a.jsonl", "where": "label =="}))
+
+
+@pytest.mark.parametrize("texts", ["World ||| {{ other }}", ("World", "Sports")])
+def test_answer_choices_of_promptsource(texts):
+    template = {
+        "id": "t",
+        "prompt": "{{ text }} {{ answer_choices | join('/') }}",
+        "response": "{{ answer_choices[label] }}",
+    }
+    plain = {"templates": [template | {"option_texts": texts}], "options": None, "label": None}
+    example = made(Renderer(task(**plain)), {"text": "Goal!", "label": 1, "other": "Sports"})
+    assert (example.prompt, example.response) == ("Goal! World/Sports", "Sports")

@@ -143,6 +143,7 @@ class _Job:
 
     def _offer(self, text: str, context: Sequence[Seed], prompt: str, instance: Instance | None = None) -> None:
         if len(self._accepted) >= self._config.target:
+            self._reject("surplus", text, "the target was reached")
             return
         if not text:
             self._reject("instruction", text, "too short")

@@ -6,7 +6,8 @@
 docs/instruction-data.md has the format of a task file and an example that runs.
 """
 
-from accord.data.tasks.convert import ConvertConfig, TaskReport, convert
+from accord.data.tasks.config import ConvertConfig, TaskReport
+from accord.data.tasks.convert import convert
 from accord.data.tasks.files import read_tasks, shipped
 from accord.data.tasks.render import Renderer
 from accord.data.tasks.task import Source, Task, Template
