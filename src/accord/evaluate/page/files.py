@@ -40,6 +40,7 @@ class RunFiles:
     seconds: float | None = None  # that training took, where metrics.jsonl says so
     samples: Sequence[Row] = ()
     summary: Row = field(default_factory=dict)
+    findings: Row = field(default_factory=dict)  # sentences of a job that trains nothing
     evaluation: Sequence[Row] = ()
     frontier: Sequence[Row] = ()
     best_of_n: Row = field(default_factory=dict)  # of a job that only samples
@@ -119,6 +120,7 @@ def _read(folder: Path, stages: Sequence[RunFiles]) -> RunFiles:
         seconds=max(times, default=None),
         samples=_rows(folder / "samples.jsonl", notes),
         summary=_object(folder / "summary.json", notes),
+        findings=_object(folder / "findings.json", notes),
         evaluation=_rows(folder / "evaluation.jsonl", notes),
         frontier=_only_objects(_json(folder / "frontier.json", notes), folder / "frontier.json", notes),
         best_of_n=_object(folder / "best_of_n.json", notes),
