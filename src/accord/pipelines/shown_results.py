@@ -103,11 +103,11 @@ def label_sentences(result: Mapping[str, Any]) -> list[str]:
     check, counts = result["check"], result["counts"]
     found = ["What this judge is worth is not known: it was not checked on pairs that people decided."]
     if check is not None and check["accuracy"]["value"] is None:
-        found = ["Near chance: no pair that people decided could be scored."]
+        found = ["No better than chance: no pair that people decided could be scored."]
     elif check is not None:
         accuracy = check["accuracy"]
         low, high = accuracy["interval"]
-        worth = "Near chance: the judge" if check["near_chance"] else "The judge"
+        worth = "No better than chance: the judge" if check["near_chance"] else "The judge"
         found = [
             f"{worth} sides with people on {accuracy['value']:.2f} of {accuracy['n']} pairs they decided (95% interval "
             f"{low:.2f} to {high:.2f}); taking the longer reply is right on {check['longer_wins']:.2f}.",
