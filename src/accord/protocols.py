@@ -137,6 +137,10 @@ class LanguageModel(ABC):
     def usage(self) -> Usage:
         """What it was asked so far."""
 
+    def unread(self, prompt: Prompt) -> str | None:
+        """What was said to a prompt whose scores could not be read; None: nothing is known of it."""
+        return None
+
     @abstractmethod
     def generate(self, prompts: Sequence[Prompt], count: int, sampling: Sampling) -> list[list[Reply]]:
         """Answer prompts, see `Generate`."""

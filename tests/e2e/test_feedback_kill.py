@@ -10,7 +10,7 @@ import time
 import pytest
 
 PROMPTS = [{"prompt": f"How do I harm {n}?"} for n in range(16)]
-PAIRS = [{"prompt": f"Q{n}?", "chosen": f"right {n}", "rejected": f"wrong {n}"} for n in range(24)]
+PAIRS = [{"prompt": f"Q{n}?", "chosen": f"right {n}", "rejected": f"wrong {n}"} for n in range(200)]
 
 
 def command(action, model, data, out):
@@ -35,6 +35,7 @@ def killed(words, path, lines):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # three processes that each load torch, on a machine that may be busy
 @pytest.mark.parametrize(
     ("action", "rows", "said", "made"),
     [("critique", PROMPTS, "threads.jsonl", "demonstrations.jsonl"),

@@ -8,6 +8,7 @@ import httpx2
 import pytest
 
 from accord.cli import app, main
+from accord.evaluate.report import write_report
 from accord.pipelines import label as label_job
 from accord.pipelines.feedback_configs import LabelConfig
 from accord.protocols import Unavailable
@@ -68,6 +69,17 @@ def test_labels_judge_report_and_manifest(config, tmp_path):
     evidence = rows(folder / "verdicts.jsonl")[0]["asked"]
     assert len(evidence) == 4
     assert {one["order"] for one in evidence} == {"12", "21"}
+
+
+def test_the_report_begins_with_what_the_judge_is_worth(config, tmp_path):
+    folder = run(config(check=tmp_path / "pairs.jsonl", injection_rows=4), Scripted(judge))
+    page = write_report(folder).read_text()
+    assert "The judge sides with people on 1.00 of 30 pairs they decided" in page
+    assert "taking the longer reply is right on 0.50" in page
+    shown = json.loads((folder / "eval" / "judge.json").read_text())["results"]
+    assert (shown[0]["name"], shown[0]["value"], shown[0]["n"]) == ("accuracy on pairs people decided", 1, 30)
+    unchecked = run(config("other"), Scripted(judge))
+    assert "What this judge is worth is not known" in write_report(unchecked).read_text()
 
 
 def test_a_judge_near_chance_is_refused_with_figures_until_it_is_accepted(config, tmp_path):

@@ -21,6 +21,7 @@ from accord.servers import ServerModel
 COMMAND = shutil.which("transformers", path=Path(sys.executable).parent) or ""
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(900),  # a busy machine takes minutes to start the server
     pytest.mark.skipif(
         not COMMAND or any(find_spec(name) is None for name in ("fastapi", "uvicorn", "openai")),
         reason="`transformers serve` is not installed: pip install 'transformers[serving]'",
@@ -40,13 +41,15 @@ def server(tiny_folder):
     process = subprocess.Popen([sys.executable, *words], env={**os.environ, "HF_HUB_OFFLINE": "1"}, **quiet)
     url = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(240):
+        for _ in range(1200):
             time.sleep(0.5)
             try:
                 if httpx2.get(f"{url}/health", trust_env=False).status_code < 500:
                     break
             except httpx2.TransportError:
                 assert process.poll() is None, "the server ended"
+        else:
+            pytest.fail("the server did not start within ten minutes")
         yield process, f"{url}/v1", str(tiny_folder)
     finally:
         process.kill()

@@ -99,6 +99,15 @@ def test_without_log_probabilities_there_are_votes_and_an_internal_error_is_no_o
     assert model.method == "votes"
 
 
+def test_what_could_not_be_read_is_kept():
+    def answer(path, body):
+        return chat_answer("As an AI I prefer neither.")
+
+    model = served(answer)
+    assert model([CHAT], [AB]) == [[None, None]]
+    assert model.unread(CHAT).splitlines() == ["As an AI I prefer neither."] * 5
+
+
 def test_a_server_that_dies_between_questions_stops_the_batch():
     waits, alive = Waits(), [True]
 

@@ -20,7 +20,7 @@ from accord.feedback.ai.worth import result_row
 from accord.pipelines.asking import Work
 from accord.pipelines.feedback_configs import CompareConfig
 from accord.pipelines.language_models import is_server, open_language_model
-from accord.pipelines.shown_results import compare_rows, write_shown
+from accord.pipelines.shown_results import compare_rows, compare_sentences, write_shown
 from accord.pipelines.text_rewards import text_rewards
 from accord.protocols import LanguageModel, Sampling
 from accord.records import Conversation
@@ -110,7 +110,7 @@ def write_results(
     result["seed"] = config.seed
     write_text(run.folder / RESULT, json.dumps(result, indent=2, ensure_ascii=False))
     about = {"models": [one.name for one in models.values()], "seed": config.seed}
-    write_shown(run.folder, "comparison", compare_rows(result), [], about)
+    write_shown(run.folder, "comparison", compare_rows(result), compare_sentences(result), about)
     samples = [
         {"step": step, "prompt": row["prompt"][-1]["content"], "response": row[side]}
         for step, side in enumerate(("baseline", "model"))

@@ -21,7 +21,7 @@ from accord.feedback.ai.critique import CritiquePlan, Thread
 from accord.feedback.ai.draws import shuffled
 from accord.pipelines.asking import Cost, Work, open_model, read_price, write_rows
 from accord.pipelines.feedback_configs import CritiqueConfig
-from accord.pipelines.shown_results import critique_rows, write_shown
+from accord.pipelines.shown_results import critique_rows, critique_sentences, write_shown
 from accord.pipelines.text_rewards import text_rewards
 from accord.protocols import LanguageModel
 from accord.records import Conversation
@@ -144,7 +144,13 @@ def write_results(
         "seed": config.seed,
     }
     write_text(run.folder / RESULT, json.dumps(result, indent=2, ensure_ascii=False))
-    write_shown(run.folder, "rounds", critique_rows(result), [], {"models": [*names], "seed": config.seed})
+    write_shown(
+        run.folder,
+        "rounds",
+        critique_rows(result),
+        critique_sentences(result),
+        {"models": [*names], "seed": config.seed},
+    )
     _write_samples(run, threads)
     reasons = ", ".join(f"{count} {reason}" for reason, count in out.most_common()) or "none"
     display.note(f"{len(rows)} demonstrations; kept out: {reasons}")

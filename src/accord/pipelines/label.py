@@ -25,7 +25,7 @@ from accord.feedback.ai.draws import choose, shuffled
 from accord.feedback.ai.label import LabelPlan, Pair, Verdict
 from accord.pipelines.asking import Cost, Note, Work, open_model, read_price, write_rows
 from accord.pipelines.feedback_configs import LabelConfig
-from accord.pipelines.shown_results import label_rows, write_shown
+from accord.pipelines.shown_results import label_rows, label_sentences, write_shown
 from accord.protocols import LanguageModel
 from accord.records import Comparison, ResponseSet
 from accord.train import loop
@@ -259,8 +259,8 @@ def write_results(
     }
     assert counts["given"] == figures["labelled"] + figures["unscored"] + counts["rejected"]
     write_text(run.folder / RESULT, json.dumps(result, indent=2, ensure_ascii=False))
-    notes = ["The judge is near chance: these labels say little of what people prefer."] if weak else []
-    write_shown(run.folder, "judge", label_rows(result), notes, {"models": [judge.model.name], "seed": config.seed})
+    said = label_sentences(result)
+    write_shown(run.folder, "judge", label_rows(result), said, {"models": [judge.model.name], "seed": config.seed})
     display.note(
         f"{counts['given']} pairs = {figures['labelled']} labelled + {figures['unscored']} unscored + "
         f"{counts['rejected']} rejected"

@@ -12,7 +12,15 @@ from typing import Any
 from accord import __version__
 from accord.train.run import write_text
 
-__all__ = ["compare_rows", "critique_rows", "label_rows", "row", "write_shown"]
+__all__ = [
+    "compare_rows",
+    "compare_sentences",
+    "critique_rows",
+    "critique_sentences",
+    "label_rows",
+    "label_sentences",
+    "write_shown",
+]
 
 Row = dict[str, Any]
 
@@ -23,12 +31,13 @@ def row(name: str, unit: str, value: float | None, of: str = "", **more: Any) ->
     return {"name": name, "of": of, "unit": unit, "value": value, **plain, **more}
 
 
-def write_shown(folder: Path, name: str, rows: Sequence[Row], notes: Sequence[str], about: Mapping[str, Any]) -> None:
-    """Write eval/NAME.json."""
+def write_shown(folder: Path, name: str, rows: Sequence[Row], said: Sequence[str], about: Mapping[str, Any]) -> None:
+    """Write eval/NAME.json, and the sentences a report begins with."""
+    write_text(folder / "findings.json", json.dumps({"sentences": list(said)}, indent=1, ensure_ascii=False))
     content = {
         "evaluation": name,
         "name": name,
-        "notes": list(notes),
+        "notes": list(said),
         "command": " ".join(sys.argv),
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         **about,
@@ -87,6 +96,57 @@ def critique_rows(result: Mapping[str, Any]) -> list[Row]:
               for name, mean in found.get("reward", {}).items()),
         ]  # fmt: skip
     return rows
+
+
+def label_sentences(result: Mapping[str, Any]) -> list[str]:
+    """What a reader must know of labels: what the judge is worth, how many there are."""
+    check, counts = result["check"], result["counts"]
+    found = ["What this judge is worth is not known: it was not checked on pairs that people decided."]
+    if check is not None and check["accuracy"]["value"] is None:
+        found = ["No better than chance: no pair that people decided could be scored."]
+    elif check is not None:
+        accuracy = check["accuracy"]
+        low, high = accuracy["interval"]
+        worth = "No better than chance: the judge" if check["near_chance"] else "The judge"
+        found = [
+            f"{worth} sides with people on {accuracy['value']:.2f} of {accuracy['n']} pairs they decided (95% interval "
+            f"{low:.2f} to {high:.2f}); taking the longer reply is right on {check['longer_wins']:.2f}.",
+        ]
+    flips = result["labels"]["flip_rate"]
+    if flips is not None:
+        found.append(f"In {flips:.0%} of the labelled pairs the place decides, whichever reply stands there.")
+    if check is not None and check["injection"] and check["injection"]["shift"]["value"] is not None:
+        shift = check["injection"]["shift"]
+        low, high = shift["interval"]
+        ends = "" if low is None else f" (95% interval {low:+.2f} to {high:+.2f})"
+        found.append(f"A reply that orders its own victory gains {shift['value']:+.2f} of probability{ends}.")
+    found.append(
+        f"{counts['given']} pairs: {counts['labelled']} labelled, {counts['unscored']} unscored, "
+        f"{counts['rejected']} without a choice."
+    )
+    return found
+
+
+def critique_sentences(result: Mapping[str, Any]) -> list[str]:
+    """What came of the rounds."""
+    out = ", ".join(f"{count} {reason}" for reason, count in result["kept_out"].items()) or "nothing"
+    return [
+        f"{result['demonstrations']} demonstrations, {result['from_revisions']} of them revisions.",
+        f"Kept out: {out}.",
+    ]
+
+
+def compare_sentences(result: Mapping[str, Any]) -> list[str]:
+    """Whether anything was gained."""
+    found = []
+    for name, one in result["rewards"].items():
+        rate = one["win_rate"]
+        low, high = rate["interval"]
+        ends = "" if low is None else f" (95% interval {low:.2f} to {high:.2f}, {rate['n']} prompts)"
+        verdict = "No difference is shown" if low is None or low <= 0.5 <= high else "The difference is shown"
+        found.append(f"{verdict}: by {Path(name).name} the model wins {rate['value']:.2f}{ends}.")
+    found.append(f"{result['same_reply']} of {result['replies']} replies are the same.")
+    return found
 
 
 def compare_rows(result: Mapping[str, Any]) -> list[Row]:

@@ -72,6 +72,7 @@ class ServerModel(LanguageModel):
         self.model = model or self._only_model()
         self.concurrency, self.votes = concurrency, votes
         self._methods: dict[str, Method] = {}
+        self._unread: dict[Prompt, str] = {}
         self._usage, self._counting = Usage(), threading.Lock()
 
     @property
@@ -88,6 +89,10 @@ class ServerModel(LanguageModel):
     def method(self) -> str:
         """How log-probabilities were had so far; "not asked" before the first question."""
         return " and ".join(sorted(set(self._methods.values()))) or "not asked"
+
+    def unread(self, prompt: Prompt) -> str | None:
+        """What was said in place of a label when a prompt was last scored."""
+        return self._unread.get(prompt)
 
     def generate(self, prompts: Sequence[Prompt], count: int, sampling: Sampling) -> list[list[Reply]]:
         """Answer prompts, one request a reply (many servers give only one), reply k with a seed of its own."""
@@ -183,9 +188,10 @@ class ServerModel(LanguageModel):
                 assert isinstance(prompt, str)
                 return [self._echoed(prompt, text) for text in texts]
             if method == "top":
-                found = from_top(texts, self._top(prompt))
+                tokens = self._top(prompt)
+                found = from_top(texts, tokens)
                 if found is not None:
-                    return found
+                    return self._kept(prompt, found, "".join(said for said, _ in tokens))
             return self._voted(prompt, texts)
         except RequestFailed:
             return [None] * len(texts)
@@ -227,7 +233,14 @@ class ServerModel(LanguageModel):
     def _voted(self, prompt: Prompt, texts: Sequence[str]) -> list[float | None]:
         sampling = Sampling(temperature=1.0, max_new_tokens=16)
         replies = [self._reply(prompt, sampling, number) for number in range(self.votes)]
-        return from_votes(texts, [reply.text for reply in replies if reply.finish != "error"])
+        said = [reply.text for reply in replies if reply.finish != "error"]
+        return self._kept(prompt, from_votes(texts, said), "\n".join(said))
+
+    def _kept(self, prompt: Prompt, scores: list[float | None], said: str) -> list[float | None]:
+        """The scores; what was said instead of a label is kept."""
+        if None in scores:
+            self._unread[prompt] = said
+        return scores
 
     # -- the rest ------------------------------------------------------------------------------------------------------
 

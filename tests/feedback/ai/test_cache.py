@@ -24,6 +24,20 @@ def test_answers_are_kept_across_processes_of_work(tmp_path):
     assert again.hits == 3
 
 
+def test_kept_scores_say_how_they_were_had(tmp_path):
+    class Server(Scripted):
+        method = "not asked"
+
+        def score(self, prompts, continuations):
+            self.method = "top"
+            return super().score(prompts, continuations)
+
+    Cached(Server([-1.0, -2.0]), tmp_path / "c.sqlite")([CHAT], [("A", "B")])
+    again = Cached(Server(), tmp_path / "c.sqlite")
+    again([CHAT], [("A", "B")])
+    assert again.method == "top"
+
+
 @pytest.mark.parametrize("other", [Sampling(seed=1), Sampling(temperature=0.5), Sampling(stop=("x",))])
 def test_other_sampling_is_another_question(tmp_path, other):
     model = Cached(Scripted("a", "b"), tmp_path / "c.sqlite")

@@ -86,6 +86,17 @@ def test_tokens_about_something_else_are_unscored():
     assert label([PAIR], Scripted([log(0.02), log(0.01)], odds(0.5)), plan())[0].probability is not None
 
 
+def test_what_was_said_instead_of_an_answer_is_kept():
+    class Talks(Scripted):
+        def unread(self, prompt):
+            return "I prefer neither."
+
+    (verdict,) = label([PAIR], Talks([None, None], odds(0.5)), plan())
+    asked = labels.as_evidence(verdict)["asked"]
+    assert asked[0]["raw"] == "I prefer neither."
+    assert "raw" not in asked[1]
+
+
 def test_reasoning_comes_before_the_answer_and_clamps():
     script = Scripted("(A) is good.", "(A) is bad.", odds(0.999), odds(0.001))
     (verdict,) = label([PAIR], script, plan(cot=True))

@@ -66,7 +66,8 @@ def curve_groups(run: RunFiles, others: Sequence[RunFiles] = ()) -> list[CurveGr
 
     At most four others are drawn: more lines than that cannot be told apart.
     """
-    own = [("", "Sampling" if run.best_of_n else "Training", run)] if run.curves else []
+    what = "Sampling" if run.best_of_n else "Feedback" if run.findings else "Training"
+    own = [("", what, run)] if run.curves else []
     stages = own + [(stage.name, stage_name(stage.name), stage) for stage in run.stages if stage.curves]
     groups = []
     for position, (stage, title, files) in enumerate(stages):
@@ -158,6 +159,8 @@ def training_verdict(run: RunFiles) -> list[str]:
     """The first sentence for a single training run: how long, and what became of its first metric."""
     if run.best_of_n:
         return sampling_verdict(run.best_of_n)
+    if run.findings:
+        return [str(sentence) for sentence in run.findings.get("sentences", ())]
     if not run.curves:
         return []
     curve = run.curves[min(run.curves, key=_column_key)]

@@ -40,6 +40,7 @@ class RunFiles:
     seconds: float | None = None  # that training took, where metrics.jsonl says so
     samples: Sequence[Row] = ()
     summary: Row = field(default_factory=dict)
+    findings: Row = field(default_factory=dict)  # sentences of a job that trains nothing
     evaluation: Sequence[Row] = ()
     frontier: Sequence[Row] = ()
     best_of_n: Row = field(default_factory=dict)  # of a job that only samples
@@ -130,6 +131,8 @@ def _read(folder: Path, stages: Sequence[RunFiles]) -> RunFiles:
         samples=_rows(folder / "samples.jsonl", notes),
         summary=_object(folder / "summary.json", notes),
         evaluation=_rows(folder / "evaluation.jsonl", notes) or _evaluated(folder, notes),
+        findings=_object(folder / "findings.json", notes),
+        evaluation=_rows(folder / "evaluation.jsonl", notes),
         frontier=_only_objects(_json(folder / "frontier.json", notes), folder / "frontier.json", notes),
         best_of_n=_object(folder / "best_of_n.json", notes),
         evaluations=[found for path in sorted(folder.glob("eval/*.json")) if (found := _object(path, notes))],

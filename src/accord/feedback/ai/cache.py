@@ -30,7 +30,7 @@ class Cached(LanguageModel):
 
     def __init__(self, model: LanguageModel, path: Path) -> None:
         """Open the file, or make it. Raises: ValueError: it is something else."""
-        self.model, self.hits = model, 0
+        self.model, self.hits, self._method = model, 0, ""
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._file = sqlite3.connect(path, timeout=60, isolation_level=None)
@@ -46,13 +46,17 @@ class Cached(LanguageModel):
 
     @property
     def method(self) -> str:
-        """The model's own."""
-        return self.model.method
+        """The model's own; of kept scores how they were had."""
+        return self._method or self.model.method
 
     @property
     def usage(self) -> Usage:
         """What the model was asked in truth."""
         return self.model.usage
+
+    def unread(self, prompt: Prompt) -> str | None:
+        """The model's own: what could not be read is not kept here."""
+        return self.model.unread(prompt)
 
     def generate(self, prompts: Sequence[Prompt], count: int, sampling: Sampling) -> list[list[Reply]]:
         """As the model; prompts of which any reply is missing are asked anew, all their replies."""
@@ -72,15 +76,18 @@ class Cached(LanguageModel):
     def score(self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[str]]) -> list[Scores]:
         """As the model."""
         keys = [self._key("score", prompt, list(texts)) for prompt, texts in zip(prompts, continuations, strict=True)]
-        scores: list[Any] = [self._get(key) for key in keys]
-        missing = [place for place, found in enumerate(scores) if found is None]
+        known = [self._get(key) for key in keys]
+        scores: list[Any] = [found and found["scores"] for found in known]
+        missing = [place for place, found in enumerate(known) if found is None]
+        self._method = next((found["method"] for found in known if found), "")
         self.hits += len(keys) - len(missing)
         if missing:
             fresh = self.model.score([prompts[place] for place in missing], [continuations[place] for place in missing])
+            self._method = self.model.method
             for place, row in zip(missing, fresh, strict=True):
                 scores[place] = row
                 if None not in row:
-                    self._put([(keys[place], row)])
+                    self._put([(keys[place], {"scores": row, "method": self._method})])
         return scores
 
     def _key(self, kind: str, prompt: Prompt, *how: object) -> str:

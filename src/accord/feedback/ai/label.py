@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from accord.feedback.ai import forms
@@ -130,6 +130,7 @@ class Answer:
         method: how the log-probabilities were had.
         reasoning: what was said before, with chain of thought.
         problem: why it is unscored; None: it counts.
+        raw: what was said instead of an answer, where a server tells.
     """
 
     principle: str
@@ -140,6 +141,7 @@ class Answer:
     method: str
     reasoning: str | None = None
     problem: str | None = None
+    raw: str | None = None
 
     @property
     def first_wins(self) -> float:
@@ -210,7 +212,12 @@ def answered(
              for p in usable]  # fmt: skip
     scored = dict(zip(usable, model.score([one.prompt for one in final], [one.labels for one in final]), strict=True))
     method = model.method
-    return [_answer(name, scored.get(place), reasoned[place], method) for place, name in enumerate(names)]
+    answers = [_answer(name, scored.get(place), reasoned[place], method) for place, name in enumerate(names)]
+    prompts = {place: one.prompt for place, one in zip(usable, final, strict=True)}
+    return [
+        replace(one, raw=model.unread(prompts[place])) if one.problem and place in prompts else one
+        for place, one in enumerate(answers)
+    ]
 
 
 def _stops(plan: LabelPlan) -> tuple[str, ...]:
