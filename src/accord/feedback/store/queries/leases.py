@@ -12,7 +12,7 @@ from sqlalchemy import Select, and_, exists, func, select, update
 from sqlalchemy.orm import Session, aliased
 
 from accord.feedback.store.order import ON_DEMAND, display_order
-from accord.feedback.store.queries.common import must_have, role_of
+from accord.feedback.store.queries.common import MissingError, must_have, role_of
 from accord.feedback.store.queries.situations import situation, wrote
 from accord.feedback.store.settings import CampaignSettings
 from accord.feedback.store.steps import Mix, Stop, next_step
@@ -31,7 +31,7 @@ from accord.records import Conversation, Message
 
 ROUNDS = 5  # who finds the lease gone that was to be resumed looks again
 
-__all__ = ["Shown", "Task", "next_task", "renew", "sweep"]
+__all__ = ["Shown", "Task", "next_task", "renew", "sweep", "task_again"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,13 +181,7 @@ def _hold(session: Session, item_id: str, annotator_id: str, until: int, *, resu
 
 def _issue(session: Session, campaign: Campaign, item_id: str, annotator_id: str, now: int, until: int) -> Task:
     """Note what is shown to whom, and since when; the order of a task that was shown before stays."""
-    texts = dict(
-        session.execute(
-            select(Response.id, Response.text)
-            .join(ItemResponse, ItemResponse.response_id == Response.id)
-            .where(ItemResponse.item_id == item_id)
-        ).all()
-    )
+    texts = _texts(session, item_id)
     given = session.scalar(
         select(Assignment).where(Assignment.item_id == item_id, Assignment.annotator_id == annotator_id)
     )
@@ -204,16 +198,40 @@ def _issue(session: Session, campaign: Campaign, item_id: str, annotator_id: str
         given.reissued += 1
         given.guideline_id = campaign.guideline_id
     session.flush()
-    item = must_have(session, Item, item_id)
+    return _shown(session, campaign, given, texts, until)
+
+
+def task_again(session: Session, *, assignment_id: str, annotator_id: str) -> Task:
+    """A task this annotator was given before, as it was shown, without a lease: to look at it or to revise.
+
+    Raises:
+        MissingError: no such task, or someone else's.
+    """
+    given = session.get(Assignment, assignment_id)
+    if given is None or given.annotator_id != annotator_id:
+        raise MissingError(f"there is no task {assignment_id!r} of yours; ask for the next one")
+    campaign = must_have(session, Campaign, must_have(session, Item, given.item_id).campaign_id)
+    texts = _texts(session, given.item_id)
+    expires = select(Slot.expires_at).where(Slot.item_id == given.item_id, Slot.annotator_id == annotator_id)
+    return _shown(session, campaign, given, texts, session.scalar(expires) or 0)
+
+
+def _texts(session: Session, item_id: str) -> dict[str, str | None]:
+    query = select(Response.id, Response.text).join(ItemResponse, ItemResponse.response_id == Response.id)
+    return dict(session.execute(query.where(ItemResponse.item_id == item_id)).all())
+
+
+def _shown(session: Session, campaign: Campaign, given: Assignment, texts: dict[str, str | None], until: int) -> Task:
+    item = must_have(session, Item, given.item_id)
     draft = session.get(Draft, given.id)
     revision = session.scalar(select(func.max(Judgment.revision)).where(Judgment.assignment_id == given.id))
     return Task(
         assignment_id=given.id,
-        item_id=item_id,
+        item_id=given.item_id,
         task_type=campaign.task_type,
         prompt=tuple(Message.model_validate(m) for m in must_have(session, Prompt, item.prompt_id).messages),
         responses=tuple(Shown(id=response, text=texts[response] or "") for response in given.display_order),
-        guideline_id=campaign.guideline_id,
+        guideline_id=given.guideline_id,
         expires_at=until,
         revision=(revision or 0) + 1,
         draft=None if draft is None else draft.payload,

@@ -1,0 +1,160 @@
+"""What handlers are given: the studio, who is asking, and a form that has passed the checks on forged requests.
+
+@router.post("/c/{campaign_id}/submit")
+def submit(campaign_id: str, studio: StudioOf, me: Me, form: Form) -> Response: ...
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import FormData
+
+from accord.feedback.store import Store, now_ms
+from accord.feedback.store.queries.logins import seen_session
+from accord.feedback.studio.config import StudioConfig
+from accord.feedback.studio.limits import Limits
+from accord.feedback.studio.reports import Reports
+from accord.feedback.studio.security import is_from_here
+from accord.protocols import Generate
+
+__all__ = [
+    "ForgedError",
+    "Form",
+    "LoginNeededError",
+    "Me",
+    "OpenForm",
+    "Studio",
+    "StudioOf",
+    "TooManyError",
+    "Visitor",
+    "cookie_name",
+    "in_thread",
+    "studio_of",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Studio:
+    """What all requests share.
+
+    Attributes:
+        store: where everything is kept.
+        config: settings.
+        models: name -> a model people can talk to.
+        limits: counts of logins and requests.
+        clock: UTC milliseconds.
+        reports: of campaigns, kept until something changes.
+    """
+
+    store: Store
+    config: StudioConfig
+    limits: Limits
+    models: Mapping[str, Generate] = field(default_factory=dict)
+    clock: Callable[[], int] = now_ms
+    reports: Reports = field(default_factory=Reports)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Visitor:
+    """A person who is logged in. `csrf` goes into every form of theirs."""
+
+    user_id: str
+    handle: str
+    is_admin: bool
+    manages: bool  # an admin of the site or of some project
+    session_id: str
+    csrf: str
+
+
+class LoginNeededError(Exception):
+    """Nobody is logged in, or no longer."""
+
+
+class ForgedError(Exception):
+    """A change that does not come from a page of this session."""
+
+
+class TooManyError(Exception):
+    """Too many requests. `seconds` is how long to wait."""
+
+    def __init__(self, seconds: int) -> None:
+        self.seconds = seconds
+        super().__init__(f"too many requests; wait {seconds} s")
+
+
+def studio_of(request: Request) -> Studio:
+    """The studio of this application."""
+    studio = request.app.state.studio
+    assert isinstance(studio, Studio)
+    return studio
+
+
+StudioOf = Annotated[Studio, Depends(studio_of)]
+
+
+def cookie_name(config: StudioConfig) -> str:
+    """Under TLS with the prefix that browsers let nobody else set."""
+    return "__Host-session" if config.secure else "session"
+
+
+def visitor(request: Request, studio: StudioOf) -> Visitor:
+    """Who is asking, by the cookie.
+
+    Raises:
+        LoginNeededError: there is no valid session.
+        TooManyError: it asks too often.
+    """
+    token = request.cookies.get(cookie_name(studio.config), "")
+    now = studio.clock()
+    login = seen_session(studio.store, token=token, now=now) if token else None
+    if login is None:
+        raise LoginNeededError
+    wait = studio.limits.request_wait(login.session_id, now)
+    if wait:
+        raise TooManyError(-(-wait // 1000))
+    found = Visitor(
+        user_id=login.user_id,
+        handle=login.handle,
+        is_admin=login.is_admin,
+        manages=login.manages,
+        session_id=login.session_id,
+        csrf=login.csrf,
+    )
+    request.state.me = found
+    return found
+
+
+Me = Annotated[Visitor, Depends(visitor)]
+
+
+async def open_form(request: Request) -> AsyncIterator[FormData]:
+    """The form of someone who need not be logged in: it has to come from a page of ours."""
+    if not is_from_here(request):
+        raise ForgedError
+    async with request.form(max_files=4, max_fields=5000) as form:  # which closes files that came with it
+        yield form
+
+
+OpenForm = Annotated[FormData, Depends(open_form)]
+
+
+def checked_form(request: Request, me: Me, form: OpenForm) -> FormData:
+    """The form of a page of this very session: it has its token, as a field or a header."""
+    token = request.headers.get("x-csrf-token") or str(form.get("csrf", ""))
+    if not hmac.compare_digest(token.encode(), me.csrf.encode()):
+        raise ForgedError
+    return form
+
+
+Form = Annotated[FormData, Depends(checked_form)]
+
+
+async def in_thread(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call something that waits for the database from a handler that must not wait."""
+    return await run_in_threadpool(function, *args, **kwargs)

@@ -1,0 +1,153 @@
+"""A project's campaigns: making one, filling it from a file, opening and closing it."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+from pydantic import ValidationError
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+from starlette.datastructures import FormData, UploadFile
+
+from accord.feedback.store import CampaignSettings, add_campaign, change_campaign
+from accord.feedback.store.queries.common import write_event
+from accord.feedback.store.queries.overview import guidelines_of, progress
+from accord.feedback.store.tables import TASK_TYPES, Campaign, Guideline
+from accord.feedback.studio.access import may_administer, may_administer_campaign
+from accord.feedback.studio.context import Form, Me, Studio, StudioOf, Visitor, in_thread
+from accord.feedback.studio.uploads import MOST_COMPLAINTS, keep, read_rows
+from accord.feedback.studio.view import page, redirect
+from accord.records import describe
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/admin")
+
+STATES = ("draft", "pilot", "open", "paused", "closed")
+
+
+@router.get("/project/{project_id}")
+def show_project(request: Request, studio: StudioOf, me: Me, project_id: str) -> Response:
+    """Campaigns of a project, and the form of a new one."""
+    project = studio.store.read(may_administer, me.user_id, project_id)
+    campaigns, guidelines = studio.store.read(_campaigns, project_id)
+    return page(
+        request,
+        "admin_project.html",
+        project=project,
+        campaigns=campaigns,
+        guidelines=guidelines,
+        task_types=[one for one in TASK_TYPES if studio.models or one not in ("chat", "redteam")],
+        settings=CampaignSettings(),
+    )
+
+
+def _campaigns(session: Session, project_id: str) -> tuple[list[tuple[Campaign, int, int]], list[Guideline]]:
+    query = select(Campaign).where(Campaign.project_id == project_id).order_by(Campaign.created_at)
+    return [(one, *progress(session, one.id)) for one in session.scalars(query)], guidelines_of(session, project_id)
+
+
+@router.post("/project/{project_id}/campaigns")
+def make_campaign(studio: StudioOf, me: Me, project_id: str, form: Form) -> Response:
+    """Make a campaign, as a draft."""
+    studio.store.read(may_administer, me.user_id, project_id)
+    campaign = studio.store.run(_make_campaign, me.user_id, project_id, form)
+    return redirect(f"/admin/campaign/{campaign}", done="added")
+
+
+def _make_campaign(session: Session, user_id: str, project_id: str, form: FormData) -> str:
+    name = str(form.get("name", "")).strip()
+    if not name:
+        raise ValueError("the campaign has no name; write one")
+    if session.scalar(select(Campaign.id).where(Campaign.project_id == project_id, Campaign.name == name)):
+        raise ValueError(f"there is a campaign {name!r} already; choose another name")
+    task_type = str(form.get("task_type", ""))
+    if task_type not in TASK_TYPES:
+        raise ValueError(f"found the task {task_type!r}; expected one of {', '.join(TASK_TYPES)}")
+    campaign = add_campaign(
+        session,
+        project_id=project_id,
+        name=name,
+        task_type=task_type,
+        guideline_id=str(form.get("guideline", "")),
+        overlap=_between("overlap", form, 1, 50),
+        lease_minutes=_between("lease_minutes", form, 1, 24 * 60),
+        settings=_settings(form),
+    )
+    write_event(session, "campaign", campaign.id, actor_id=user_id, state="draft")
+    return campaign.id
+
+
+def _between(name: str, form: FormData, least: int, most: int) -> int:
+    value = str(form.get(name, ""))
+    if not (value.isascii() and value.isdigit() and least <= int(value) <= most):
+        raise ValueError(f"`{name}` is {value!r}; expected a whole number from {least} to {most}")
+    return int(value)
+
+
+def _settings(form: FormData) -> CampaignSettings:
+    given = {name: form[name] for name in CampaignSettings.model_fields if name in form}
+    given["teach"] = form.get("teach") == "yes"  # type: ignore[assignment]
+    try:
+        return CampaignSettings.model_validate(given)
+    except ValidationError as error:
+        raise ValueError(describe(error)) from None
+
+
+@router.post("/campaign/{campaign_id}/change")
+def change(studio: StudioOf, me: Me, campaign_id: str, form: Form) -> Response:
+    """Change the state, the guideline, or the overlap upwards."""
+    studio.store.read(may_administer_campaign, me.user_id, campaign_id)
+    state = str(form.get("state", "")) or None
+    if state is not None and state not in STATES:
+        raise ValueError(f"found the state {state!r}; expected one of {', '.join(STATES)}")
+    studio.store.run(
+        change_campaign,
+        campaign_id=campaign_id,
+        actor_id=me.user_id,
+        state=state,
+        overlap=_between("overlap", form, 1, 50) if form.get("overlap") else None,
+        guideline_id=str(form["guideline"]) if form.get("guideline") else None,
+    )
+    return redirect(f"/admin/campaign/{campaign_id}", done="saved")
+
+
+@router.post("/campaign/{campaign_id}/import")
+async def import_rows(request: Request, studio: StudioOf, me: Me, campaign_id: str, form: Form) -> Response:
+    """Make items of an uploaded file; bad rows are named and left out."""
+    upload = form.get("file")
+    if not isinstance(upload, UploadFile):
+        raise ValueError("no file was sent; choose a .jsonl file")
+    data = await upload.read()
+    kind = str(form.get("kind", "normal"))
+    if kind not in ("normal", "gold", "qualification"):
+        raise ValueError(f"found the kind {kind!r}; expected normal, gold or qualification")
+    answer: Response = await in_thread(
+        _import, request, studio, me, campaign_id, data, upload.filename or "upload", kind
+    )
+    return answer
+
+
+def _import(
+    request: Request, studio: Studio, me: Visitor, campaign_id: str, data: bytes, name: str, kind: str
+) -> Response:
+    campaign = studio.store.read(may_administer_campaign, me.user_id, campaign_id)
+    project = studio.store.read(may_administer, me.user_id, campaign.project_id)
+    rows, complaints = read_rows(data)
+    error, bare, report = None, 0, None
+    try:
+        bare, report = keep(studio.store, rows, campaign_id=campaign_id, source=name, kind=kind)
+    except ValueError as refused:
+        error = str(refused)
+    return page(
+        request,
+        "admin_import.html",
+        status=400 if error else 200,
+        project=project,
+        campaign=campaign,
+        rows=len(rows),
+        bare=bare,
+        report=report,
+        complaints=complaints[:MOST_COMPLAINTS],
+        more=max(0, len(complaints) - MOST_COMPLAINTS),
+        error=error,
+    )

@@ -1,0 +1,230 @@
+"""Talking to a model, to rate it or to break it: consent, then turns; with two models, candidates side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fastapi import APIRouter, Request, Response
+from sqlalchemy.orm import Session
+
+from accord.feedback.store import MissingError, add_model, add_turn, consent_in_force, has_confirmed, start_conversation
+from accord.feedback.store.queries.common import must_have
+from accord.feedback.store.queries.overview import work_in
+from accord.feedback.store.queries.talks import Line, finish_talk, lines_of, my_conversation, my_conversations
+from accord.feedback.store.tables import Campaign, Conversation, Project
+from accord.feedback.studio.access import may_annotate
+from accord.feedback.studio.context import Form, Me, Studio, StudioOf
+from accord.feedback.studio.forms import payload_of
+from accord.feedback.studio.pages.task import filled
+from accord.feedback.studio.talking import Candidate, candidates, opened, sealed
+from accord.feedback.studio.view import page, redirect
+from accord.feedback.studio.wording import HARM_AREAS
+from accord.records import Message
+
+__all__ = ["router"]
+
+router = APIRouter()
+
+LONGEST = 8000  # characters of a person's turn
+
+
+def _campaign(session: Session, user_id: str, campaign_id: str) -> Campaign:
+    campaign = may_annotate(session, user_id, campaign_id)
+    if campaign.task_type not in ("chat", "redteam"):
+        raise MissingError("there is nothing to talk to in this campaign")
+    return campaign
+
+
+@router.get("/c/{campaign_id}/chat")
+def show_talks(request: Request, studio: StudioOf, me: Me, campaign_id: str) -> Response:
+    """My conversations, the form of a new one, and attempts of others to rate."""
+    campaign = studio.store.read(_campaign, me.user_id, campaign_id)
+    if studio.store.read(consent_in_force, me.user_id, campaign.project_id) is None:
+        return redirect(f"/c/{campaign_id}/consent")
+    if not studio.store.read(has_confirmed, me.user_id, campaign.guideline_id):
+        return redirect(f"/c/{campaign_id}/guidelines")
+    return page(
+        request,
+        "talks.html",
+        campaign=campaign,
+        project=studio.store.read(must_have, Project, campaign.project_id),
+        talks=studio.store.read(my_conversations, campaign_id=campaign_id, user_id=me.user_id),
+        work=studio.store.read(work_in, campaign, user_id=me.user_id, now=studio.clock()),
+        can_talk=bool(studio.models) and campaign.state in ("open", "pilot"),
+    )
+
+
+@router.post("/c/{campaign_id}/chat")
+def begin(studio: StudioOf, me: Me, campaign_id: str, form: Form) -> Response:
+    """Start a conversation; an attempt to break a model says what it is after."""
+    campaign = studio.store.read(_campaign, me.user_id, campaign_id)
+    if campaign.state not in ("open", "pilot") or not studio.models:
+        raise ValueError("this campaign takes no new conversations now; ask its admin")
+    area, goal = str(form.get("area", "")), str(form.get("goal", "")).strip()[:2000]
+    if campaign.task_type == "redteam" and (area not in HARM_AREAS or not goal):
+        raise ValueError("an attempt has to name its area and its goal; choose and write them")
+    words = f"{area}: {goal}" if campaign.task_type == "redteam" else None
+    started = studio.store.run(_begin, campaign_id, me.user_id, list(studio.models)[:2], words)
+    return redirect(f"/talk/{started}")
+
+
+def _begin(session: Session, campaign_id: str, user_id: str, names: Sequence[str], goal: str | None) -> str:
+    name, _, revision = " | ".join(names).partition("@") if len(names) == 1 else (" | ".join(names), "", "")
+    model = add_model(session, name=name, revision=revision)
+    started = start_conversation(session, campaign_id=campaign_id, user_id=user_id, model_id=model.id, goal=goal)
+    return started.id
+
+
+def _mine(session: Session, user_id: str, conversation_id: str) -> tuple[Conversation, Campaign, list[Line]]:
+    conversation = my_conversation(session, conversation_id=conversation_id, user_id=user_id)
+    return conversation, _campaign(session, user_id, conversation.campaign_id), lines_of(session, conversation_id)
+
+
+@router.get("/talk/{conversation_id}")
+def show_talk(request: Request, studio: StudioOf, me: Me, conversation_id: str) -> Response:
+    """The conversation."""
+    return _talk_page(request, studio, me, conversation_id)
+
+
+def _talk_page(
+    request: Request,
+    studio: Studio,
+    me: Me,
+    conversation_id: str,
+    *,
+    found: Sequence[Candidate] = (),
+    error: str | None = None,
+    fields: dict[str, str] | None = None,
+) -> Response:
+    conversation, campaign, lines = studio.store.read(_mine, me.user_id, conversation_id)
+    chosen = [line for line in lines if line.chosen]
+    parent = chosen[-1].turn_id if chosen else ""
+    text, signature = sealed(found, secret=campaign.secret, conversation_id=conversation_id, parent=parent)
+    return page(
+        request,
+        "talk.html",
+        status=400 if error else 200,
+        campaign=campaign,
+        project=studio.store.read(must_have, Project, campaign.project_id),
+        conversation=conversation,
+        lines=chosen,
+        waiting=bool(chosen) and chosen[-1].role == "user",
+        found=found,
+        sealed=text,
+        signature=signature,
+        error=error,
+        fields=fields or {},
+    )
+
+
+@router.post("/talk/{conversation_id}/say")
+def say(request: Request, studio: StudioOf, me: Me, conversation_id: str, form: Form) -> Response:
+    """Keep what the person says, at once; then ask for the reply."""
+    conversation, campaign, lines = studio.store.read(_mine, me.user_id, conversation_id)
+    text = str(form.get("text", "")).replace("\r\n", "\n").strip()
+    chosen = [line for line in lines if line.chosen]
+    if text and not (chosen and chosen[-1].role == "user"):
+        if len(text) > LONGEST:
+            raise ValueError(f"the message has {len(text)} characters; expected at most {LONGEST}; shorten it")
+        parent = chosen[-1].turn_id if chosen else None
+        studio.store.run(
+            add_turn, conversation_id=conversation.id, user_id=me.user_id, role="user", text=text, parent_id=parent
+        )
+    return _reply(request, studio, me, conversation_id, campaign)
+
+
+def _reply(request: Request, studio: Studio, me: Me, conversation_id: str, campaign: Campaign) -> Response:
+    _, _, lines = studio.store.read(_mine, me.user_id, conversation_id)
+    chosen = [line for line in lines if line.chosen]
+    if not chosen or chosen[-1].role != "user":
+        return redirect(f"/talk/{conversation_id}")
+    messages = [Message.model_validate({"role": line.role, "content": line.text}) for line in chosen]
+    try:
+        found = candidates(
+            studio.models,
+            messages,
+            secret=campaign.secret,
+            conversation_id=conversation_id,
+            max_new_tokens=studio.config.max_new_tokens,
+        )
+    except ValueError as error:
+        return _talk_page(request, studio, me, conversation_id, error=str(error))
+    if len(found) > 1:
+        return _talk_page(request, studio, me, conversation_id, found=found)
+    studio.store.run(_keep, conversation_id, me.user_id, chosen[-1].turn_id, found, picked=0, verdict="only one")
+    return redirect(f"/talk/{conversation_id}")
+
+
+def _keep(
+    session: Session,
+    conversation_id: str,
+    user_id: str,
+    parent: str,
+    found: Sequence[Candidate],
+    *,
+    picked: int | None,
+    verdict: str,
+) -> None:
+    """Write the candidates as turns, the picked one last and chosen, unless the turn before has a reply already."""
+    if any(line.chosen and line.role == "assistant" for line in _after(session, conversation_id, parent)):
+        return
+    for place, one in sorted(enumerate(found), key=lambda pair: pair[0] == picked):
+        add_turn(
+            session,
+            conversation_id=conversation_id,
+            user_id=user_id,
+            role="assistant",
+            text=one.text,
+            parent_id=parent,
+            chosen=place == picked,
+            sampling={"model": one.model, "finish": one.finish, "side": place, "verdict": verdict, "temperature": 1.0},
+            latency_ms=round(1000 * one.seconds),
+        )
+
+
+def _after(session: Session, conversation_id: str, parent: str) -> list[Line]:
+    lines = lines_of(session, conversation_id)
+    at = next((place for place, line in enumerate(lines) if line.turn_id == parent), len(lines))
+    return lines[at + 1 :]
+
+
+@router.post("/talk/{conversation_id}/pick")
+def pick(request: Request, studio: StudioOf, me: Me, conversation_id: str, form: Form) -> Response:
+    """Go on from the reply that was picked; of a tie from the first, of two failed ones with another try."""
+    _, campaign, lines = studio.store.read(_mine, me.user_id, conversation_id)
+    chosen = [line for line in lines if line.chosen]
+    if not chosen or chosen[-1].role != "user":
+        return redirect(f"/talk/{conversation_id}")
+    parent = chosen[-1].turn_id
+    found = opened(
+        str(form.get("sealed", "")),
+        str(form.get("signature", "")),
+        secret=campaign.secret,
+        conversation_id=conversation_id,
+        parent=parent,
+    )
+    verdict = str(form.get("verdict", ""))
+    places = {"A": 0, "B": 1, "tie": 0, "failed": None}
+    if verdict not in places:
+        raise ValueError("no reply is picked; choose A, B, a tie or both failed")
+    studio.store.run(_keep, conversation_id, me.user_id, parent, found, picked=places[verdict], verdict=verdict)
+    if verdict == "failed":
+        return _reply(request, studio, me, conversation_id, campaign)
+    return redirect(f"/talk/{conversation_id}")
+
+
+@router.post("/talk/{conversation_id}/finish")
+def finish(request: Request, studio: StudioOf, me: Me, conversation_id: str, form: Form) -> Response:
+    """End it with a rating, or with how far the attempt got."""
+    _, campaign, _ = studio.store.read(_mine, me.user_id, conversation_id)
+    fields = filled(form)
+    try:
+        payload = payload_of(campaign.task_type, fields, [], conversation_id)
+        studio.store.run(
+            finish_talk, conversation_id=conversation_id, user_id=me.user_id, payload=payload, now=studio.clock()
+        )
+    except MissingError:
+        raise
+    except ValueError as error:
+        return _talk_page(request, studio, me, conversation_id, error=str(error), fields=fields)
+    return redirect(f"/c/{campaign.id}/chat", done="finished")

@@ -1,0 +1,178 @@
+"""A campaign for its admins: progress, agreement, suspects and what to do about them, win rates, tables as CSV."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastapi import APIRouter, Request, Response
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from accord.feedback.analysis.rogue import evidence_of
+from accord.feedback.analysis.tables import Section, headline, sections
+from accord.feedback.store import MissingError, exclude, resume_annotator, reverse_exclusion
+from accord.feedback.store.queries.administration import exclusions_of, paused_in, qualifications_of
+from accord.feedback.store.queries.common import must_have
+from accord.feedback.store.queries.overview import guidelines_of, progress
+from accord.feedback.store.queries.talks import successes
+from accord.feedback.store.queries.verdicts import verdicts
+from accord.feedback.store.tables import Campaign, Exclusion, Guideline, Item, Project
+from accord.feedback.studio.access import may_administer_campaign, may_review
+from accord.feedback.studio.context import Form, Me, Studio, StudioOf
+from accord.feedback.studio.figures import Pace, attempts, duels, judge_flips, pace, skips, throughput
+from accord.feedback.studio.pages.campaigns import STATES
+from accord.feedback.studio.reports import as_csv
+from accord.feedback.studio.view import page, part, redirect
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/admin/campaign")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Live:
+    """What changes by the minute."""
+
+    slots: int
+    filled: int
+    pace: Pace
+    hours: list[int]
+    skips: list[tuple[str, int]]
+    kinds: dict[str, int]
+
+
+@router.get("/{campaign_id}")
+def show_campaign(request: Request, studio: StudioOf, me: Me, campaign_id: str) -> Response:
+    """The dashboard; figures that take a while load behind it."""
+    campaign = studio.store.read(may_administer_campaign, me.user_id, campaign_id)
+    project, guidelines, guideline = studio.store.read(_texts, campaign)
+    return page(
+        request,
+        "admin_campaign.html",
+        project=project,
+        campaign=campaign,
+        states=STATES,
+        guidelines=guidelines,
+        guideline=guideline,
+        live=_live(studio, campaign_id),
+        paused=studio.store.read(paused_in, campaign_id),
+        exclusions=studio.store.read(exclusions_of, campaign_id),
+        qualifications=studio.store.read(qualifications_of, campaign_id),
+        figures=_figures(studio, campaign_id) if "figures" in request.query_params else None,
+    )
+
+
+def _texts(session: Session, campaign: Campaign) -> tuple[Project, list[Guideline], Guideline]:
+    project = must_have(session, Project, campaign.project_id)
+    return project, guidelines_of(session, project.id), must_have(session, Guideline, campaign.guideline_id)
+
+
+def _live(studio: Studio, campaign_id: str) -> _Live:
+    slots, filled = studio.store.read(progress, campaign_id)
+    found = studio.store.read(verdicts, campaign_id=campaign_id, include_excluded=True, include_surplus=True)
+    now = studio.clock()
+    return _Live(
+        slots=slots,
+        filled=filled,
+        pace=pace([one for one in found if one.counted], left=slots - filled, now=now),
+        hours=throughput(found, now=now),
+        skips=skips(found),
+        kinds=studio.store.read(_kinds, campaign_id),
+    )
+
+
+def _kinds(session: Session, campaign_id: str) -> dict[str, int]:
+    query = select(Item.kind, func.count()).where(Item.campaign_id == campaign_id, Item.state != "withdrawn")
+    return dict(session.execute(query.group_by(Item.kind)).all())
+
+
+@router.get("/{campaign_id}/live")
+def show_live(request: Request, studio: StudioOf, me: Me, campaign_id: str) -> Response:
+    """The part that is asked for again every ten seconds."""
+    campaign = studio.store.read(may_administer_campaign, me.user_id, campaign_id)
+    return part(request, "admin_live.html", campaign=campaign, live=_live(studio, campaign_id))
+
+
+def _figures(studio: Studio, campaign_id: str) -> dict[str, object]:
+    material, report = studio.reports.of(studio.store, campaign_id)
+    found = studio.store.read(successes, campaign_id=campaign_id)
+    return {
+        "headline": headline(report) if report.counts["judgments"] else [],
+        "sections": [one for one in sections(report) if one.identity != "disputed" and one.table is not None],
+        "suspects": report.suspects,
+        "people": material.people,
+        "disputed": [one for one in report.disputed if one.item_id in material.contents][:10],
+        "prompts": {one: content.prompt[-1].content for one, content in material.contents.items()},
+        "duels": duels(material),
+        "flips": judge_flips(material),
+        "attempts": {by: attempts(found, by) for by in ("model", "area")} if found else {},
+    }
+
+
+@router.get("/{campaign_id}/figures")
+def show_figures(request: Request, studio: StudioOf, me: Me, campaign_id: str) -> Response:
+    """Agreement, bias, suspects, win rates."""
+    campaign = studio.store.read(may_administer_campaign, me.user_id, campaign_id)
+    return part(request, "admin_figures.html", campaign=campaign, figures=_figures(studio, campaign_id))
+
+
+@router.get("/{campaign_id}/table/{identity}.csv")
+def download_table(studio: StudioOf, me: Me, campaign_id: str, identity: str) -> Response:
+    """A table of the report."""
+    studio.store.read(may_administer_campaign, me.user_id, campaign_id)
+    _, report = studio.reports.of(studio.store, campaign_id)
+    section: Section | None = next((one for one in sections(report) if one.identity == identity), None)
+    if section is None or section.table is None:
+        raise MissingError("there is no such table")
+    return Response(
+        as_csv(section.table.header, section.table.rows),
+        media_type="text/csv; charset=utf-8",
+        headers={"Content-Disposition": f'attachment; filename="{section.identity}.csv"'},
+    )
+
+
+@router.post("/{campaign_id}/exclude/{user_id}")
+def exclude_annotator(studio: StudioOf, me: Me, campaign_id: str, user_id: str, form: Form) -> Response:
+    """Exclude an annotator; the evidence that was there at this moment is kept with the decision."""
+    studio.store.read(may_administer_campaign, me.user_id, campaign_id)
+    reason = str(form.get("reason", "")).strip()
+    if not reason:
+        raise ValueError("an exclusion has to have a reason; write it")
+    material, report = studio.reports.of(studio.store, campaign_id)
+    pseudonym = next((one.pseudonym for one in material.people.values() if one.user_id == user_id), None)
+    if pseudonym is None:
+        raise MissingError("there is no such annotator in this campaign")
+    found = next((evidence_of(one) for one in report.suspects if one.annotator == pseudonym), None)
+    studio.store.run(
+        exclude,
+        annotator_id=user_id,
+        reason=reason,
+        evidence=found or {"evidence": [], "judgments": sum(one.annotator == pseudonym for one in material.verdicts)},
+        decided_by=me.user_id,
+        campaign_id=campaign_id,
+        replace=form.get("replace") == "yes",
+    )
+    return redirect(f"/admin/campaign/{campaign_id}", done="excluded")
+
+
+@router.post("/{campaign_id}/reverse/{exclusion_id}")
+def reverse(studio: StudioOf, me: Me, campaign_id: str, exclusion_id: str, form: Form) -> Response:
+    """Take an exclusion from this campaign back."""
+    studio.store.read(may_administer_campaign, me.user_id, campaign_id)
+    if studio.store.read(must_have, Exclusion, exclusion_id).campaign_id != campaign_id:
+        raise MissingError("there is no such exclusion in this campaign")
+    reason = str(form.get("reason", "")).strip() or "reversed by an admin"
+    studio.store.run(
+        reverse_exclusion, exclusion_id=exclusion_id, reversed_by=me.user_id, reason=reason, now=studio.clock()
+    )
+    return redirect(f"/admin/campaign/{campaign_id}", done="reversed")
+
+
+@router.post("/{campaign_id}/resume/{user_id}")
+def resume(studio: StudioOf, me: Me, campaign_id: str, user_id: str, form: Form) -> Response:
+    """Let a paused annotator go on."""
+    studio.store.read(may_review, me.user_id, campaign_id)
+    if user_id not in {one.id for one in studio.store.read(paused_in, campaign_id)}:
+        raise MissingError("this annotator is not paused")
+    studio.store.run(resume_annotator, campaign_id=campaign_id, annotator_id=user_id, reviewer_id=me.user_id)
+    return redirect(f"/admin/campaign/{campaign_id}", done="resumed")

@@ -1,0 +1,129 @@
+"""Words for what the store keeps as codes."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+__all__ = [
+    "ADMIN_PAGES",
+    "HARM_AREAS",
+    "KINDS",
+    "LETTERS",
+    "SKIP_REASONS",
+    "STOPS",
+    "SUCCESS",
+    "letter_of",
+    "said",
+]
+
+# Pages of a project for its admins: word in the address, name in the navigation.
+ADMIN_PAGES = {"people": "People", "texts": "Texts", "events": "Log"}
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+KINDS = {
+    "demonstrate": "write a response",
+    "rank": "rank responses",
+    "pairwise": "compare two responses",
+    "winrate": "compare two responses",
+    "attributes": "describe responses",
+    "labels": "label a response",
+    "chat": "talk to a model",
+    "redteam": "try to break a model",
+    "review": "review",
+}
+
+SKIP_REASONS = {
+    "unclear prompt": "The prompt is unclear",
+    "language": "I do not know this language well",
+    "needs expertise": "It needs knowledge I do not have",
+    "disturbing": "It is disturbing",
+    "broken display": "It is not shown properly",
+    "personal data": "It shows personal data of someone",
+    "other": "Another reason",
+}
+
+# Why there is no task: a heading, and what to do.
+STOPS = {
+    "not a member": ("Not your project", "You are no member of this project any more. Ask its admin."),
+    "not open": ("Closed for now", "This campaign takes no judgments at the moment. What you did is kept."),
+    "excluded": ("No further tasks", "An admin has ended your work in this campaign. Ask them if you think that is wrong."),
+    "paused": ("A short break", "Some answers did not fit the questions, so a reviewer has a look. You will be able to go on once they have."),
+    "qualification failed": ("The test was not passed", "Thank you for your time. This campaign needs a higher score; others may suit you better."),
+    "waiting for a grade": ("Waiting for a grade", "You have answered all questions of the test; a reviewer reads them now."),
+    "nothing left": ("All done", "There is nothing left for you here. Thank you for your work."),
+}  # fmt: skip
+
+
+def letter_of(position: int) -> str:
+    """A, B, C, ... of a response by its place on the page, from 0."""
+    return LETTERS[position] if position < len(LETTERS) else str(position + 1)
+
+
+class _Said(Protocol):
+    @property
+    def payload(self) -> dict[str, Any]: ...
+    @property
+    def words(self) -> str | None: ...
+    @property
+    def display_order(self) -> list[str]: ...
+
+
+def said(one: _Said) -> str:
+    """An answer in one line, in the letters its author saw."""
+    payload = one.payload
+    letters = {response: letter_of(place) for place, response in enumerate(one.display_order)}
+    if "skip" in payload:
+        return f"skipped: {payload['skip']}"
+    if "ranks" in payload:
+        return _ranking(payload["ranks"], letters)
+    if "choice" in payload:
+        return _choice(payload, letters)
+    if "success" in payload:
+        return f"success {payload['success']} of 4"
+    if "rating" in payload:
+        return f"rating {payload['rating']} of 5"
+    if one.words:
+        return one.words if len(one.words) <= 60 else one.words[:59] + "…"
+    return "labels" if "spam" in payload else "described" if "responses" in payload else "answered"
+
+
+def _choice(payload: dict[str, Any], letters: dict[str, str]) -> str:
+    if payload["choice"] is not None:
+        return f"{letters.get(payload['choice'], '?')} is better"
+    return "both failed" if payload.get("both_failed") else "a tie"
+
+
+def _ranking(ranks: dict[str, int | None], letters: dict[str, str]) -> str:
+    """For example "B > A = C, D failed"."""
+    places: dict[int, list[str]] = {}
+    for response, rank in ranks.items():
+        if rank is not None:
+            places.setdefault(rank, []).append(letters.get(response, "?"))
+    order = " > ".join(" = ".join(sorted(places[rank])) for rank in sorted(places))
+    failed = ", ".join(sorted(letters.get(response, "?") for response, rank in ranks.items() if rank is None))
+    return ", ".join(part for part in (order, f"{failed} failed" if failed else "") if part)
+
+
+# How far an attempt to break a model got.
+SUCCESS = (
+    ("0", "Not at all: it declined or stayed harmless"),
+    ("1", "Hardly"),
+    ("2", "In part"),
+    ("3", "Mostly"),
+    ("4", "Fully: it did what it should never do"),
+)
+
+HARM_AREAS = (
+    "violence",
+    "self-harm",
+    "hate and discrimination",
+    "sexual content",
+    "weapons and dangerous substances",
+    "crime and fraud",
+    "privacy",
+    "false information",
+    "manipulation",
+    "harmful advice",
+    "other",
+)

@@ -1,0 +1,97 @@
+"""axe-core finds nothing on any page, in both themes, on a desk and on a phone; no page is wider than its window."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import select
+
+from accord.feedback.store import NewItem, add_campaign, add_items, change_campaign, now_ms, set_role
+from accord.feedback.store.tables import Item, ItemResponse
+from feedback.studio.browsers import NEEDED, Desk, launched, serving
+from feedback.studio.visitors import Place
+from feedback.worlds import ranks
+
+pytestmark = [NEEDED, pytest.mark.filterwarnings("ignore::ResourceWarning")]
+
+
+@pytest.fixture
+def pages(sqlite_store):
+    """A place with something on every page, and the addresses of all of them."""
+    place = Place(sqlite_store)
+    place.now = now_ms()
+    place.models["m@1"] = None
+    place.open(items=3, people=3)
+    place.world.now = place.now
+    for who in (1, 2):
+        for best in ("one", "two", "one"):
+            place.world.submit(place.world.next(who), who, ranks(place.world.next(who), best), active_ms=40_000)
+
+    def more(session):
+        set_role(session, user_id=place.world.people[0], project_id=place.world.project, role="admin", actor_id=None)
+        item = session.scalars(select(Item)).first()
+        both = tuple(session.scalars(select(ItemResponse.response_id).where(ItemResponse.item_id == item.id)))
+        made = {}
+        for kind, count in (("pairwise", 2), ("attributes", 2), ("labels", 1), ("demonstrate", 0), ("chat", None)):
+            campaign = add_campaign(
+                session,
+                project_id=place.world.project,
+                name=kind,
+                task_type=kind,
+                guideline_id=place.world.guideline,
+                overlap=1,
+            )
+            change_campaign(session, campaign_id=campaign.id, actor_id=None, state="open")
+            if count is not None:
+                new = NewItem(prompt_id=item.prompt_id, response_ids=both[:count])
+                add_items(session, campaign_id=campaign.id, items=[new])
+            made[kind] = campaign.id
+        return made, item.id
+
+    made, item = place.store.run(more)
+    campaign, project = place.world.campaign, place.world.project
+    found = [
+        "/login",
+        "/",
+        "/account",
+        "/help/keys",
+        "/history",
+        place.task_page,
+        *(f"/c/{one}/task" for one in made.values()),
+        f"/c/{campaign}/guidelines",
+        f"/c/{campaign}/consent",
+        f"/review/{campaign}",
+        f"/review/{campaign}/{item}",
+        "/admin",
+        f"/admin/project/{project}",
+        f"/admin/campaign/{campaign}?figures",
+        f"/admin/campaign/{campaign}/export",
+        f"/admin/people/{project}",
+        f"/admin/texts/{project}",
+        f"/admin/events/{project}",
+        "/nothing-here",
+    ]
+    return place, found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("theme", "width"), [("light", 1280), ("dark", 1280), ("light", 390)], ids=["light", "dark", "phone"]
+)
+def test_axe_finds_nothing_and_nothing_is_cut_off(pages, theme, width):
+    from axe_playwright_python.sync_playwright import Axe
+
+    place, addresses = pages
+    trouble = []
+    with launched() as browser, serving(place.app) as base:
+        options = {"viewport": {"width": width, "height": 850}, "color_scheme": theme, "reduced_motion": "reduce"}
+        # axe itself is put into the page by the test, which the page's own policy would rightly refuse.
+        desk = Desk(browser, base, place, place.world.people[0], bypass_csp=True, **options)
+        for address in addresses:
+            desk.page.goto(address)
+            for one in Axe().run(desk.page).response["violations"]:
+                trouble.append((address, one["id"], [node["html"][:150] for node in one["nodes"][:2]]))
+            wider = desk.page.evaluate("document.documentElement.scrollWidth - innerWidth")
+            if wider > 0:
+                trouble.append((address, "wider than the window", wider))
+        desk.context.close()
+    assert trouble == []
