@@ -10,11 +10,11 @@ from sqlalchemy import select
 
 from accord.data import DataError
 from accord.feedback.analysis import gather
-from accord.feedback.explore import choose, explore
+from accord.feedback.explore import choose, explore, fill_campaign
 from accord.feedback.store import ExportOptions, Store, contents, export_campaign, prioritise, verdicts
 from accord.feedback.store.find import arms_of, campaign_lines, find_campaign, find_person
 from accord.feedback.store.tables import Item, Prompt, User
-from accord.pipelines.feedback_data import import_files, import_rows, prompts_of, target_campaign
+from accord.pipelines.feedback_data import import_files, target_campaign
 from accord.pipelines.feedback_priorities import item_scores, read_scores
 from accord.pipelines.feedback_sampling import sample_into
 from accord.pipelines.feedback_settings import CampaignTarget, FeedbackImport, FeedbackSample
@@ -278,7 +278,11 @@ def test_a_cluster_becomes_a_campaign(store):
     points = choose([point for point in found.points if point.cluster == 1], 5)
     target = CampaignTarget(campaign="p/cluster", task="demonstrate")
     campaign, _ = store.run(target_campaign, target)
-    rows = prompts_of(points, {1: "a cluster"})
-    outcome = import_rows(store, rows, campaign_id=campaign, source="explorer", consent="")
-    assert outcome.items == 5
+    assert len(fill_campaign(store, points, {1: "a cluster"}, campaign_id=campaign).items) == 5
     assert {content.group for content in store.read(contents, campaign_id=campaign).values()} == {"a cluster"}
+    compare, _ = store.run(target_campaign, CampaignTarget(campaign="p/compare", task="pairwise"))
+    with pytest.raises(ValueError, match="a pairwise task compares responses, and a log has one"):
+        fill_campaign(store, points, {}, campaign_id=compare)
+    labels, _ = store.run(target_campaign, CampaignTarget(campaign="p/labels", task="labels"))
+    with pytest.raises(ValueError, match="none of the 5 conversations has a response"):
+        fill_campaign(store, points, {}, campaign_id=labels)
