@@ -67,7 +67,7 @@ def test_a_selection_becomes_a_draft_of_its_prompts(explored, place):
         "name": "law",
         "task_type": "demonstrate",
         "guideline": guideline,
-        "items": "8",
+        "items": "3",
         "selection": json.dumps(law),
     }
     made = admin.post(f"{page}/campaign", form)
