@@ -150,6 +150,17 @@ def test_a_judgment_of_an_unknown_set_names_the_row(store, tmp_path):
         run(store, written(tmp_path, judgment("z", "ada", {"r0": 1})))
 
 
+def test_sets_that_are_the_same_once_screened_are_one_item_with_the_judgments_of_both(store, tmp_path):
+    texts = ("call 030 1234567", "call 030 7654321")
+    sets = [{**response_set(name, "yes", "no"), "prompt": text} for name, text in zip("ab", texts, strict=True)]
+    said = [judgment(name, who, {"r0": 1, "r1": 2}) for name, who in (("a", "ada"), ("b", "bob"))]
+    outcome = run(store, written(tmp_path, *sets, *said))
+    assert (outcome.items, outcome.judgments, outcome.finds) == (1, 2, {"PHONE": 2})
+    dropped = run(store, tmp_path / "rows.jsonl", campaign="p/dropped", screen="drop")
+    assert (dropped.items, dropped.dropped, dropped.judgments) == (0, 2, 0)
+    assert dropped.left_out == {"judgment of a row that was dropped": 2}
+
+
 def test_a_campaign_of_another_task_is_refused(store, tmp_path):
     path = written(tmp_path, *ROWS)
     run(store, path)

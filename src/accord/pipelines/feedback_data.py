@@ -181,6 +181,7 @@ def import_rows(
         judgments += [_statement(one) for one in row.judgments] if kind == "normal" else []
     items: set[str] = set()
     held: set[str] = set()
+    names: dict[str, str] = {}
     dropped = added = 0
     finds: Counter[str] = Counter()
     total = len(fitting) + len(judgments)
@@ -191,14 +192,19 @@ def import_rows(
         )  # fmt: skip
         items.update(report.items)
         held.update(report.held)
+        names |= report.names
         finds += report.finds
         dropped += report.dropped
         stored(min(start + CHUNK, len(fitting)), total)
-    for start in range(0, len(judgments), CHUNK):
+    gone = {row.name for row in fitting if isinstance(row, Gathered)} - names.keys()
+    kept = [one for one in judgments if one.response_set not in gone]
+    if len(kept) < len(judgments):
+        left_out["judgment of a row that was dropped"] += len(judgments) - len(kept)
+    for start in range(0, len(kept), CHUNK):
         added += import_judgments(
-            store, judgments[start : start + CHUNK], campaign_id=campaign_id, source=source, consent=consent
+            store, kept[start : start + CHUNK], campaign_id=campaign_id, source=source, consent=consent, names=names
         )
-        stored(len(fitting) + min(start + CHUNK, len(judgments)), total)
+        stored(len(fitting) + min(start + CHUNK, len(kept)), total)
     return ImportOutcome(
         campaign_id=campaign_id,
         campaign="",
