@@ -226,7 +226,7 @@ def test_sampling_fills_a_campaign_and_goes_on_where_it_stopped(store):
             error = Reply(text="", finish="error", prompt_tokens=0, new_tokens=0, seconds=0, error="server is away")
             return error if text in fails else f"{name} to {text}"
 
-        return Scripted(say, name=name)
+        return Scripted(say, name=f"{name} @ 1")
 
     first = sample_into(store, config, prompts, [answers("a"), answers("b", fails=("question 3",))])
     assert (first.items, first.failed) == (4, {"server is away": 1})
@@ -235,7 +235,7 @@ def test_sampling_fills_a_campaign_and_goes_on_where_it_stopped(store):
     assert (second.there, second.items) == (4, 1)
     assert [prompt[-1].content for prompt in again[0].asked] == ["question 3"]
     found = store.read(contents, campaign_id=first.campaign_id).values()
-    assert {tuple(content.models.values()) for content in found} == {("a", "b")}
+    assert {tuple(content.models.values()) for content in found} == {("a@1", "b@1")}
 
 
 def test_a_task_of_pairs_takes_two_responses(store):

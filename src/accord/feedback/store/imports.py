@@ -238,7 +238,7 @@ def _new_item(session: Session, campaign: Campaign, row: _Row, source: str, kind
     )
     ids = []
     for text, model, sampling in zip(row.texts, row.models, row.sampling, strict=True):
-        name, _, revision = (model or "").partition("@")
+        name, revision = (part.strip() for part in (model or "").partition("@")[::2])
         model_id = content.add_model(session, name=name, revision=revision).id if model else None
         origin = "model" if model else "imported"
         response = add_response(
