@@ -10,11 +10,11 @@ from sqlalchemy import select
 
 from accord.data import DataError
 from accord.feedback.analysis import gather
-from accord.feedback.explore import choose, explore
+from accord.feedback.explore import choose, explore, fill_campaign
 from accord.feedback.store import ExportOptions, Store, contents, export_campaign, prioritise, verdicts
 from accord.feedback.store.find import arms_of, campaign_lines, find_campaign, find_person
 from accord.feedback.store.tables import Item, Prompt, User
-from accord.pipelines.feedback_data import import_files, import_rows, prompts_of, target_campaign
+from accord.pipelines.feedback_data import import_files, target_campaign
 from accord.pipelines.feedback_priorities import item_scores, read_scores
 from accord.pipelines.feedback_sampling import sample_into
 from accord.pipelines.feedback_settings import CampaignTarget, FeedbackImport, FeedbackSample
@@ -150,6 +150,17 @@ def test_a_judgment_of_an_unknown_set_names_the_row(store, tmp_path):
         run(store, written(tmp_path, judgment("z", "ada", {"r0": 1})))
 
 
+def test_sets_that_are_the_same_once_screened_are_one_item_with_the_judgments_of_both(store, tmp_path):
+    texts = ("call 030 1234567", "call 030 7654321")
+    sets = [{**response_set(name, "yes", "no"), "prompt": text} for name, text in zip("ab", texts, strict=True)]
+    said = [judgment(name, who, {"r0": 1, "r1": 2}) for name, who in (("a", "ada"), ("b", "bob"))]
+    outcome = run(store, written(tmp_path, *sets, *said))
+    assert (outcome.items, outcome.judgments, outcome.finds) == (1, 2, {"PHONE": 2})
+    dropped = run(store, tmp_path / "rows.jsonl", campaign="p/dropped", screen="drop")
+    assert (dropped.items, dropped.dropped, dropped.judgments) == (0, 2, 0)
+    assert dropped.left_out == {"judgment of a row that was dropped": 2}
+
+
 def test_a_campaign_of_another_task_is_refused(store, tmp_path):
     path = written(tmp_path, *ROWS)
     run(store, path)
@@ -215,7 +226,7 @@ def test_sampling_fills_a_campaign_and_goes_on_where_it_stopped(store):
             error = Reply(text="", finish="error", prompt_tokens=0, new_tokens=0, seconds=0, error="server is away")
             return error if text in fails else f"{name} to {text}"
 
-        return Scripted(say, name=name)
+        return Scripted(say, name=f"{name} @ 1")
 
     first = sample_into(store, config, prompts, [answers("a"), answers("b", fails=("question 3",))])
     assert (first.items, first.failed) == (4, {"server is away": 1})
@@ -224,7 +235,7 @@ def test_sampling_fills_a_campaign_and_goes_on_where_it_stopped(store):
     assert (second.there, second.items) == (4, 1)
     assert [prompt[-1].content for prompt in again[0].asked] == ["question 3"]
     found = store.read(contents, campaign_id=first.campaign_id).values()
-    assert {tuple(content.models.values()) for content in found} == {("a", "b")}
+    assert {tuple(content.models.values()) for content in found} == {("a@1", "b@1")}
 
 
 def test_a_task_of_pairs_takes_two_responses(store):
@@ -278,7 +289,11 @@ def test_a_cluster_becomes_a_campaign(store):
     points = choose([point for point in found.points if point.cluster == 1], 5)
     target = CampaignTarget(campaign="p/cluster", task="demonstrate")
     campaign, _ = store.run(target_campaign, target)
-    rows = prompts_of(points, {1: "a cluster"})
-    outcome = import_rows(store, rows, campaign_id=campaign, source="explorer", consent="")
-    assert outcome.items == 5
+    assert len(fill_campaign(store, points, {1: "a cluster"}, campaign_id=campaign).items) == 5
     assert {content.group for content in store.read(contents, campaign_id=campaign).values()} == {"a cluster"}
+    compare, _ = store.run(target_campaign, CampaignTarget(campaign="p/compare", task="pairwise"))
+    with pytest.raises(ValueError, match="a pairwise task compares responses, and a log has one"):
+        fill_campaign(store, points, {}, campaign_id=compare)
+    labels, _ = store.run(target_campaign, CampaignTarget(campaign="p/labels", task="labels"))
+    with pytest.raises(ValueError, match="none of the 5 conversations has a response"):
+        fill_campaign(store, points, {}, campaign_id=labels)

@@ -121,8 +121,8 @@ def print_clusters(found: Exploration) -> None:
 
 def make_campaign(config: ExploreConfig, found: Exploration) -> None:
     """Make a campaign of prompts of the picked clusters."""
-    from accord.feedback.explore import choose
-    from accord.pipelines.feedback_data import import_rows, prompts_of, target_campaign
+    from accord.feedback.explore import choose, fill_campaign
+    from accord.pipelines.feedback_data import target_campaign
 
     numbers = {cluster.number for cluster in found.clusters}
     wrong = [number for number in config.pick or () if number not in numbers]
@@ -131,11 +131,8 @@ def make_campaign(config: ExploreConfig, found: Exploration) -> None:
     picked = numbers if config.pick is None else set(config.pick)
     points = choose([point for point in found.points if point.cluster in picked], config.items, config.seed)
     target = CampaignTarget(campaign=str(config.campaign), task=config.task, database=config.database)
-    rows = prompts_of(points, {cluster.number: cluster.name for cluster in found.clusters})
+    names = {cluster.number: cluster.name for cluster in found.clusters}
     with opened(config.database) as store:
         campaign_id, name = store.run(target_campaign, target)
-        outcome = import_rows(
-            store, rows, campaign_id=campaign_id, source="explorer", consent="", screen="off"
-        )  # screened already
-    left_out = "; ".join(f"{count:,}: {reason}" for reason, count in outcome.left_out.items())
-    print_pairs(f"campaign {name}", [("items", f"{outcome.items:,}"), ("left out", left_out)])
+        items = fill_campaign(store, points, names, campaign_id=campaign_id).items
+    print_pairs(f"campaign {name}", [("items", f"{len(set(items)):,}")])

@@ -6,7 +6,7 @@ outcome = import_files(store, FeedbackImport(files=("trees.jsonl",), campaign="f
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,7 +16,6 @@ from sqlalchemy.orm import Session
 
 from accord.data.collections import Asked, Collected, Opinion, read_collection
 from accord.data.readers import BadRow
-from accord.feedback.explore import Point
 from accord.feedback.store import (
     Gathered,
     Statement,
@@ -33,9 +32,9 @@ from accord.feedback.store.imports import Importable
 from accord.feedback.store.personal_data import Detector
 from accord.feedback.store.tables import Campaign, Guideline
 from accord.pipelines.feedback_settings import CampaignTarget, FeedbackImport
-from accord.records import Comparison, Demonstration, Judgment, Ranking, Response, ResponseSet
+from accord.records import Comparison, Demonstration, Judgment, Ranking, ResponseSet
 
-__all__ = ["ImportOutcome", "import_files", "import_rows", "misfit", "prompts_of", "target_campaign"]
+__all__ = ["ImportOutcome", "import_files", "import_rows", "misfit", "target_campaign"]
 
 CONSENT = "Your judgments are kept under a pseudonym and may be used to train and evaluate models."
 GUIDELINE = (
@@ -182,6 +181,7 @@ def import_rows(
         judgments += [_statement(one) for one in row.judgments] if kind == "normal" else []
     items: set[str] = set()
     held: set[str] = set()
+    names: dict[str, str] = {}
     dropped = added = 0
     finds: Counter[str] = Counter()
     total = len(fitting) + len(judgments)
@@ -192,14 +192,19 @@ def import_rows(
         )  # fmt: skip
         items.update(report.items)
         held.update(report.held)
+        names |= report.names
         finds += report.finds
         dropped += report.dropped
         stored(min(start + CHUNK, len(fitting)), total)
-    for start in range(0, len(judgments), CHUNK):
+    gone = {row.name for row in fitting if isinstance(row, Gathered)} - names.keys()
+    kept = [one for one in judgments if one.response_set not in gone]
+    if len(kept) < len(judgments):
+        left_out["judgment of a row that was dropped"] += len(judgments) - len(kept)
+    for start in range(0, len(kept), CHUNK):
         added += import_judgments(
-            store, judgments[start : start + CHUNK], campaign_id=campaign_id, source=source, consent=consent
+            store, kept[start : start + CHUNK], campaign_id=campaign_id, source=source, consent=consent, names=names
         )
-        stored(len(fitting) + min(start + CHUNK, len(judgments)), total)
+        stored(len(fitting) + min(start + CHUNK, len(kept)), total)
     return ImportOutcome(
         campaign_id=campaign_id,
         campaign="",
@@ -266,28 +271,6 @@ def _importable(row: Collected) -> Importable:
 
 def _statement(judgment: Judgment | Opinion) -> Judgment | Statement:
     return judgment if isinstance(judgment, Judgment) else Statement(**vars(judgment))
-
-
-def prompts_of(points: Sequence[Point], names: Mapping[int, str]) -> list[Collected]:
-    """Conversations of the explorer as rows of a campaign: the last response where there is one, else the prompt.
-
-    Args:
-        points: the selection; its clusters become groups of prompts.
-        names: of the clusters.
-    """
-    rows = []
-    for number, point in enumerate(points, 1):
-        log = point.log
-        last = max((place for place, turn in enumerate(log.messages) if turn.role == "assistant"), default=0)
-        group = names.get(point.cluster, str(point.cluster))
-        record: Asked | ResponseSet
-        if last:
-            said = Response(id="logged", text=log.messages[last].content, model=log.model)
-            record = ResponseSet(id=log.id, prompt=log.messages[:last], responses=(said,))
-        else:
-            record = Asked(id=log.id, prompt=log.messages)
-        rows.append(Collected(record=record, group=group, language=log.language, file="explorer", row=number))
-    return rows
 
 
 def _plain(row: Collected) -> str:

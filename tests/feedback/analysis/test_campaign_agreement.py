@@ -30,6 +30,7 @@ def test_two_of_three_pairs_agree_is_kappa_a_third():
     assert found.agreement.value == pytest.approx(2 / 3)
     assert found.kappa.value == pytest.approx(1 / 3)
     assert found.kappa.detail == {"expected": 0.5}
+    assert found.kappa.ci == pytest.approx([2 * end - 1 for end in found.agreement.ci])
     assert (found.values, found.annotators, found.shared_items) == (6, 3, 2)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -130,6 +131,26 @@ def test_a_vector_everybody_gives_is_no_pattern():
     same = {"schema": 1, "spam": False, "fails_task": False, "quality": 0.5}
     said = [verdict(f"i{n}", who, same, at=60 * n) for n in range(30) for who in ("ann", "bob", "eve")]
     assert found(material(said, [content(f"i{n}", ("t",)) for n in range(30)], "labels")) == {}
+
+
+def test_a_pattern_counts_from_over_sixty_per_cent():
+    flag = {"schema": 1, "spam": True, "fails_task": False}
+    none = {"schema": 1, "spam": False, "fails_task": False}
+
+    def kinds(times):
+        said = [verdict(f"i{n}", who, none, at=60 * n) for n in range(100) for who in ("ann", "bob", "cyd")]
+        said += [verdict(f"i{n}", "eve", flag if n < times else none, at=60 * n) for n in range(100)]
+        return found(material(said, [content(f"i{n}", ("t",)) for n in range(100)], "labels")).get("eve", set())
+
+    assert "pattern" not in kinds(60)
+    assert "pattern" in kinds(61)
+
+
+def test_who_repeats_their_own_words_copies_nobody():
+    text = "the quick brown fox jumps over the lazy dog every single day"
+    said = [verdict(item, "ann", {"schema": 1}, words=text) for item in "ij"]
+    same = [replace(content(item, ()), prompt_id="one prompt") for item in "ij"]
+    assert found(material(said, same, "demonstrate")) == {}
 
 
 def test_evidence_is_kept_with_figures_limits_and_examples():

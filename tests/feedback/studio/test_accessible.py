@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import time
+
 import pytest
 from sqlalchemy import select
 
 from accord.feedback.store import NewItem, add_campaign, add_items, change_campaign, now_ms, set_role
 from accord.feedback.store.tables import Item, ItemResponse
+from accord.feedback.studio.explorations import Upload
+from feedback.explore.test_explorer import chats
 from feedback.studio.browsers import NEEDED, Desk, launched, serving
 from feedback.studio.visitors import Place
 from feedback.worlds import ranks
@@ -49,6 +54,10 @@ def pages(sqlite_store):
 
     made, item = place.store.run(more)
     campaign, project = place.world.campaign, place.world.project
+    rows = "".join(json.dumps({"prompt": one.first}) + "\n" for one in chats(5)).encode()
+    exploring = place.app.state.studio.explorations.start(project, [Upload(name="a.jsonl", data=rows)], clusters=3)
+    while exploring.running:
+        time.sleep(0.1)
     found = [
         "/login",
         "/",
@@ -67,6 +76,7 @@ def pages(sqlite_store):
         f"/admin/campaign/{campaign}/export",
         f"/admin/people/{project}",
         f"/admin/texts/{project}",
+        f"/admin/explore/{project}",
         f"/admin/events/{project}",
         "/nothing-here",
     ]

@@ -147,4 +147,4 @@ def render_page(found: Exploration, *, sources: Sequence[str] = ()) -> str:
 
 
 def _own(name: str) -> str:
-    return resources.files("accord.feedback.explore").joinpath("templates", name).read_text(encoding="utf-8")
+    return resources.files("accord.feedback.explore").joinpath("static", name).read_text(encoding="utf-8")

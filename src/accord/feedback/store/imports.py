@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Literal, TypeAlias, TypeVar
 
@@ -67,6 +67,8 @@ class ImportReport:
         items: id of the item of each row that was imported, in order; a row that was there before has its old one.
         dropped: rows with personal data, left out.
         held: items with personal data, withdrawn until `restore_item`.
+        names: what a row is called where it comes from -> its item. Rows of the same content are one item, which keeps
+            the name of the first.
         finds: personal data found, by type.
     """
 
@@ -74,6 +76,7 @@ class ImportReport:
     dropped: int
     held: tuple[str, ...]
     finds: Counter[str]
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,15 +120,17 @@ def import_records(
     """
     items: list[str] = []
     held: list[str] = []
+    names: dict[str, str] = {}
     finds: Counter[str] = Counter()
     total = 0
     for number, rows in enumerate(_batches(records)):
         report = store.run(_import_batch, rows, campaign_id, source, kind, screen, tuple(detectors), number * BATCH)
         items += report.items
         held += report.held
+        names |= report.names
         finds += report.finds
         total += len(rows)
-    return ImportReport(items=tuple(items), dropped=total - len(items), held=tuple(held), finds=finds)
+    return ImportReport(items=tuple(items), dropped=total - len(items), held=tuple(held), finds=finds, names=names)
 
 
 def _batches(rows: Iterable[T]) -> Iterator[tuple[T, ...]]:
@@ -169,7 +174,9 @@ def _import_batch(
     for item_id in held:
         withdraw_item(session, item_id=item_id, actor_id=None, reason="personal data found at import")
     write_event(session, "import", campaign_id, actor_id=None, source=source, items=len(ids), held=len(held))
-    return ImportReport(items=tuple(ids), dropped=len(records) - len(ids), held=tuple(held), finds=finds)
+    names = {row.name: item_id for item_id, (_, row, _) in zip(ids, new, strict=True) if row.name is not None}
+    dropped = len(records) - len(ids)
+    return ImportReport(items=tuple(ids), dropped=dropped, held=tuple(held), finds=finds, names=names)
 
 
 def _shape(record: Importable, task_type: str) -> _Row:
@@ -231,7 +238,7 @@ def _new_item(session: Session, campaign: Campaign, row: _Row, source: str, kind
     )
     ids = []
     for text, model, sampling in zip(row.texts, row.models, row.sampling, strict=True):
-        name, _, revision = (model or "").partition("@")
+        name, revision = (part.strip() for part in (model or "").partition("@")[::2])
         model_id = content.add_model(session, name=name, revision=revision).id if model else None
         origin = "model" if model else "imported"
         response = add_response(
@@ -247,7 +254,13 @@ def _new_item(session: Session, campaign: Campaign, row: _Row, source: str, kind
 
 
 def import_judgments(
-    store: Store, judgments: Iterable[Judgment | Statement], *, campaign_id: str, source: str, consent: str
+    store: Store,
+    judgments: Iterable[Judgment | Statement],
+    *,
+    campaign_id: str,
+    source: str,
+    consent: str,
+    names: Mapping[str, str] | None = None,
 ) -> int:
     """Import judgments of response sets that are items of the campaign; doing it again adds nothing.
 
@@ -261,6 +274,7 @@ def import_judgments(
         source: where they come from.
         consent: on what ground people's judgments are kept, e.g. "published under CC-BY-4.0 with consent of the
             annotators"; becomes a consent text of the project.
+        names: response set -> item, beyond the names the items have; see `ImportReport.names`.
 
     Returns: number of judgments that were not there before.
 
@@ -269,17 +283,26 @@ def import_judgments(
     """
     added = 0
     for number, rows in enumerate(_batches(judgments)):
-        added += store.run(_judgment_batch, rows, campaign_id, source, consent, number * BATCH)
+        added += store.run(_judgment_batch, rows, campaign_id, source, consent, number * BATCH, names or {})
     return added
 
 
 def _judgment_batch(
-    session: Session, rows: Sequence[Judgment | Statement], campaign_id: str, source: str, consent: str, offset: int
+    session: Session,
+    rows: Sequence[Judgment | Statement],
+    campaign_id: str,
+    source: str,
+    consent: str,
+    offset: int,
+    names: Mapping[str, str],
 ) -> int:
     added = 0
     for number, row in enumerate(rows, offset + 1):
         try:
-            added += add_foreign_judgment(session, row, campaign_id=campaign_id, source=source, consent=consent)
+            item = names.get(row.response_set)
+            added += add_foreign_judgment(
+                session, row, campaign_id=campaign_id, source=source, consent=consent, item_id=item
+            )
         except ValueError as error:
             raise ValueError(f"{source}, row {number}: {error}") from None
     write_event(session, "import", campaign_id, actor_id=None, source=source, judgments=added)

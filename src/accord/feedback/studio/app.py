@@ -65,7 +65,9 @@ def create_app(
     app.add_middleware(Hardening, secure=config.secure)
     for module in PAGES:
         app.include_router(module.router)
-    app.mount("/static", _Static(directory=FOLDER / "static"), name="static")
+    # The script and styles of the explorer's map are those of `accord data explore`.
+    static = _Static(directory=FOLDER / "static", packages=[("accord.feedback.explore", "static")])
+    app.mount("/static", static, name="static")
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, handler)
     return app
@@ -88,6 +90,7 @@ async def _sweeping(app: FastAPI) -> AsyncIterator[None]:
         yield
     finally:
         task.cancel()
+        app.state.studio.explorations.close()
 
 
 async def _sweep_for_ever(studio: Studio) -> None:

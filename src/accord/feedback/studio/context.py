@@ -18,6 +18,7 @@ from starlette.datastructures import FormData
 from accord.feedback.store import Store, now_ms
 from accord.feedback.store.queries.logins import seen_session
 from accord.feedback.studio.config import StudioConfig
+from accord.feedback.studio.explorations import Explorations
 from accord.feedback.studio.limits import Limits
 from accord.feedback.studio.reports import Reports
 from accord.feedback.studio.security import is_from_here
@@ -50,6 +51,7 @@ class Studio:
         limits: counts of logins and requests.
         clock: UTC milliseconds.
         reports: of campaigns, kept until something changes.
+        explorations: of chat logs, in memory.
     """
 
     store: Store
@@ -58,6 +60,7 @@ class Studio:
     models: Mapping[str, Generate] = field(default_factory=dict)
     clock: Callable[[], int] = now_ms
     reports: Reports = field(default_factory=Reports)
+    explorations: Explorations = field(default_factory=Explorations)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,7 +50,8 @@ NOTICES = {
 @lru_cache(maxsize=1)
 def _templates() -> Environment:
     environment = Environment(
-        loader=FileSystemLoader(FOLDER / "templates"),
+        # The map of the explorer is the same on its page here and in the file of `accord data explore`.
+        loader=FileSystemLoader([FOLDER / "templates", FOLDER.parent / "explore" / "templates"]),
         autoescape=select_autoescape(default=True, default_for_string=True),
         undefined=StrictUndefined,
         trim_blocks=True,

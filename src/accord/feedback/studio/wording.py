@@ -17,7 +17,7 @@ __all__ = [
 ]
 
 # Pages of a project for its admins: word in the address, name in the navigation.
-ADMIN_PAGES = {"people": "People", "texts": "Texts", "events": "Log"}
+ADMIN_PAGES = {"people": "People", "texts": "Texts", "explore": "Explore", "events": "Log"}
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 

@@ -174,14 +174,29 @@ def _as_payload(task_type: str, ranks: Mapping[str, int | None]) -> dict[str, An
 
 
 def add_foreign_judgment(
-    session: Session, record: JudgmentRecord | Statement, *, campaign_id: str, source: str, consent: str
+    session: Session,
+    record: JudgmentRecord | Statement,
+    *,
+    campaign_id: str,
+    source: str,
+    consent: str,
+    item_id: str | None = None,
 ) -> bool:
     """Add a judgment from a file; False: it is there already.
+
+    Args:
+        session: of the transaction.
+        record: what was said.
+        campaign_id: of the item.
+        source: where it comes from.
+        consent: on what ground it is kept.
+        item_id: of the response set; None: the item of that name.
 
     Raises:
         ValueError: the campaign has no item of that name, the item no such response, or the payload is of another task.
     """
-    item = session.scalar(select(Item).where(Item.campaign_id == campaign_id, Item.source_ref == record.response_set))
+    named = Item.source_ref == record.response_set if item_id is None else Item.id == item_id
+    item = session.scalar(select(Item).where(Item.campaign_id == campaign_id, named))
     if item is None:
         raise ValueError(f"`response_set` is {record.response_set!r}; expected the id of a set imported before")
     content = record.content if isinstance(record, Statement) else content_hash(record.model_dump(mode="json"))

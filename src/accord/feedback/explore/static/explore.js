@@ -18,7 +18,7 @@
   // The golden angle keeps the colours of neighbours in the list apart; lightness follows the theme.
   const isDark = () => {
     const chosen = document.documentElement.dataset.theme;
-    return chosen ? chosen === "dark" : dark.matches;
+    return chosen && chosen !== "system" ? chosen === "dark" : dark.matches;
   };
   const colour = (cluster) => `hsl(${Math.round(cluster * 137.508 + 210) % 360} ${isDark() ? "58% 66%" : "56% 42%"})`;
 
@@ -27,7 +27,7 @@
   let lasso = null;   // pixels of the line being drawn
   let inside = null;  // Set of positions, or null: no lasso
   let shown = points.map((_, place) => place);
-  let listed = 50;
+  let listed = 25;
 
   // ---- selection
   const readFilters = () => Object.fromEntries(new FormData(form).entries());
@@ -47,7 +47,7 @@
     points.forEach((point, place) => {
       if ((!inside || inside.has(place)) && passes(point, wanted, words)) shown.push(place);
     });
-    listed = 50;
+    listed = 25;
     find("atlas-count").textContent = `${shown.length.toLocaleString("en")} of ${points.length.toLocaleString("en")} conversations`;
     for (const row of document.querySelectorAll("#cluster-table tbody tr")) {
       row.setAttribute("aria-selected", String(Boolean(wanted.cluster) && row.dataset.cluster === wanted.cluster));
@@ -56,7 +56,7 @@
     draw();
     list();
   };
-  const selection = () => JSON.stringify(shown.filter((place) => !points[place][SET]).map((place) => points[place][ID]));
+  const selection = () => (shown.length === points.length ? "" : JSON.stringify(shown.filter((place) => !points[place][SET]).map((place) => points[place][ID])));
 
   // ---- drawing
   const size = () => ({ width: canvas.clientWidth, height: canvas.clientHeight });
@@ -168,7 +168,11 @@
     for (const number of shown.slice(0, listed)) {
       const point = points[number];
       const row = body.insertRow();
-      cell(row, point[TEXT], "text");
+      const text = document.createElement("div");
+      text.textContent = point[TEXT];
+      const first = row.insertCell();
+      first.className = "text";
+      first.append(text);
       cell(row, `${point[CLUSTER]} · ${data.clusters[point[CLUSTER]].name}`);
       cell(row, data.languages[point[LANGUAGE]]);
       cell(row, data.models[point[MODEL]]);
