@@ -37,6 +37,7 @@ async def work(base: str, campaign: str, session: tuple[str, str], log: Log, see
                 log.trouble.append(f"{what}: {answer.status_code}")
             return answer
 
+        await asyncio.sleep(pause * random_.random())  # nobody begins in the same instant as all others
         while True:
             page = await ask("task", "GET", f"/c/{campaign}/task")
             found = re.search(r'data-assignment="([^"]+)"', page.text)
