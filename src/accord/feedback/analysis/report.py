@@ -21,6 +21,7 @@ from accord.feedback.analysis.agreement import (
 )
 from accord.feedback.analysis.bias import Bias, bias_of
 from accord.feedback.analysis.consensus import ItemConsensus, consensus, disputed
+from accord.feedback.analysis.learning import LearningPoint, learning_curves
 from accord.feedback.analysis.material import Material
 from accord.feedback.analysis.measures import main_measure, measures_of
 from accord.feedback.analysis.rogue import Suspect, suspects
@@ -90,6 +91,7 @@ class CampaignReport:
         agreement: by measure, of counted judgments of people who are not excluded.
         with_excluded: the same with those who are; empty where nobody is.
         random_arm: the same on the items whose place no score decided; empty where no item is selected.
+        learning: what labels of either arm teach; empty where no item is selected, or too few are judged.
         main: name of the measure that stands for the campaign.
         slices: dimension -> part -> figures of the main measure.
         annotators: everyone beside the others.
@@ -110,6 +112,7 @@ class CampaignReport:
     agreement: tuple[Agreement, ...]
     with_excluded: tuple[Agreement, ...]
     random_arm: tuple[Agreement, ...]
+    learning: tuple[LearningPoint, ...]
     main: str | None
     slices: Mapping[str, Mapping[str, Agreement]]
     annotators: tuple[AnnotatorLine, ...]
@@ -139,6 +142,8 @@ def analyse(material: Material, step: Callable[[str], object] = lambda name: Non
     with_excluded = _agreement(material, everyone) if excluded else ()
     selected = any(one.arm == "selected" for one in human)
     random_arm = _agreement(material, [one for one in human if one.arm == "random"]) if selected else ()
+    step("learning")
+    learning = learning_curves(material) if selected else []
     step("groups, guidelines, weeks")
     parts = slices(main.name, human, material.contents) if main is not None else {}
     step("annotators")
@@ -156,6 +161,7 @@ def analyse(material: Material, step: Callable[[str], object] = lambda name: Non
         agreement=agreement,
         with_excluded=with_excluded,
         random_arm=random_arm,
+        learning=tuple(learning),
         main=None if main is None else main.name,
         slices=parts,
         annotators=tuple(lines),

@@ -96,6 +96,7 @@ def sections(report: CampaignReport) -> list[Section]:
         found.append(_agreement("with-excluded", "With excluded annotators", report.with_excluded))
     if report.random_arm:
         found.append(_agreement("random-arm", "On the random items only", report.random_arm))
+    found.append(_learning(report))
     found += [_bias(report), _judges(report), _pilot(report), _disputed(report)]
     return [one for one in found if one.table is not None or one.identity in ("agreement", "suspects")]
 
@@ -190,6 +191,19 @@ def _bias(report: CampaignReport) -> Section:
         title="Position and length",
         sees="Shares of strict choices; 0.50 is no preference. Longer may be better: compare with a reward model.",
         table=Table(header=["", "share", "choices"], rows=rows) if rows else None,
+    )
+
+
+def _learning(report: CampaignReport) -> Section:
+    rows = [
+        [f"{one.items:,} items", share(one.random), share(one.selected), with_interval(one.gain)]
+        for one in report.learning
+    ]
+    return Section(
+        identity="learning",
+        title="What labels of each arm teach",
+        sees="Accuracy of a small preference model on random items it has not seen, after as many items of either arm.",
+        table=Table(header=["trained on", "random", "selected", "gain"], rows=rows) if rows else None,
     )
 
 
