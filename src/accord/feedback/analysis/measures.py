@@ -105,7 +105,7 @@ def _said(verdict: Verdict, pairs: Mapping[str, Sequence[tuple[str, str]]]) -> I
 
 def _numbers(attributes: Mapping[str, Any]) -> Iterable[tuple[str, float]]:
     for name, value in attributes.items():
-        if name != "schema" and value not in _NO_ANSWER and isinstance(value, (bool, int, float)):
+        if name != "schema" and isinstance(value, (bool, int, float)) and value not in _NO_ANSWER:
             yield name, float(value)
 
 
