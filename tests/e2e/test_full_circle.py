@@ -88,8 +88,8 @@ def test_from_people_to_models_and_back(tmp_path):
     assert len(rows.splitlines()) == 8
     (tmp_path / "rankings.jsonl").write_bytes(rows)
     data = ["--model", "base", "--data", "rankings.jsonl", "--max-steps", "12", "--learning-rate", "1e-2"]
-    accord(tmp_path, "train", "reward", *data, "--out", "reward", "--no-lora")
-    accord(tmp_path, "train", "dpo", "--loss", "pro", *data, "--out", "pro", "--no-lora")
+    accord(tmp_path, "train", "reward", *data, "--out", "reward")
+    accord(tmp_path, "train", "dpo", "--loss", "pro", *data, "--out", "pro")
     losses = [json.loads(line).get("loss") for line in (tmp_path / "pro" / "metrics.jsonl").read_text().splitlines()]
     losses = [one for one in losses if one is not None]
     assert losses[-1] < losses[0]
