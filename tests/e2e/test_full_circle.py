@@ -87,7 +87,8 @@ def test_from_people_to_models_and_back(tmp_path):
     rows = zipfile.ZipFile(io.BytesIO(exported.content)).read("train.jsonl")
     assert len(rows.splitlines()) == 8
     (tmp_path / "rankings.jsonl").write_bytes(rows)
-    data = ["--model", "base", "--data", "rankings.jsonl", "--max-steps", "12", "--learning-rate", "1e-2"]
+    data = ["--model", "base", "--data", "rankings.jsonl", "--epochs", "6", "--batch-size", "4"]
+    data += ["--learning-rate", "1e-2"]
     accord(tmp_path, "train", "reward", *data, "--out", "reward")
     accord(tmp_path, "train", "dpo", "--loss", "pro", *data, "--out", "pro")
     losses = [json.loads(line).get("loss") for line in (tmp_path / "pro" / "metrics.jsonl").read_text().splitlines()]
