@@ -76,7 +76,7 @@ def test_a_hundred_annotators_at_once(store, store_address, capsys):
 
     async def all_at_once():
         base = f"http://127.0.0.1:{port}"
-        jobs = (work(base, place.world.campaign, one, log, seed, pause) for seed, one in enumerate(sessions))
+        jobs = (work(base, place.world.campaign, one, log, seed, pause, 3 * items) for seed, one in enumerate(sessions))
         await asyncio.gather(*jobs)
 
     began = time.monotonic()
