@@ -315,6 +315,7 @@ def test_a_model_is_talked_to_and_rated(sqlite_store, browser):
         desk = Desk(browser, base, place, place.world.people[0])
         page = desk.open_task()
         page.click("text=Begin")
+        page.wait_for_selector("#text:focus")
         page.keyboard.type("hello")
         page.keyboard.press("Control+Enter")
         page.wait_for_selector("#pick")
