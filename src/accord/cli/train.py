@@ -17,6 +17,7 @@ from rich.text import Text
 
 from accord.cli.console import output_console, waiting
 from accord.cli.options import add_config_arguments, config_from
+from accord.cli.profile_table import print_profile
 from accord.cli.sampled import print_sampled
 from accord.pipelines.jobs import JOBS, Job, check_data
 from accord.pipelines.settings import show
@@ -50,6 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     write_report(folder)
     print_results(console, job, folder)
+    if isinstance(config, TrainConfig) and config.profile:
+        print_profile(console, folder)
     return 0
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from accord.rollouts import Sampling
 
@@ -38,6 +39,7 @@ def row_uniforms(seed: int, prompt: int, sample: int, count: int) -> list[float]
     return np.random.Generator(stream).random(count).tolist()
 
 
+@record_function("accord.head")
 def draw(logit_RV: Tensor, uniform_R: Tensor, sampling: Sampling, forbidden: Sequence[int] = ()) -> Draw:
     """Draw one token per row.
 

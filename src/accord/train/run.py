@@ -28,6 +28,7 @@ from typing import IO, Any
 
 import torch
 import yaml
+from torch.profiler import record_function
 
 from accord import __version__
 from accord.data.files import sha256
@@ -165,6 +166,7 @@ class Run:
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------
 
+    @record_function("accord.checkpoint")
     def save(self, step: int, state: Mapping[str, Any]) -> None:
         """Keep the state after `step` optimiser steps; the one before it is deleted once this one is safe."""
         folder = self.folder / "checkpoints"
