@@ -16,6 +16,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.profiler import record_function
+from transformers.pytorch_utils import Conv1D
 
 __all__ = ["KINDS", "PHASES", "Sorted", "sort_events", "tracing_modules"]
 
@@ -100,7 +101,9 @@ def tracing_modules() -> Iterator[None]:
 
 
 def _name_of(module: nn.Module) -> str | None:
-    if isinstance(module, nn.Linear) or hasattr(module, "base_layer"):  # the latter: a linear layer with adapters
+    if isinstance(module, (nn.Linear, Conv1D)) or hasattr(
+        module, "base_layer"
+    ):  # has adapters
         return _LINEAR
     return _ATTENTION if type(module).__name__.endswith("Attention") else None
 
