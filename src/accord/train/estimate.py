@@ -10,7 +10,7 @@ Nothing is written.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ class Estimate:
     parts: tuple[Part, ...]
     available: int
     used: int
-    options: tuple[Option, ...] = field(default=())
+    options: tuple[Option, ...] = ()
 
     @property
     def peak(self) -> int:
@@ -107,7 +107,8 @@ def estimate(config: TrainConfig) -> Estimate:
     Raises: ValueError: what the real run would refuse before its first step: a model or data that cannot be used.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    precision = loop.Precision(in_its_arithmetic(config).precision if _samples(config) else config.precision, device)
+    wanted = in_its_arithmetic(config) if isinstance(config, PpoConfig) else config
+    precision = loop.Precision(wanted.precision, device)
     model = _empty(config.model)
     template = Template(load_tokenizer(config.model))
     limit = min(config.max_length, getattr(model.config.get_text_config(), "max_position_embeddings", None) or 10**9)
@@ -135,8 +136,7 @@ def estimate(config: TrainConfig) -> Estimate:
         available=memory_available(device),
         used=job.used,
     )
-    options = sorted(_options(job, config, found), key=lambda option: option.peak)
-    return Estimate(**{**vars(found), "options": tuple(options)})
+    return replace(found, options=tuple(_options(job, config, found)))
 
 
 # -- what the run would read -------------------------------------------------------------------------------------------
@@ -215,7 +215,7 @@ def _steps(config: Any, trees: Sequence[PromptTree]) -> tuple[list[list[PromptTr
 
 
 def _packs(job: _Job, config: Any) -> list[list[PromptTree]]:
-    """Packs of the step that has the most tokens, and of the longest trees, as the settings cut them."""
+    """Every pack of the run, as the settings cut its steps."""
     packs = []
     for trees in job.steps:
         groups = budget_packs([tree.length for tree in trees], config.micro_tokens)
@@ -269,7 +269,7 @@ def _without_head(shape: Shape) -> Shape:
 
 
 def _options(job: _Job, config: Any, found: Estimate) -> Iterator[Option]:
-    """Settings that lower the peak by a twentieth at least, one at a time."""
+    """Settings that lower the peak by a twentieth at least, one at a time; those that keep the result come first."""
     changes: list[tuple[dict[str, Any], str]] = []
     if config.micro_tokens > 256 and found.largest_pack > 256:
         for size in (found.largest_pack // 2, found.largest_pack // 4):
@@ -281,9 +281,12 @@ def _options(job: _Job, config: Any, found: Estimate) -> Iterator[Option]:
         changes.append(({"lora_rank": 16}, "another method: adapters are trained, the model stays"))
     if getattr(config, "critic", None) == "separate":
         changes.append(({"critic": "shared"}, "another method: value function on the policy's trunk"))
+    lowest: dict[str, int] = {}
     for change, cost in changes:
+        (name,) = change
         peak = sum(part.bytes for part in _parts(job, config.model_copy(update=change)))
-        if peak < 0.95 * found.peak:
+        if peak < 0.95 * lowest.get(name, found.peak):
+            lowest[name] = peak
             yield Option(" ".join(map(_flag, change.items())), peak, cost)
 
 

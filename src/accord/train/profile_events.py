@@ -101,9 +101,7 @@ def tracing_modules() -> Iterator[None]:
 
 
 def _name_of(module: nn.Module) -> str | None:
-    if isinstance(module, (nn.Linear, Conv1D)) or hasattr(
-        module, "base_layer"
-    ):  # has adapters
+    if isinstance(module, (nn.Linear, Conv1D)) or hasattr(module, "base_layer"):  # has adapters
         return _LINEAR
     return _ATTENTION if type(module).__name__.endswith("Attention") else None
 
