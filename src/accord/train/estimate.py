@@ -32,7 +32,7 @@ from accord.train.objectives import OBJECTIVES
 from accord.train.policy import in_its_arithmetic, plan_rollouts
 from accord.trees import Branch, PromptTree, budget_packs
 
-__all__ = ["Estimate", "Option", "estimate"]
+__all__ = ["Case", "Estimate", "Option", "estimate", "parts_of"]
 
 MAX_ROWS = 64  # of the native sampler
 
@@ -88,8 +88,19 @@ class Estimate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Job:
-    """A job's rows as trees, step by step."""
+class Case:
+    """What decides the memory of a job.
+
+    Attributes:
+        config: of the job.
+        model: without weights, on the meta device.
+        shape: of it.
+        rewards: names and shapes of the reward models it loads.
+        half: whether forward passes run in bfloat16.
+        steps: trees of each optimiser step.
+        rollout: trees of the largest rollout, where the job samples.
+        used: bytes the process has now.
+    """
 
     config: Any
     model: Any
@@ -114,7 +125,7 @@ def estimate(config: TrainConfig) -> Estimate:
     limit = min(config.max_length, getattr(model.config.get_text_config(), "max_position_embeddings", None) or 10**9)
     rows, notes = _rows(config, template, limit)
     rollouts, steps = _steps(config, rows)
-    job = _Job(
+    job = Case(
         config=config,
         model=model,
         shape=memory.shape_of(model),
@@ -132,7 +143,7 @@ def estimate(config: TrainConfig) -> Estimate:
         rollouts=len(rollouts),
         tokens=sum(tree.length for trees in steps for tree in trees),
         largest_pack=memory.largest(_packs(job, config)).tokens,
-        parts=tuple(_parts(job, config)),
+        parts=tuple(parts_of(job, config)),
         available=memory_available(device),
         used=job.used,
     )
@@ -214,7 +225,7 @@ def _steps(config: Any, trees: Sequence[PromptTree]) -> tuple[list[list[PromptTr
 # -- what it would take ------------------------------------------------------------------------------------------------
 
 
-def _packs(job: _Job, config: Any) -> list[list[PromptTree]]:
+def _packs(job: Case, config: Any) -> list[list[PromptTree]]:
     """Every pack of the run, as the settings cut its steps."""
     packs = []
     for trees in job.steps:
@@ -223,7 +234,15 @@ def _packs(job: _Job, config: Any) -> list[list[PromptTree]]:
     return packs
 
 
-def _parts(job: _Job, config: Any) -> Iterator[Part]:
+def parts_of(job: Case, config: Any) -> Iterator[Part]:
+    """Parts of the memory of a case under settings that may differ from its own in what changes memory alone."""
+    parts = list(_parts(job, config))
+    yield from parts
+    tensors = sum(part.bytes for part in parts if part.name != "process")
+    yield Part("allocator", int(memory.SCATTERED * tensors), "free pieces between those in use")
+
+
+def _parts(job: Case, config: Any) -> Iterator[Part]:
     shape, half, pack = job.shape, job.half, memory.largest(_packs(job, config))
     head = config.job != "reward"
     if not head:
@@ -251,7 +270,7 @@ def _parts(job: _Job, config: Any) -> Iterator[Part]:
     yield from update if sum(part.bytes for part in update) >= sampling.bytes else [sampling]
 
 
-def _frozen(job: _Job, config: PpoConfig) -> Iterator[Part]:
+def _frozen(job: Case, config: PpoConfig) -> Iterator[Part]:
     """Models beside the policy."""
     if not config.lora_rank:
         size = memory.frozen_bytes(job.shape, job.half)
@@ -268,7 +287,7 @@ def _without_head(shape: Shape) -> Shape:
     return shape if shape.tied else Shape(**{**vars(shape), "parameters": shape.parameters - shape.head})
 
 
-def _options(job: _Job, config: Any, found: Estimate) -> Iterator[Option]:
+def _options(job: Case, config: Any, found: Estimate) -> Iterator[Option]:
     """Settings that lower the peak by a twentieth at least, one at a time; those that keep the result come first."""
     changes: list[tuple[dict[str, Any], str]] = []
     if config.micro_tokens > 256 and found.largest_pack > 256:
@@ -284,7 +303,7 @@ def _options(job: _Job, config: Any, found: Estimate) -> Iterator[Option]:
     lowest: dict[str, int] = {}
     for change, cost in changes:
         (name,) = change
-        peak = sum(part.bytes for part in _parts(job, config.model_copy(update=change)))
+        peak = sum(part.bytes for part in parts_of(job, config.model_copy(update=change)))
         if peak < 0.95 * lowest.get(name, found.peak):
             lowest[name] = peak
             yield Option(" ".join(map(_flag, change.items())), peak, cost)

@@ -1,6 +1,6 @@
 """How much memory a training job needs at most, from its settings, the model's shape and its largest pack.
 
-    peak = process + weights + gradients + moments + casts + frozen models + max over phases of what only it holds
+    peak = process + 1.08 (weights + gradients + moments + casts + frozen models + the larger of update and sampling)
 
 with P parameters of which P' are trained, M numbers in matrices of linear layers, V x D of the vocabulary head:
 
@@ -10,6 +10,7 @@ with P parameters of which P' are trained, M numbers in matrices of linear layer
     casts       2 M' under bf16: what autocast keeps of trained matrices until the end of a step
     update      activations of the largest pack + vocabulary head
     sampling    weights laid out for decoding + keys and values + logits of the rows decoded at once
+    8%          what the allocator holds in free pieces: it keeps freed memory (accord.models.allocation)
 
 Activations are those that autograd keeps (tests count them), per layer and token of the pack, w bytes of a number:
 
@@ -19,7 +20,7 @@ Activations are those that autograd keeps (tests count them), per layer and toke
                 beyond: 4 w Q + w S
     feed-forward  4 w I, I its inner width (2 w I where it has no gate and the kernel of its activation is one)
 
-Measured peaks are in docs/memory.md; an estimate is to be right within 15% (docs/decisions/0038-memory.md).
+docs/memory.md has a table by job; an estimate is to be right within 15%, which tests measure.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ __all__ = ["Pack", "Part", "Shape", "activation_bytes", "head_bytes", "sampling_
 
 WIDE = 4  # bytes of float32
 HALF = 2  # and of bfloat16
+SCATTERED = 0.08  # of all tensors: a process has as much in free pieces; measured between 0 and 0.14
 HEAD_CHUNKS = 4  # chunks of vocabulary width alive at once in the head's backward pass
 
 
