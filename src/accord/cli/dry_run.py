@@ -38,10 +38,12 @@ def print_estimate(console: Console, config: TrainConfig, estimate: Estimate) ->
 
 
 def _steps(estimate: Estimate) -> str:
-    if not estimate.rollouts:
-        return f"{estimate.steps:,} optimiser steps"
-    plural = "s" if estimate.rollouts > 1 else ""
-    return f"{estimate.steps:,} optimiser steps on {estimate.rollouts:,} rollout{plural}"
+    steps = _counted(estimate.steps, "optimiser step")
+    return steps + (f" on {_counted(estimate.rollouts, 'rollout')}" if estimate.rollouts else "")
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count:,} {word}" + ("" if count == 1 else "s")
 
 
 def _tokens(config: TrainConfig, estimate: Estimate) -> str:

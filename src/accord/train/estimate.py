@@ -304,7 +304,7 @@ def _options(job: Case, config: Any, found: Estimate) -> Iterator[Option]:
     for change, cost in changes:
         (name,) = change
         peak = sum(part.bytes for part in parts_of(job, config.model_copy(update=change)))
-        if peak < 0.95 * lowest.get(name, found.peak):
+        if peak - job.used < 0.95 * (lowest.get(name, found.peak) - job.used):
             lowest[name] = peak
             yield Option(" ".join(map(_flag, change.items())), peak, cost)
 
