@@ -22,7 +22,7 @@ SHORT_TREES = [
     PromptTree(tuple(range(3, 33)), (Branch.response(range(3, 14)),) * 2),
     PromptTree(tuple(range(3, 30)), (Branch.response(range(3, 14)),) * 2),
 ]
-LONG_TREES = [PromptTree(tuple(3 + i % 200 for i in range(150)), (Branch.response(range(3, 18)),) * 2)] * 2
+LONG_TREES = [PromptTree(tuple(3 + i % 200 for i in range(310)), (Branch.response(range(3, 18)),) * 2)] * 2
 
 
 def kept_bytes(model, trees, half):
@@ -54,7 +54,7 @@ def test_activations_are_what_autograd_keeps(family, trees, half):
     shape = memory.shape_of(model)
     expected = kept_bytes(model, trees, half)
     found = memory.activation_bytes(shape, memory.largest([trees]), half)
-    assert found == pytest.approx(expected, rel=0.05 if family == "llama" else 0.3)
+    assert found == pytest.approx(expected, rel=0.05 if family in ("llama", "qwen") else 0.2)
 
 
 def test_blocks_that_are_computed_again_keep_their_input():
@@ -65,8 +65,8 @@ def test_blocks_that_are_computed_again_keep_their_input():
     model.train()
     whole = memory.activation_bytes(memory.shape_of(model), memory.largest([LONG_TREES]), half=False)
     kept = memory.activation_bytes(memory.shape_of(model), memory.largest([LONG_TREES]), half=False, checkpointing=True)
-    one_block = (whole - 8 * 48 * 360) / 2
-    assert kept - one_block == 4 * 48 * 360 * (2 + 2)
+    one_block = (whole - 8 * 48 * 680) / 2
+    assert kept - one_block == 4 * 48 * 680 * (2 + 2)
     assert kept_bytes(model, LONG_TREES, half=False) < kept
 
 

@@ -16,8 +16,8 @@ Activations are those that autograd keeps (tests count them), per layer and toke
 
     norms       4 D each, 8 D each in float32 or where a family's norms do not round once
     linear      2 w D + w Q (inputs of the products; Q width of all query heads, K of all key heads)
-    attention   w (Q + 2 K) and, up to 160 tokens of the longest tree, S heads of scores: 4 + w (4 in float32)
-                beyond: 4 w Q + w S
+    attention   4 (Q + K) + w K up to 320 tokens S of the longest tree, 4 w Q + w S beyond;
+                up to 320 tokens one block's scores besides, 12 S per query head, made again in the backward pass
     feed-forward  4 w I, I its inner width (2 w I where it has no gate and the kernel of its activation is one)
 
 docs/memory.md has a table by job; an estimate is to be right within 15%, which tests measure.
@@ -192,13 +192,17 @@ def activation_bytes(shape: Shape, pack: Pack, half: bool, checkpointing: bool =
     norms = shape.norms * (WIDE if shape.rounds_once and half else 2 * WIDE)
     per_token = norms + w * (2 * shape.hidden + shape.query) + shape.inner_copies * w * shape.inner
     if pack.longest <= SHORT:
-        score = pack.longest * shape.heads * (WIDE + (w if half else 0))
-        layer = pack.tokens * per_token + pack.padded * (w * (shape.query + 2 * shape.key) + score)
+        layer = pack.tokens * per_token + pack.padded * (WIDE * (shape.query + shape.key) + w * shape.key)
     else:
         layer = pack.tokens * per_token + pack.padded * (4 * w * shape.query + w * pack.longest + WIDE * shape.heads)
     if checkpointing:  # the input of each block, and one block made again
         return layer + WIDE * shape.hidden * pack.tokens * (shape.layers + 2)
     return shape.layers * layer + 2 * WIDE * shape.hidden * pack.tokens
+
+
+def score_bytes(shape: Shape, pack: Pack) -> int:
+    """What the backward pass of one block's attention makes again: scores, shares and their gradients, float32."""
+    return 3 * WIDE * pack.padded * pack.longest * shape.heads if pack.longest <= SHORT else 0
 
 
 def head_bytes(shape: Shape, pack: Pack, half: bool, trained: bool) -> int:
