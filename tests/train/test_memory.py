@@ -150,7 +150,7 @@ def wide_folder(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", ["sft", "ppo"])
+@pytest.mark.parametrize("name", ["sft", pytest.param("ppo", marks=pytest.mark.slow)])
 def test_peak_of_a_process(name, wide_folder, tmp_path):
     settings = {"precision": "fp32", "batch_size": 16, "max_steps": 2, "max_length": 128}
     predicted, measured = peak_of(name, wide_folder, tmp_path, **settings)
