@@ -129,6 +129,7 @@ def test_a_profiled_run(tmp_path, tiny_folder, capfd):
     console.print(profile_table(found))
     text = console.export_text()
     assert "steps 2 to 4: fp32 on cpu" in text
+    assert "Besides" not in text
     assert f"{kinds['matmul'] / found['seconds']:.1%}" in text
 
 
@@ -138,3 +139,10 @@ def test_the_only_step_of_a_run_is_measured_and_said_so(tmp_path, tiny_folder):
     found = json.loads((folder / "profile.json").read_text(encoding="utf8"))
     assert found["steps"] == [1]
     assert found["first_step_included"]
+    saved = sum(found["phases"]["checkpoint"].values())
+    assert 0 < saved < found["seconds"]  # the last step writes one, and that is no part of what a step takes
+    useful = sum(found["useful_flop"].values())
+    assert found["useful_flop_per_second"] == pytest.approx(useful / (found["seconds"] - saved))
+    console = Console(width=100, record=True)
+    console.print(profile_table(found))
+    assert "Besides: checkpoint" in console.export_text()

@@ -23,10 +23,10 @@ LABELS = {
     "pointwise": "pointwise",
     "optimiser": "optimiser",
     "data": "data",
-    "checkpoint": "checkpoint",
     "other": "other (Python, waiting)",
 }
-PHASES = {"training": "training", "scoring": "scoring", "sampling": "sampling", "evaluation": "evaluation"}
+PHASES = ("training", "scoring", "sampling")
+BESIDES = ("evaluation", "checkpoint")
 
 
 def print_profile(console: Console, folder: Path) -> None:
@@ -45,7 +45,7 @@ def profile_table(profile: Mapping[str, Any]) -> Group:
     table = Table(title=_title(profile), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("", no_wrap=True)
     for phase in phases:
-        table.add_column(PHASES[phase] + " s", justify="right", no_wrap=True)
+        table.add_column(phase + " s", justify="right", no_wrap=True)
     if len(phases) > 1:
         table.add_column("all s", justify="right", no_wrap=True)
     table.add_column("share", justify="right", no_wrap=True)
@@ -63,7 +63,7 @@ def profile_table(profile: Mapping[str, Any]) -> Group:
             label,
             *cells,
             f"{share:.1%}",
-            Text("━" * max(1, round(share * BAR)), "cyan"),
+            Text("━" * round(share * BAR), "cyan"),
             f"{rate / 1e9:,.0f}" if rate else "",
             f"{rate / _ceiling(profile):.0%}" if rate else "",
         )
@@ -96,6 +96,9 @@ def _sentences(profile: Mapping[str, Any], phases: list[str], sums: list[float],
     if len(phases) > 1:
         parts = ", ".join(f"{name} {part / total:.0%}" for name, part in zip(phases, sums, strict=True))
         yield f"Phases: {parts}."
+    besides = {name: sum(profile["phases"].get(name, {}).values()) for name in BESIDES}
+    if any(besides.values()):
+        yield "Besides: " + ", ".join(f"{name} {_seconds(spent)} s" for name, spent in besides.items() if spent) + "."
     yield (
         "Rows count the products as they were computed; whole steps count useful ones: nothing made a second time, no "
         "padding, no masked pairs."

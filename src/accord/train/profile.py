@@ -27,7 +27,7 @@ from torch.profiler import profile as torch_profile
 
 from accord.train.configs import TrainConfig
 from accord.train.loop import Precision
-from accord.train.profile_events import sort_events, tracing_modules
+from accord.train.profile_events import BESIDES, sort_events, tracing_modules
 from accord.train.progress import Display
 from accord.train.run import Run, environment, write_text
 from accord.train.work import Work, counting_work
@@ -95,21 +95,21 @@ def summary(found: Any, work: Work, seconds: float, rates: dict[str, float], pre
     named = sum(sum(kinds.values()) for kinds in table.values())
     training = table.setdefault("training", {})
     training["other"] = training.get("other", 0.0) + max(0.0, seconds - named)
-    # A step of sampling computes nothing twice: all of it is useful. Evaluation is no part of a training step.
+    # A step of sampling computes nothing twice: all of it is useful.
     sampled = sum(found.flop.get("sampling", {}).values())
-    evaluation = sum(table.get("evaluation", {}).values())
+    besides = sum(sum(table.get(phase, {}).values()) for phase in BESIDES)
     head = sum(found.flop[phase].get("head", 0.0) - found.repeated[phase] for phase in ("training", "scoring"))
     parts = {"matmul": work.linear, "attention": work.attention, "head": head, "sampling": sampled}
     useful = sum(parts.values())
-    ceiling = rates[precision.name]
+    rate = useful / (seconds - besides)
     return {
         "phases": table,
         "flop": found.flop,
         "tokens": work.tokens,
         "useful_flop": parts,
-        "useful_flop_per_second": useful / (seconds - evaluation),
+        "useful_flop_per_second": rate,
         "matmul_rate": rates,
-        "share_of_ceiling": useful / (seconds - evaluation) / ceiling,
+        "share_of_ceiling": rate / rates[precision.name],
     }
 
 

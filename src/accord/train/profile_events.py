@@ -18,9 +18,10 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.profiler import record_function
 from transformers.pytorch_utils import Conv1D
 
-__all__ = ["KINDS", "PHASES", "Sorted", "sort_events", "tracing_modules"]
+__all__ = ["BESIDES", "KINDS", "PHASES", "Sorted", "sort_events", "tracing_modules"]
 
-PHASES = ("training", "scoring", "sampling", "evaluation")
+PHASES = ("training", "scoring", "sampling")
+BESIDES = ("evaluation", "checkpoint")  # where they fall into the measured steps, no part of what a step takes
 KINDS = {
     "matmul": "matrix products of linear layers",
     "attention": "scores, softmax, rotation and layout of attention; its projections are matmul",
@@ -29,7 +30,6 @@ KINDS = {
     "pointwise": "norms, activations, sums, embeddings, losses",
     "optimiser": "clipping the gradient, AdamW",
     "data": "packing rows into tensors",
-    "checkpoint": "writing a checkpoint",
     "other": "Python, the autograd engine, waiting",
 }
 _LINEAR, _ATTENTION, _HEAD = "accord.linear", "accord.attention", "accord.head"
@@ -39,14 +39,13 @@ _RANGES = {
     _HEAD: "head",
     "accord.optimiser": "optimiser",
     "accord.data": "data",
-    "accord.checkpoint": "checkpoint",
     "_TokenLogprob": "head",
     "_TokenLogprobBackward": "head",
     "_ExactKl": "head",
     "_ExactKlBackward": "head",
 }
 _HEADS = ("_TokenLogprob", "_ExactKl")
-_PHASES = {f"accord.{phase}": phase for phase in PHASES}
+_PHASES = {f"accord.{phase}": phase for phase in (*PHASES, *BESIDES)}
 _COPIES = ("copy", "aten::to", "clone", "contiguous", "fill_", "zero_", "aten::cat", "repeat_interleave", "reorder")
 
 Shapes = Sequence[Sequence[int]]
@@ -177,7 +176,7 @@ class _Places:
 
 
 def _kind(name: str, place: str | None) -> str:
-    if place in ("optimiser", "head", "data", "checkpoint"):
+    if place in ("optimiser", "head", "data"):
         return place
     if name.startswith(("autograd::", "accord.")) or "::" not in name:
         return "pointwise" if name.startswith("_RmsNorm") else "other"
