@@ -6,11 +6,17 @@ import sys
 from pathlib import Path
 
 from accord.cli.docs import reference as cli_reference
+from accord.cli.memory_page import markdown as memory_markdown
 from accord.cli.methods_page import markdown as methods_markdown
 from accord.train.metrics import markdown as metrics_markdown
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-PAGES = {"methods.md": methods_markdown, "metrics.md": metrics_markdown, "cli.md": cli_reference}
+PAGES = {
+    "methods.md": methods_markdown,
+    "metrics.md": metrics_markdown,
+    "cli.md": cli_reference,
+    "memory.md": memory_markdown,
+}
 
 
 def main() -> int:

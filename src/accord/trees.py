@@ -14,6 +14,7 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 __all__ = ["Branch", "PromptTree", "TreeBatch", "budget_packs", "pack"]
 
@@ -134,6 +135,7 @@ class TreeBatch:
         return table_BK.index_put((self.tree_N, self.slot_N), value_N)
 
 
+@record_function("accord.data")
 def pack(trees: Sequence[PromptTree]) -> TreeBatch:
     """Put trees side by side. O(tokens); everything about who sees whom follows from the indices made here."""
     if not trees:

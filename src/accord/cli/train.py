@@ -17,7 +17,9 @@ from rich.text import Text
 
 from accord.cli.console import output_console, waiting
 from accord.cli.fed_back import feedback_plan, print_fed_back
+from accord.cli.dry_run import print_estimate
 from accord.cli.options import add_config_arguments, config_from
+from accord.cli.profile_table import print_profile
 from accord.cli.sampled import print_sampled
 from accord.pipelines.jobs import JOBS, Job, check_data
 from accord.pipelines.settings import show
@@ -35,6 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             continue
         own = jobs.add_parser(job.name, help=job.title, description=job.config.__doc__)
         add_config_arguments(own, job.config)
+        own.add_argument_group("instead of training").add_argument(
+            "--dry-run",
+            action="store_true",
+            help="say how many steps and tokens there are and whether the memory is enough; write nothing",
+        )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -44,6 +51,14 @@ def run(arguments: argparse.Namespace) -> int:
     check_data(config)
     console = output_console()
     console.print(plan_panel(job, config))
+    if arguments.dry_run:
+        assert isinstance(config, TrainConfig)
+        with waiting("reading the data"):
+            from accord.train.estimate import estimate
+
+            found = estimate(config)
+        print_estimate(console, config, found)
+        return 0
     with waiting("starting"):
         job.trainer()
     folder = job.run(config)
@@ -51,6 +66,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     write_report(folder)
     print_results(console, job, folder)
+    if isinstance(config, TrainConfig) and config.profile:
+        print_profile(console, folder)
     return 0
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["round_once"]
+__all__ = ["round_once", "rounds_once"]
 
 _BEFORE_LINEAR = {
     "LlamaDecoderLayer": ("input_layernorm", "post_attention_layernorm"),
@@ -23,6 +23,11 @@ _BEFORE_LINEAR = {
     "Qwen3DecoderLayer": ("input_layernorm", "post_attention_layernorm"),
 }
 """Norms that feed linear layers alone, by the class of the block. Gemma's norms also feed its residual sums."""
+
+
+def rounds_once(model: nn.Module) -> bool:
+    """Whether the blocks of a model are of a family whose norms `round_once` changes."""
+    return any(type(block).__name__ in _BEFORE_LINEAR for block in model.modules())
 
 
 def round_once(model: nn.Module) -> int:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from accord.rollouts.cache import RowCache
 
-__all__ = ["Decoder", "decoder_of"]
+__all__ = ["Decoder", "decoder_of", "knows_family"]
 
 _BLOCKS = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer")
 _WORST_GAP = 1e-3  # nats; float32 rounding gives about 1e-5
@@ -133,7 +133,7 @@ def decoder_of(model: Any, dtype: torch.dtype, rows: int) -> Decoder | None:
     Tried on two rows, one of them padded, in the precision of the weights: with float32 rounding hides nothing.
     """
     base = _base(model)
-    if not _known(base):
+    if next(base.parameters()).device.type != "cpu" or not knows_family(base):
         return None
     try:
         agrees = _gap(model, Decoder(model, next(base.parameters()).dtype, 2)) < _WORST_GAP
@@ -142,13 +142,13 @@ def decoder_of(model: Any, dtype: torch.dtype, rows: int) -> Decoder | None:
     return Decoder(model, dtype, rows) if agrees else None
 
 
-def _known(base: Any) -> bool:
+def knows_family(base: Any) -> bool:
+    """Whether the table has the blocks of a model, all of them with full attention."""
     config = base.config.get_text_config()
     layers = getattr(getattr(base, "model", None), "layers", ())
     full = all(kind == "full_attention" for kind in getattr(config, "layer_types", None) or ())
     return (
-        next(base.parameters()).device.type == "cpu"
-        and len(layers) > 0
+        len(layers) > 0
         and all(type(layer).__name__ in _BLOCKS for layer in layers)
         and full
         and (getattr(config, "sliding_window", None) is None or getattr(config, "use_sliding_window", None) is False)

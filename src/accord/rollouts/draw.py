@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from accord.rollouts import Sampling
 
@@ -45,6 +46,8 @@ def draw(
     forbidden: Sequence[int] = (),
     present_R: Sequence[Sequence[int]] = (),
 ) -> Draw:
+@record_function("accord.head")
+def draw(logit_RV: Tensor, uniform_R: Tensor, sampling: Sampling, forbidden: Sequence[int] = ()) -> Draw:
     """Draw one token per row.
 
     Args:

@@ -46,6 +46,8 @@ FREE_TO_CHANGE = frozenset(
 )
 """Settings that say where and how often to save, or how a server is reached, not what is computed: a run stays valid
 when they change."""
+FREE_TO_CHANGE = frozenset({"out", "profile", "save_every"})
+"""Where and how often to save, what to measure, not what is computed: a run stays valid when they change."""
 
 
 def _as_tuple(value: Any) -> Any:
@@ -101,6 +103,9 @@ class TrainConfig(JobConfig):
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass: less memory")
     save_every: int = Field(100, ge=1, description="optimiser steps between checkpoints")
     eval_every: int = Field(50, ge=1, description="optimiser steps between evaluations on the held-out data")
+    profile: bool = Field(
+        False, description="measure where the time of three steps (ppo: of a rollout) goes: a table at the end"
+    )
 
     @classmethod
     def methods(cls) -> dict[str, Method]:

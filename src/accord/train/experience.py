@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from accord.losses import advantages, kl
 from accord.models.head import Distribution, head_of, token_logprob
@@ -123,13 +124,15 @@ def collect(  # noqa: PLR0913 - one rollout needs every part of the run
     sampling = Sampling(
         samples=config.samples, max_new_tokens=config.max_new_tokens, temperature=config.temperature, seed=seed
     )
-    rollouts_BK = sampler.sample(ids, sampling)
+    with record_function("accord.sampling"):
+        rollouts_BK = sampler.sample(ids, sampling)
     clock.append(time.perf_counter())
     responses = as_responses(prompts, ids, rollouts_BK, template)
     rows = [rollout for rollouts in rollouts_BK for rollout in rollouts]
     mask_NT = _mask(rows)
-    score_N = reward(responses)
-    logprob_NT, reference_NT, value_NT, exact_NT = _score(responses.trees, actor, mask_NT, config, precision)
+    with record_function("accord.scoring"):
+        score_N = reward(responses)
+        logprob_NT, reference_NT, value_NT, exact_NT = _score(responses.trees, actor, mask_NT, config, precision)
     gap = _check_gap(rows, logprob_NT, mask_NT)
 
     finished_N = torch.tensor([rollout.finish == "stop" for rollout in rows])

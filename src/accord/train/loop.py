@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from accord.data.batches import Fit, step_batches
 from accord.data.readers import ReadResult, read
@@ -248,6 +249,7 @@ def learning_rate(step: int, total: int, config: TrainConfig) -> float:
     return config.learning_rate * (1 - (1 - FLOOR) * fall)
 
 
+@record_function("accord.optimiser")
 def optimise(
     optimiser: torch.optim.Optimizer, rate: float, max_norm: float, loss: Tensor | float, where: Callable[[], str]
 ) -> float:
@@ -353,6 +355,18 @@ def check_moved(norm: float, config: TrainConfig) -> None:
             f"the gradient of the first step is exactly 0: nothing of {config.model} would be trained; "
             "are all responses of a prompt equal or tied, or are the weights frozen?"
         )
+
+
+def steps_of(
+    start: int, total: int, config: TrainConfig, run: Run, precision: Precision, display: Display
+) -> Iterator[int]:
+    """Numbers of the steps that are left; with `profile` the time of some of them is measured."""
+    steps = range(start, total)
+    if not config.profile:
+        return iter(steps)
+    from accord.train.profile import window_of  # imports the profiler
+
+    return window_of(steps, config, run, precision, display)
 
 
 @contextmanager

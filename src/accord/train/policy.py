@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from torch.profiler import record_function
 
 from accord.data.batches import prompt_ids, step_batches
 from accord.models.load import load_policy, new_reward_model, resolve
@@ -98,7 +99,7 @@ def run(
             require_memory(model, [len(ids) for _, ids in prompts], config)
         done = loop.resume(run, **state)
         display.begin(config.algorithm, plan.total, done)
-        for number in range(plan.finished(done), len(plan.rollouts)):
+        for number in loop.steps_of(plan.finished(done), len(plan.rollouts), config, run, precision, display):
             steps, chosen = plan.steps(number), plan.rollouts[number]
             loop.seed_step(config.seed, number)
             experience = gather(
@@ -251,6 +252,7 @@ def read_prompts(
     return list(zip([records[row - 1] for row in rows], ids, strict=True)), rows
 
 
+@record_function("accord.evaluation")
 def evaluate(held_out: Sequence[Any], gather: Gather, seed: int) -> dict[str, float]:
     """Reward, KL and length on held-out prompts; the same random numbers each time, so curves are comparable."""
     figures = gather(held_out, seed=seed, coefficient=0.0).figures

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from accord.data.batches import Preference, preferences
 from accord.models.load import load_policy, resolve
@@ -100,7 +101,7 @@ def run(config: DpoConfig, display: Display | None = None, watch: loop.Watch | N
         start = loop.resume(run, model=model, optimiser=optimiser)
         unproven = start == 0
         display.begin(config.loss, len(plan), start)
-        for step in range(start, len(plan)):
+        for step in loop.steps_of(start, len(plan), config, run, precision, display):
             began = time.perf_counter()
             loop.seed_step(config.seed, step)
             chosen = [items[i] for i in plan[step]]
@@ -253,6 +254,7 @@ def loss_of(model: nn.Module, items: Sequence[Item], config: DpoConfig, totals: 
 
 
 @torch.no_grad()
+@record_function("accord.evaluation")
 def evaluate(model: nn.Module, items: Sequence[Item], config: DpoConfig, precision: loop.Precision) -> dict[str, float]:
     """Loss, accuracy and margin of the implicit reward on held-out prompts."""
     model.eval()

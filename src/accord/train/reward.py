@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from accord.data.batches import Preference, preferences
 from accord.losses.reward import calibration
@@ -67,7 +68,7 @@ def run(config: RewardConfig, display: Display | None = None) -> Path:
         parts = {"model": model, "objective": objective, "optimiser": optimiser}
         start = loop.resume(run, **parts)
         display.begin("reward model", len(plan), start)
-        for step in range(start, len(plan)):
+        for step in loop.steps_of(start, len(plan), config, run, precision, display):
             began = time.perf_counter()
             loop.seed_step(config.seed, step)
             chosen = [items[i] for i in plan[step]]
@@ -157,6 +158,7 @@ def loss_of(
 
 
 @torch.no_grad()
+@record_function("accord.evaluation")
 def evaluate(
     model: nn.Module, objective: Objective, items: Sequence[Preference], micro_tokens: int, precision: loop.Precision
 ) -> dict[str, float]:

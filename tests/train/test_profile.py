@@ -1,0 +1,148 @@
+"""--profile: it counts the arithmetic of the formulas, its seconds add up, and training is not changed by it."""
+
+import json
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+from torch.profiler import ProfilerActivity, profile
+
+from accord.cli.profile_table import profile_table
+from accord.models.quiet import quiet
+from accord.models.score import prepare, response_scores
+from accord.train import loop, sft
+from accord.train.configs import SftConfig
+from accord.train.profile_events import sort_events, tracing_modules
+from accord.train.progress import Quiet
+from accord.train.work import Work, counting_work
+from accord.trees import Branch, PromptTree, pack
+from fakes import VOCABULARY, tiny_gemma, tiny_gpt2, tiny_llama
+from train.data import demonstrations
+
+TREES = [
+    PromptTree(tuple(range(5, 15)), (Branch.response((3, 4, 5)), Branch.response((7, 8)))),
+    PromptTree(tuple(range(20, 24)), (Branch.response((9, 9, 9, 2)),)),
+]
+TOKENS, SCORED = 15 + 8, 5 + 4
+
+
+def measured(model, gradients=True):
+    """Sorted events and work of one pass over the trees."""
+    prepare(model)
+    work, batch = Work(), pack(TREES)
+    with (
+        tracing_modules(),
+        counting_work(work),
+        profile(activities=[ProfilerActivity.CPU], record_shapes=True) as seen,
+        torch.set_grad_enabled(gradients),
+    ):
+        loss = response_scores(model, batch).logprob_T.sum()
+        if gradients:
+            loss.backward()
+    return sort_events(seen.events(), "cpu"), work
+
+
+def matrices(model):
+    """Numbers in the weights of linear layers of a Llama's trunk."""
+    return sum(m.weight.numel() for m in model.model.modules() if isinstance(m, torch.nn.Linear))
+
+
+def test_six_flop_per_weight_and_token_and_what_runs_is_what_is_counted():
+    model = tiny_llama()
+    found, work = measured(model)
+    assert work.linear == 6 * matrices(model) * TOKENS == found.flop["training"]["matmul"]
+    assert work.tokens == TOKENS
+
+
+def test_the_head_counts_scored_tokens_and_not_the_logits_it_makes_again():
+    model = tiny_llama()
+    found, _ = measured(model)
+    width = model.config.hidden_size
+    assert found.flop["training"]["head"] == 8 * SCORED * width * VOCABULARY
+    assert found.repeated["training"] == 2 * SCORED * width * VOCABULARY
+
+
+def test_attention_counts_the_pairs_that_see_each_other():
+    model = tiny_llama()
+    _, work = measured(model, gradients=False)
+    pairs = (10 * 11 / 2 + 3 * 10 + 6 + 2 * 10 + 3) + (4 * 5 / 2 + 4 * 4 + 10)
+    assert work.attention == 2 * 4 * 32 * pairs  # two layers, width 32
+    found, again = measured(model)
+    assert again.attention == 3 * work.attention < found.flop["training"]["attention"]
+
+
+def test_frozen_weights_under_adapters_have_no_gradient_to_compute():
+    model = tiny_llama()
+    frozen = matrices(model)
+    adapted = loop.add_lora(model, 2, 0, base="")
+    added = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+    found, work = measured(adapted)
+    assert work.linear == (4 * frozen + 6 * added) * TOKENS
+    # Nothing reads the gradient of what the first adapters see: autograd leaves it out.
+    assert 0.85 * work.linear < found.flop["training"]["matmul"] <= work.linear
+
+
+def test_activations_made_again_are_computed_but_not_useful():
+    model = tiny_llama()
+    with quiet():
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.train()
+    found, work = measured(model)
+    assert found.flop["training"]["matmul"] == pytest.approx(8 / 6 * work.linear, rel=0.1)
+    assert work.linear == 6 * matrices(model) * TOKENS
+
+
+@pytest.mark.parametrize("make", [tiny_gpt2, tiny_gemma])
+def test_other_families(make):
+    found, work = measured(make())
+    assert found.flop["training"]["matmul"] == pytest.approx(work.linear, rel=0.01)
+    assert work.attention > 0
+
+
+def config(folder, tiny, data, **extra):
+    settings = {"precision": "fp32", "batch_size": 4, "max_steps": 6, "max_length": 128, "learning_rate": 1e-3}
+    return SftConfig(model=str(tiny), data=(data,), out=folder, **settings, **extra)
+
+
+def test_a_profiled_run(tmp_path, tiny_folder, capfd):
+    data = demonstrations(tmp_path / "d.jsonl")
+    plain = sft.run(config(tmp_path / "plain", tiny_folder, data), Quiet())
+    folder = sft.run(config(tmp_path / "run", tiny_folder, data, profile=True), Quiet())
+    assert capfd.readouterr().err.count("USDT") == 0  # the profiler's library talks past Python
+    name = "model/model.safetensors"
+    weights = load_file(folder / name)
+    assert all(torch.equal(weights[key], value) for key, value in load_file(plain / name).items())
+    assert not (plain / "profile.json").exists()
+
+    found = json.loads((folder / "profile.json").read_text(encoding="utf8"))
+    assert found["steps"] == [2, 3, 4]
+    kinds = found["phases"]["training"]
+    assert sum(kinds.values()) == pytest.approx(found["seconds"], rel=0.02)
+    assert all(kinds[kind] > 0 for kind in ("matmul", "attention", "head", "pointwise", "optimiser", "data", "other"))
+    rate = found["useful_flop_per_second"]
+    assert rate == pytest.approx(sum(found["useful_flop"].values()) / found["seconds"])
+    assert found["share_of_ceiling"] == pytest.approx(rate / found["matmul_rate"]["fp32"])
+    assert 0 < found["share_of_ceiling"] < 1
+
+    console = Console(width=100, record=True)
+    console.print(profile_table(found))
+    text = console.export_text()
+    assert "steps 2 to 4: fp32 on cpu" in text
+    assert "Besides" not in text
+    assert f"{kinds['matmul'] / found['seconds']:.1%}" in text
+
+
+def test_the_only_step_of_a_run_is_measured_and_said_so(tmp_path, tiny_folder):
+    data = demonstrations(tmp_path / "d.jsonl", 4)
+    folder = sft.run(config(tmp_path / "run", tiny_folder, data, profile=True), Quiet())
+    found = json.loads((folder / "profile.json").read_text(encoding="utf8"))
+    assert found["steps"] == [1]
+    assert found["first_step_included"]
+    saved = sum(found["phases"]["checkpoint"].values())
+    assert 0 < saved < found["seconds"]  # the last step writes one, and that is no part of what a step takes
+    useful = sum(found["useful_flop"].values())
+    assert found["useful_flop_per_second"] == pytest.approx(useful / (found["seconds"] - saved))
+    console = Console(width=100, record=True)
+    console.print(profile_table(found))
+    assert "Besides: checkpoint" in console.export_text()
