@@ -23,9 +23,9 @@ import pytest
 
 import accord
 from accord.cli.app import COMMANDS, find, parser_of
-from accord.cli.data import ACTIONS
+from accord.cli.data import ACTIONS as DATA_ACTIONS
 from accord.cli.eval import EVALUATIONS
-from accord.cli.feedback import ACTIONS
+from accord.cli.feedback import ACTIONS as FEEDBACK_ACTIONS
 from accord.cli.options import config_from
 from accord.pipelines.jobs import JOBS
 from accord.pipelines.quickstart_config import QuickstartConfig
@@ -165,11 +165,10 @@ def parse(line: str) -> None:
         assert set(words[1].split("|")) <= {evaluation.name for evaluation in EVALUATIONS}, line
         return
     if len(words) == 2 and words[0] in ("train", "data", "models") and words[1] != "list":
-        assert words[1] in ("get", *JOBS, *(action.name for action in ACTIONS)), line  # so is a subcommand
-        assert words[1] in ("inspect", "explore", "get", *JOBS), line  # so is a subcommand
+        assert words[1] in ("get", *JOBS, *(action.name for action in DATA_ACTIONS)), line  # so is a subcommand
         return
     if len(words) == 2 and words[0] == "feedback":
-        assert words[1] in {action.name for action in ACTIONS}, line
+        assert words[1] in {action.name for action in FEEDBACK_ACTIONS}, line
         return
     arguments = parser_of(command).parse_args(arguments_only)
     check_settings(command.name, arguments)

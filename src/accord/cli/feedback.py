@@ -37,7 +37,6 @@ ACTIONS: tuple[Action, ...] = (
     Action("export", "feedback_export", "what people said, as data for the trainers"),
     Action("forget", "feedback_forget", "erase a person"),
     Action("retention", "feedback_retention", "erase what is kept too long; run it nightly"),
-    Action("studio", "studio", "serve the pages on which people judge"),
 )
 
 

@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from accord.cli.console import output_console, waiting
-from accord.cli.fed_back import feedback_plan, print_fed_back
 from accord.cli.dry_run import print_estimate
+from accord.cli.fed_back import feedback_plan, print_fed_back
 from accord.cli.options import add_config_arguments, config_from
 from accord.cli.profile_table import print_profile
 from accord.cli.sampled import print_sampled

@@ -39,6 +39,7 @@ def row_uniforms(seed: int, prompt: int, sample: int, count: int) -> list[float]
     return np.random.Generator(stream).random(count).tolist()
 
 
+@record_function("accord.head")
 def draw(
     logit_RV: Tensor,
     uniform_R: Tensor,
@@ -46,8 +47,6 @@ def draw(
     forbidden: Sequence[int] = (),
     present_R: Sequence[Sequence[int]] = (),
 ) -> Draw:
-@record_function("accord.head")
-def draw(logit_RV: Tensor, uniform_R: Tensor, sampling: Sampling, forbidden: Sequence[int] = ()) -> Draw:
     """Draw one token per row.
 
     Args:

@@ -34,6 +34,7 @@ FREE_TO_CHANGE = frozenset(
     {
         "out",
         "save_every",
+        "profile",
         "keep_every",
         "concurrency",
         "timeout",
@@ -44,10 +45,8 @@ FREE_TO_CHANGE = frozenset(
         "accept_weak_judge",
     }
 )
-"""Settings that say where and how often to save, or how a server is reached, not what is computed: a run stays valid
-when they change."""
-FREE_TO_CHANGE = frozenset({"out", "profile", "save_every"})
-"""Where and how often to save, what to measure, not what is computed: a run stays valid when they change."""
+"""Settings that say where and how often to save, what to measure, or how a server is reached, not what is computed: a
+run stays valid when they change."""
 
 
 def _as_tuple(value: Any) -> Any:

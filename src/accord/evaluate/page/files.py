@@ -132,7 +132,6 @@ def _read(folder: Path, stages: Sequence[RunFiles]) -> RunFiles:
         summary=_object(folder / "summary.json", notes),
         evaluation=_rows(folder / "evaluation.jsonl", notes) or _evaluated(folder, notes),
         findings=_object(folder / "findings.json", notes),
-        evaluation=_rows(folder / "evaluation.jsonl", notes),
         frontier=_only_objects(_json(folder / "frontier.json", notes), folder / "frontier.json", notes),
         best_of_n=_object(folder / "best_of_n.json", notes),
         evaluations=[found for path in sorted(folder.glob("eval/*.json")) if (found := _object(path, notes))],

@@ -68,9 +68,8 @@ def create_app(
         app.include_router(module.router)
     # The script and styles of the explorer's map are those of `accord data explore`.
     static = _Static(directory=FOLDER / "static", packages=[("accord.feedback.explore", "static")])
-    app.mount("/static", static, name="static")
     app.mount("/api/v1", create_api(app.state.studio), name="api")
-    app.mount("/static", _Static(directory=FOLDER / "static"), name="static")
+    app.mount("/static", static, name="static")
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, handler)
     return app

@@ -62,7 +62,8 @@ def _name(count: int, seed: int) -> str:
 
 def _convert(lab: Lab, config: InstructionConfig) -> None:
     """Instructions without and with exemplars; tasks whose files are missing are left out, and said."""
-    from accord.data.tasks.convert import ConvertConfig, convert
+    from accord.data.tasks.config import ConvertConfig
+    from accord.data.tasks.convert import convert
     from accord.data.tasks.files import read_tasks
 
     tasks = [task for task in read_tasks(config.tasks) if _there(config.data, task.source.path)]

@@ -72,7 +72,8 @@ def steps(lab: Lab, config: TaxConfig) -> list[Step]:
 
 
 def _prepare(lab: Lab, config: TaxConfig) -> None:
-    from accord.data.tasks.convert import ConvertConfig, convert
+    from accord.data.tasks.config import ConvertConfig
+    from accord.data.tasks.convert import convert
     from accord.data.tasks.files import read_tasks
     from accord.pipelines.toxicity_scorers import train
 
