@@ -49,11 +49,16 @@ BAD = [
     (["run", "stages.yaml"], 'stages.yaml, line 3: stage "a" refers to {b}, which is missing'),
     (
         ["run", "job.yaml"],
-        'job.yaml, line 3: "job" is "sfft"; expected one of sft, reward, dpo, ppo, sample; did you mean "sft"?',
+        'job.yaml, line 3: "job" is "sfft"; expected one of sft, reward, dpo, ppo, critique, compare, '
+        'label, sample; did you mean "sft"?',
     ),
     (["run", "type.yaml"], 'type.yaml, line 1: unknown key "model"; a recipe has out, defaults, stages'),
     (["data", "inspect", "good.jsonl"], "missing --model; `accord data inspect --help` shows what is needed"),
-    (["data", "insect"], 'ACTION is "insect"; expected one of inspect; did you mean "inspect"?'),
+    (
+        ["data", "insect"],
+        'ACTION is "insect"; expected one of inspect, explore, convert, tasks, mix, dedup, decontaminate, clean, '
+        'self-instruct; did you mean "inspect"?',
+    ),
     (["sample", "--data", "good.jsonl"], "missing required settings --model, --out"),
     (["sample", *SFT[2:8], "--finished-only"], '"finished_only" is read only with a reward; give that, or remove it'),
     (["sample", *SFT[2:8], "--ensemble", "min"], '"ensemble" is read only with a reward; give that, or remove it'),
