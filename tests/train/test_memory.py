@@ -85,7 +85,7 @@ def test_state_by_hand():
     sizes = {part.name: part.bytes for part in memory.state_parts(shape, 3, half=True, head=False)}
     added = 3 * shape.adapter_width
     assert sizes == {
-        "weights": 4 * (every + added) - 2 * shape.matrices,
+        "weights": 4 * (every + added) + 2 * shape.matrices,
         "gradients": 4 * added,
         "moments": 8 * added,
         "casts": 2 * added,

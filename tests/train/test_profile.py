@@ -6,7 +6,7 @@ import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import load_file
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import ProfilerActivity, profile, record_function
 
 from accord.cli.profile_table import profile_table
 from accord.models.quiet import quiet
@@ -15,7 +15,7 @@ from accord.train import loop, sft
 from accord.train.configs import SftConfig
 from accord.train.profile_events import sort_events, tracing_modules
 from accord.train.progress import Quiet
-from accord.train.work import Work, counting_work
+from accord.train.work import counting_work
 from accord.trees import Branch, PromptTree, pack
 from fakes import VOCABULARY, tiny_gemma, tiny_gpt2, tiny_llama
 from train.data import demonstrations
@@ -30,17 +30,18 @@ TOKENS, SCORED = 15 + 8, 5 + 4
 def measured(model, gradients=True):
     """Sorted events and work of one pass over the trees."""
     prepare(model)
-    work, batch = Work(), pack(TREES)
+    batch = pack(TREES)
     with (
         tracing_modules(),
-        counting_work(work),
+        counting_work(),
         profile(activities=[ProfilerActivity.CPU], record_shapes=True) as seen,
         torch.set_grad_enabled(gradients),
     ):
         loss = response_scores(model, batch).logprob_T.sum()
         if gradients:
             loss.backward()
-    return sort_events(seen.events(), "cpu"), work
+    found = sort_events(seen.events(), "cpu")
+    return found, found.work["training"]
 
 
 def matrices(model):
@@ -93,6 +94,17 @@ def test_activations_made_again_are_computed_but_not_useful():
     assert work.linear == 6 * matrices(model) * TOKENS
 
 
+def test_work_has_the_phase_it_was_done_in():
+    model, batch = tiny_llama(), pack(TREES)
+    prepare(model)
+    with counting_work(), profile(activities=[ProfilerActivity.CPU], record_shapes=True) as seen:
+        response_scores(model, batch)
+        with record_function("accord.evaluation"), torch.no_grad():
+            response_scores(model, batch)
+    found = sort_events(seen.events(), "cpu")
+    assert found.work["training"].linear == 3 * found.work["evaluation"].linear > 0
+
+
 @pytest.mark.parametrize("make", [tiny_gpt2, tiny_gemma])
 def test_other_families(make):
     found, work = measured(make())
@@ -128,7 +140,7 @@ def test_a_profiled_run(tmp_path, tiny_folder, capfd):
     console = Console(width=100, record=True)
     console.print(profile_table(found))
     text = console.export_text()
-    assert "steps 2 to 4: fp32 on cpu" in text
+    assert "steps 2 to 4: fp32 on cpu" in " ".join(text.split())
     assert "Besides" not in text
     assert f"{kinds['matmul'] / found['seconds']:.1%}" in text
 

@@ -54,8 +54,8 @@ FOOT = """
 
 - `--micro-tokens` is the token budget of one forward pass. Half of it halves the activations and changes no result.
 - `--gradient-checkpointing` keeps the input of each block only and computes the rest again: a third more time.
-- `--lora-rank` trains adapters: gradients and AdamW's moments shrink to theirs, frozen matrices are kept in bf16, and
-  PPO needs no reference copy. It is another method, not another way to the same result.
+- `--lora-rank` trains adapters: gradients and AdamW's moments shrink to theirs, and PPO needs no reference copy. It is
+  another method, not another way to the same result.
 - `--critic shared` (PPO's default) has the value function on the policy's trunk; a separate one is trained whole.
 
 A reference model costs nothing in the dpo job: its log-probabilities are computed before the first step.

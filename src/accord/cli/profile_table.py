@@ -23,7 +23,7 @@ LABELS = {
     "pointwise": "pointwise",
     "optimiser": "optimiser",
     "data": "data",
-    "other": "other (Python, waiting)",
+    "other": "other",
 }
 PHASES = ("training", "scoring", "sampling")
 BESIDES = ("evaluation", "checkpoint")
@@ -42,16 +42,18 @@ def profile_table(profile: Mapping[str, Any]) -> Group:
     phases = [name for name in PHASES if sum(profile["phases"].get(name, {}).values())]
     seconds = {phase: profile["phases"][phase] for phase in phases}
     total = sum(sum(kinds.values()) for kinds in seconds.values())
-    table = Table(title=_title(profile), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.collapse_padding = True
     table.add_column("", no_wrap=True)
     for phase in phases:
-        table.add_column(phase + " s", justify="right", no_wrap=True)
+        table.add_column(phase, justify="right", no_wrap=True)
     if len(phases) > 1:
-        table.add_column("all s", justify="right", no_wrap=True)
+        table.add_column("all", justify="right", no_wrap=True)
     table.add_column("share", justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
+    if len(phases) == 1:  # there is room for it
+        table.add_column("", no_wrap=True)
     table.add_column("GFLOP/s", justify="right", no_wrap=True)
-    table.add_column("of ceiling", justify="right", no_wrap=True)
+    table.add_column("ceiling", justify="right", no_wrap=True)
     for kind, label in LABELS.items():
         row = [seconds[phase].get(kind, 0.0) for phase in phases]
         if not sum(row):
@@ -63,7 +65,7 @@ def profile_table(profile: Mapping[str, Any]) -> Group:
             label,
             *cells,
             f"{share:.1%}",
-            Text("━" * round(share * BAR), "cyan"),
+            *([Text("━" * round(share * BAR), "cyan")] if len(phases) == 1 else []),
             f"{rate / 1e9:,.0f}" if rate else "",
             f"{rate / _ceiling(profile):.0%}" if rate else "",
         )
@@ -75,19 +77,19 @@ def profile_table(profile: Mapping[str, Any]) -> Group:
         "whole steps",
         *cells,
         "100%",
-        "",
+        *([""] if len(phases) == 1 else []),
         f"{useful / 1e9:,.0f}",
         f"{profile['share_of_ceiling']:.0%}",
         style="bold",
     )
-    return Group(table, *map(Text, _sentences(profile, phases, sums, total)))
+    return Group(Text(_title(profile), "bold"), table, *map(Text, _sentences(profile, phases, sums, total)))
 
 
 def _title(profile: Mapping[str, Any]) -> str:
     steps = profile["steps"]
     kind = "rollout" if profile["job"] == "ppo" else "step"
     which = f"{kind} {steps[0]}" if len(steps) == 1 else f"{kind}s {steps[0]} to {steps[-1]}"
-    return f"{profile['job']} of {profile['model']}, {which}: {profile['precision']} on {profile['device']}"
+    return f"{profile['job']} of {profile['model']}, {which}: {profile['precision']} on {profile['device']}, seconds"
 
 
 def _sentences(profile: Mapping[str, Any], phases: list[str], sums: list[float], total: float) -> Iterator[str]:

@@ -4,7 +4,7 @@
 
 with P parameters of which P' are trained, M numbers in matrices of linear layers, V x D of the vocabulary head:
 
-    weights     4 P; with adapters 2 bytes per number of a frozen matrix under bf16
+    weights     4 P; with adapters under bf16 2 M besides: frozen matrices beside the float32 ones that were loaded
     gradients   4 P'
     moments     8 P', AdamW's two
     casts       2 M' under bf16: what autocast keeps of trained matrices until the end of a step
@@ -15,7 +15,8 @@ with P parameters of which P' are trained, M numbers in matrices of linear layer
 Activations are those that autograd keeps (tests count them), per layer and token of the pack, w bytes of a number:
 
     norms       4 D each, 8 D each in float32 or where a family's norms do not round once
-    linear      2 w D + w Q (inputs of the products; Q width of all query heads, K of all key heads)
+    linear      2 w D + w Q, with adapters 5 w D + w Q (inputs of the products; Q width of all query heads, K of all
+                key heads)
     attention   4 (Q + K) + w K up to 320 tokens S of the longest tree, 4 w Q + w S beyond;
                 up to 320 tokens one block's scores besides, 12 S per query head, made again in the backward pass
     feed-forward  4 w I, I its inner width (2 w I where it has no gate and the kernel of its activation is one)
@@ -168,11 +169,11 @@ def state_parts(shape: Shape, lora_rank: int, half: bool, *, head: bool) -> list
     adapters = lora_rank * shape.adapter_width
     trained = adapters or shape.parameters
     weights = WIDE * (shape.parameters + adapters)
-    if lora_rank and half:
-        weights -= (WIDE - HALF) * shape.matrices
+    if lora_rank and half:  # the float32 weights as they were loaded, mapped or freed, stay in the process
+        weights += HALF * shape.matrices
     cast = (adapters if lora_rank else shape.matrices) + (shape.head if head else 0)
     how = f"LoRA of rank {lora_rank}" if lora_rank else "all of them trained"
-    frozen = ", frozen matrices in bf16" if lora_rank and half else ""
+    frozen = ", frozen matrices in bf16 beside the loaded ones" if lora_rank and half else ""
     parts = [
         Part("weights", weights, f"{shape.parameters:,} parameters, {how}{frozen}"),
         Part("gradients", WIDE * trained, f"{trained:,} float32 numbers"),
@@ -186,11 +187,12 @@ def frozen_bytes(shape: Shape, half: bool) -> int:
     return WIDE * shape.parameters - ((WIDE - HALF) * shape.matrices if half else 0)
 
 
-def activation_bytes(shape: Shape, pack: Pack, half: bool, checkpointing: bool = False) -> int:
+def activation_bytes(shape: Shape, pack: Pack, half: bool, checkpointing: bool = False, adapters: bool = False) -> int:
     """What autograd keeps of a forward pass over a pack, the vocabulary head left out."""
     w = HALF if half else WIDE
     norms = shape.norms * (WIDE if shape.rounds_once and half else 2 * WIDE)
     per_token = norms + w * (2 * shape.hidden + shape.query) + shape.inner_copies * w * shape.inner
+    per_token += 3 * w * shape.hidden * adapters  # adapters on one input read copies of it
     if pack.longest <= SHORT:
         layer = pack.tokens * per_token + pack.padded * (WIDE * (shape.query + shape.key) + w * shape.key)
     else:

@@ -30,7 +30,7 @@ from accord.train.loop import Precision
 from accord.train.profile_events import BESIDES, sort_events, tracing_modules
 from accord.train.progress import Display
 from accord.train.run import Run, environment, write_text
-from accord.train.work import Work, counting_work
+from accord.train.work import counting_work
 
 __all__ = ["FILE", "WINDOW", "matmul_rate", "window_of"]
 
@@ -52,9 +52,8 @@ def window_of(steps: range, config: TrainConfig, run: Run, precision: Precision,
         return
     device = precision.device
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device.type == "cuda" else [])
-    work = Work()
     profiler: Any = torch_profile(activities=activities, record_shapes=True, acc_events=True)
-    with tracing_modules(), counting_work(work), _recording(profiler):
+    with tracing_modules(), counting_work(), _recording(profiler):
         _wait(device)
         began = time.perf_counter()
         yield from window
@@ -72,21 +71,18 @@ def window_of(steps: range, config: TrainConfig, run: Run, precision: Precision,
         "steps": [step + 1 for step in window],
         "first_step_included": window[0] == steps[0],
         "seconds": seconds,
-        **summary(
-            found, work, seconds, {name: matmul_rate(dtype, device) for name, dtype in DTYPES.items()}, precision
-        ),
+        **summary(found, seconds, {name: matmul_rate(dtype, device) for name, dtype in DTYPES.items()}, precision),
         **environment(),
     }
     write_text(run.folder / FILE, json.dumps(facts, indent=2))
     yield from after
 
 
-def summary(found: Any, work: Work, seconds: float, rates: dict[str, float], precision: Precision) -> dict[str, Any]:
+def summary(found: Any, seconds: float, rates: dict[str, float], precision: Precision) -> dict[str, Any]:
     """Seconds by phase and kind, FLOP by kind, and the shares of the measured rates.
 
     Args:
         found: the sorted events.
-        work: useful arithmetic outside sampling.
         seconds: of the whole window.
         rates: measured, FLOP/s by precision.
         precision: of the run; its rate is the ceiling.
@@ -98,14 +94,16 @@ def summary(found: Any, work: Work, seconds: float, rates: dict[str, float], pre
     # A step of sampling computes nothing twice: all of it is useful.
     sampled = sum(found.flop.get("sampling", {}).values())
     besides = sum(sum(table.get(phase, {}).values()) for phase in BESIDES)
+    counted = [found.work[phase] for phase in ("training", "scoring")]
     head = sum(found.flop[phase].get("head", 0.0) - found.repeated[phase] for phase in ("training", "scoring"))
-    parts = {"matmul": work.linear, "attention": work.attention, "head": head, "sampling": sampled}
+    linear, attention = sum(work.linear for work in counted), sum(work.attention for work in counted)
+    parts = {"matmul": linear, "attention": attention, "head": head, "sampling": sampled}
     useful = sum(parts.values())
     rate = useful / (seconds - besides)
     return {
         "phases": table,
         "flop": found.flop,
-        "tokens": work.tokens,
+        "tokens": sum(work.tokens for work in counted),
         "useful_flop": parts,
         "useful_flop_per_second": rate,
         "matmul_rate": rates,

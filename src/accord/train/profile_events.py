@@ -18,6 +18,8 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.profiler import record_function
 from transformers.pytorch_utils import Conv1D
 
+from accord.train.work import MARK, Work
+
 __all__ = ["BESIDES", "KINDS", "PHASES", "Sorted", "sort_events", "tracing_modules"]
 
 PHASES = ("training", "scoring", "sampling")
@@ -67,11 +69,13 @@ class Sorted:
     Attributes:
         seconds: by phase, by kind.
         flop: of matrix products as they were computed, by phase, by kind (matmul, attention, head).
-        repeated: of them those of logits that the head's backward pass makes again, by phase.
+        work: useful arithmetic of forward and backward passes, by phase.
+        repeated: of the products those of logits that the head's backward pass makes again, by phase.
     """
 
     seconds: dict[str, dict[str, float]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(float)))
     flop: dict[str, dict[str, float]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(float)))
+    work: dict[str, Work] = field(default_factory=lambda: defaultdict(Work))
     repeated: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
 
@@ -122,6 +126,8 @@ def sort_events(events: Iterable[Any], device: str) -> Sorted:
             kind = "head"
         if micros > 0:
             found.seconds[phase][kind] += micros * 1e-6
+        if event.name.startswith(MARK):
+            found.work[phase].add(event.name)
         flop = _flop(event)
         if flop:
             found.flop[phase][kind] += flop

@@ -20,10 +20,13 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
+from torch.profiler import record_function
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-__all__ = ["Work", "counting_work"]
+__all__ = ["MARK", "Work", "counting_work"]
+
+MARK = "accord.work "
 
 
 @dataclass
@@ -49,17 +52,26 @@ class Work:
         self.attention += pairs * (3 if gradients else 1)
         self.tokens += tokens if gradients else 0
 
+    def add(self, mark: str) -> None:
+        """Add the work that a mark in a profile tells of."""
+        linear, attention, tokens = mark.removeprefix(MARK).split()
+        self.linear, self.attention = self.linear + float(linear), self.attention + float(attention)
+        self.tokens += int(tokens)
+
 
 @contextmanager
-def counting_work(work: Work) -> Iterator[None]:
-    """Add up what models compute, sampling with a cache left out."""
+def counting_work() -> Iterator[None]:
+    """Leave a mark in the profile for each pass of a model, sampling with a cache left out: so it has its phase."""
 
     def passed(module: nn.Module, _: Any, kwargs: dict[str, Any], __: Any) -> None:
         token = kwargs.get("input_ids")
         is_trunk = isinstance(module, PreTrainedModel) and module.base_model is module
         if token is None or not is_trunk or kwargs.get("past_key_values") is not None:
             return
+        work = Work()
         work.add_trunk(module, token.numel(), _attention(module, kwargs), torch.is_grad_enabled())
+        with record_function(f"{MARK}{work.linear:.0f} {work.attention:.0f} {work.tokens}"):
+            pass
 
     handle = register_module_forward_hook(passed, with_kwargs=True)
     try:
