@@ -3,6 +3,7 @@
 #   make test         install what is needed, then the tests (the real-model ones included)
 #   make check        format, lint, types, import layers, generated docs
 #   make fmt          format and fix what can be fixed
+#   make bench        Accord beside its peers, each in an environment of its own (under 30 minutes), and the page of it
 
 PYTHON ?= python3
 VENV := .venv
@@ -11,7 +12,9 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: install install-dev quickstart test check fmt docs
+.PHONY: install install-dev quickstart test check fmt docs bench
+
+BENCH := sft reward dpo rloo grpo ppo
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
@@ -49,3 +52,9 @@ fmt: install-dev
 
 docs: install-dev
 	$(BIN)/python tools/docs.py
+
+bench: install-dev
+	for job in $(BENCH); do $(BIN)/python -m benchmarks.compare $$job --peer trl --repeats 2 || exit 1; done
+	for job in listwise-4 listwise-8; do $(BIN)/python -m benchmarks.compare $$job --peer accord-rows || exit 1; done
+	$(BIN)/python -m benchmarks.compare sampling --peer transformers
+	$(BIN)/python -m benchmarks.page

@@ -106,14 +106,15 @@ def test_the_same_prompt_twice_gets_different_samples():
 def test_a_prompt_is_computed_once_for_its_samples():
     model = tiny_llama()
     counting = Counting(model)
-    NativeSampler(model, end_ids=[], max_rows=4).sample([[5, 6, 7]], Sampling(samples=6, max_new_tokens=3))
+    NativeSampler(model, end_ids=[], max_rows=4, plain=True).sample([[5, 6, 7]], Sampling(samples=6, max_new_tokens=3))
     assert list(zip(counting.rows, counting.columns, strict=True)) == [(1, 3), (4, 1), (4, 1), (2, 1), (2, 1)]
 
 
 def test_finished_rows_leave_the_batch():
     model = sharp(tiny_llama())
     counting = Counting(model)
-    rollouts = NativeSampler(model, end_ids=range(60)).sample(PROMPTS, Sampling(samples=6, max_new_tokens=20))
+    sampler = NativeSampler(model, end_ids=range(60), plain=True)
+    rollouts = sampler.sample(PROMPTS, Sampling(samples=6, max_new_tokens=20))
     lengths = [len(rollout.tokens) for rollouts_K in rollouts for rollout in rollouts_K]
     unfinished = [sum(length > step for length in lengths) for step in range(1, max(lengths))]
     assert counting.rows == [4, *unfinished]
@@ -124,7 +125,7 @@ def test_logits_exist_for_one_position_only():
     model = tiny_llama()
     shapes = []
     model.lm_head.register_forward_hook(lambda module, args, out: shapes.append(tuple(out.shape)))
-    NativeSampler(model, end_ids=[]).sample(PROMPTS, Sampling(max_new_tokens=2))
+    NativeSampler(model, end_ids=[], plain=True).sample(PROMPTS, Sampling(max_new_tokens=2))
     assert shapes == [(4, 1, 260), (4, 1, 260)]
 
 
@@ -230,7 +231,7 @@ class Casts(TorchDispatchMode):
 @pytest.mark.parametrize("frozen", [True, False])
 def test_autocast_casts_a_weight_once_a_call(frozen):
     model = tiny_llama().requires_grad_(not frozen)
-    sampler = NativeSampler(model, end_ids=[], autocast=lambda: torch.autocast("cpu", torch.bfloat16))
+    sampler = NativeSampler(model, end_ids=[], autocast=lambda: torch.autocast("cpu", torch.bfloat16), plain=True)
     with Casts(model.model.layers[0].self_attn.q_proj.weight) as casts:
         sampler.sample(PROMPTS, Sampling(max_new_tokens=5))
     assert casts.count == 1
@@ -239,11 +240,11 @@ def test_autocast_casts_a_weight_once_a_call(frozen):
 @pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable` is deprecated:FutureWarning")  # until v6
 def test_gradient_checkpointing_does_not_switch_the_cache_off():
     model = sharp(tiny_llama())
-    plain = NativeSampler(model, end_ids=[]).sample(PROMPTS, Sampling(max_new_tokens=6))
+    plain = NativeSampler(model, end_ids=[], plain=True).sample(PROMPTS, Sampling(max_new_tokens=6))
     model.gradient_checkpointing_enable()
     model.train()
     counting = Counting(model)
-    assert NativeSampler(model, end_ids=[]).sample(PROMPTS, Sampling(max_new_tokens=6)) == plain
+    assert NativeSampler(model, end_ids=[], plain=True).sample(PROMPTS, Sampling(max_new_tokens=6)) == plain
     assert counting.columns == [23, 1, 1, 1, 1, 1]
 
 

@@ -26,6 +26,7 @@ class Action:
 
 ACTIONS: tuple[Action, ...] = (
     # One line each, so that additions merge.
+    Action("studio", "studio", "serve the pages on which people judge"),
     Action("status", "feedback_status", "the campaigns of a store; makes or upgrades it"),
     Action("import", "feedback_import", "judged data, or data to judge, into a campaign"),
     Action("sample", "feedback_sample", "fill a campaign with responses of models"),
@@ -34,7 +35,6 @@ ACTIONS: tuple[Action, ...] = (
     Action("export", "feedback_export", "what people said, as data for the trainers"),
     Action("forget", "feedback_forget", "erase a person"),
     Action("retention", "feedback_retention", "erase what is kept too long; run it nightly"),
-    Action("studio", "studio", "serve the pages on which people judge"),
 )
 
 

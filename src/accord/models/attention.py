@@ -21,9 +21,9 @@ from accord.trees import TreeBatch
 __all__ = ["NAME", "TreeLayout", "UnsupportedAttention"]
 
 NAME = "accord_tree"
-SHORT = 160
+SHORT = 320
 """Tokens of a pack's longest tree up to which a CPU writes the scores out: torch's fused kernel with a mask then takes
-2 to 5 times as long, most of it in its backward pass (docs/log.md). Both give the same within rounding."""
+1.2 to 5 times as long, most of it in its backward pass (docs/log.md). Both give the same within rounding."""
 
 
 class UnsupportedAttention(ValueError):
@@ -73,9 +73,9 @@ class TreeLayout:
         return self._masks[window]
 
     def bias(self, window: int | None, dtype: torch.dtype) -> Tensor:
-        """(B, 1, 1, S, S) the mask as what is added to scores: 0 or -inf."""
+        """(B, 1, S, S) the mask as what is added to scores: 0 or -inf."""
         if (window, dtype) not in self._biases:
-            mask = self.mask(window).unsqueeze(1)
+            mask = self.mask(window)
             self._biases[window, dtype] = torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, -torch.inf)
         return self._biases[window, dtype]
 
@@ -105,31 +105,106 @@ def tree_attention(
         raise UnsupportedAttention(f"{type(module).__name__} uses {', '.join(unknown)}")
 
     def lay(x: Tensor) -> Tensor:
-        return x[0].transpose(0, 1)[tree.gather_BS].transpose(1, 2)  # (B, H, S, D)
+        rows: Tensor = _Lay.apply(x[0].transpose(0, 1), tree)  # type: ignore[no-untyped-call]
+        return rows.transpose(1, 2)  # (B, H, S, D)
 
     repeats = query.shape[1] // key.shape[1]
     q, k, v = lay(query), lay(key), lay(value)
     if q.device.type == "cpu" and q.shape[2] <= SHORT and not dropout:
-        out = _written_out(q, k, v, tree.bias(sliding_window, torch.promote_types(q.dtype, torch.float32)), scaling)
+        if torch.is_autocast_enabled("cpu"):
+            v = v.to(torch.get_autocast_dtype("cpu"))
+        bias = tree.bias(sliding_window, torch.promote_types(v.dtype, torch.float32))
+        scaling = q.shape[-1] ** -0.5 if scaling is None else scaling
+        out: Tensor = _WrittenOut.apply(q, k, v, bias, scaling)  # type: ignore[no-untyped-call]
     else:
         if repeats > 1:
             k, v = k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1)
         out = scaled_dot_product_attention(q, k, v, tree.mask(sliding_window), dropout, scale=scaling)
-    flat = out.transpose(1, 2).flatten(0, 1)[tree.scatter_T]
+    flat: Tensor = _Unlay.apply(out.transpose(1, 2), tree)  # type: ignore[no-untyped-call]
     return flat.unsqueeze(0), None
 
 
-def _written_out(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scaling: float | None) -> Tensor:
-    """softmax(q k / sqrt(D) + bias) v with all scores in memory, in float32 at least; (B, H, S, D) in and out.
+class _Lay(torch.autograd.Function):
+    """(T, H, D) -> (B, S, H, D), padding filled with row 0.
 
-    Queries that share a key head stand below each other, so keys and values are not repeated.
+    Its gradient is a plain gather, because no real token reads padding: autograd would add up row by row instead.
     """
-    trees, heads, size, width = q.shape
-    groups = k.shape[1]
-    rows = q.reshape(trees, groups, -1, width)
-    score = (rows @ k.transpose(-1, -2)).to(bias.dtype) * (width**-0.5 if scaling is None else scaling)
-    share = (score.view(trees, groups, -1, size, size) + bias).softmax(-1).to(v.dtype)
-    return (share.view(trees, groups, -1, size) @ v).view(trees, heads, size, width)
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, tree: TreeLayout) -> Tensor:
+        ctx.tree = tree
+        return x[tree.gather_BS]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        return grad.flatten(0, 1)[ctx.tree.scatter_T], None
+
+
+class _Unlay(torch.autograd.Function):
+    """(B, S, H, D) -> (T, H, D), padding dropped; its gradient is 0 there."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, tree: TreeLayout) -> Tensor:
+        ctx.tree = tree
+        return x.flatten(0, 1)[tree.scatter_T]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        tree = ctx.tree
+        trees, width = tree.gather_BS.shape
+        laid = grad.new_zeros((trees * width, *grad.shape[1:])).index_put((tree.scatter_T,), grad)
+        return laid.view(trees, width, *grad.shape[1:]), None
+
+
+class _WrittenOut(torch.autograd.Function):
+    """softmax(q k / sqrt(D) + bias) v with all scores in memory, float32 at least; (B, H, S, D) in and out.
+
+    Queries that share a key head stand below each other, so keys and values are not repeated. Scores are made again in
+    the backward pass instead of kept: at 512 tokens a tree they would be the largest thing a layer keeps.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scaling: float) -> Tensor:
+        ctx.save_for_backward(q, k, v)
+        ctx.bias, ctx.scaling = bias, scaling
+        with torch.autocast(q.device.type, enabled=False):
+            rows, keys, values = _grouped(q, k, v)
+            share = _share(rows, keys, bias, scaling)
+            return torch.bmm(share.to(values.dtype), values).view(q.shape)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        q, k, v = ctx.saved_tensors
+        if torch.is_grad_enabled():  # second derivatives are wanted (TRPO): by autograd, from the plain operations
+            with torch.autocast(q.device.type, enabled=False):
+                rows, keys, values = _grouped(q, k, v)
+                out = torch.bmm(_share(rows, keys, ctx.bias, ctx.scaling).to(values.dtype), values).view(q.shape)
+                return (*torch.autograd.grad(out, (q, k, v), grad, create_graph=True), None, None)
+        with torch.autocast(q.device.type, enabled=False):
+            rows, keys, values = _grouped(q, k, v)
+            share = _share(rows, keys, ctx.bias, ctx.scaling)
+            grad_rows = grad.to(values.dtype).reshape(rows.shape)
+            value_grad = torch.bmm(share.to(values.dtype).transpose(1, 2), grad_rows)
+            share_grad = torch.bmm(grad_rows, values.transpose(1, 2)).to(share.dtype)
+            score_grad = torch._softmax_backward_data(share_grad, share, -1, share.dtype)
+            score_grad = score_grad.mul_(ctx.scaling).to(values.dtype)
+            query_grad = torch.bmm(score_grad, keys).view(q.shape).to(q.dtype)
+            key_grad = torch.bmm(score_grad.transpose(1, 2), rows).view(k.shape).to(k.dtype)
+        return query_grad, key_grad, value_grad.view(v.shape).to(v.dtype), None, None
+
+
+def _grouped(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries (B G, H/G S, D), keys and values (B G, S, D), G key heads, all in the values' precision."""
+    trees, groups, size, width = k.shape
+    rows = q.to(v.dtype).reshape(trees * groups, -1, width)
+    return rows, k.to(v.dtype).reshape(trees * groups, size, width), v.reshape(trees * groups, size, width)
+
+
+def _share(rows: Tensor, keys: Tensor, bias: Tensor, scaling: float) -> Tensor:
+    """(B G, H/G S, S) weights of each query's keys."""
+    trees, size = bias.shape[0], bias.shape[-1]
+    score = torch.bmm(rows, keys.transpose(1, 2)).to(bias.dtype) * scaling
+    return (score.view(trees, -1, size, size) + bias).softmax(-1).view(score.shape)
 
 
 AttentionInterface.register(NAME, tree_attention)

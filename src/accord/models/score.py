@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from accord.models.attention import NAME, TreeLayout, UnsupportedAttention
 from accord.models.head import Distribution, exact_kl, head_of, token_logprob
+from accord.models.norms import round_once
 from accord.trees import Branch, PromptTree, TreeBatch, pack
 
 __all__ = [
@@ -134,6 +135,7 @@ def prepare(model: nn.Module) -> str | None:
         reason = None if gap < 1e-3 else f"states of a tree differ by {gap:.2g} from those of single rows"
     if reason is not None:
         base.set_attn_implementation(own)
+    round_once(model)
     _check_head(model)
     return reason
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from accord.rollouts import Rollout, Sampling
 from accord.rollouts.cache import RowCache
+from accord.rollouts.decoder import Decoder, decoder_of
 from accord.rollouts.draw import draw, row_uniforms
 
 __all__ = ["NativeSampler"]
@@ -92,6 +93,7 @@ class NativeSampler:
         max_rows: int = 64,
         autocast: Callable[[], AbstractContextManager[Any]] | None = None,
         progress: Callable[[int, int], None] | None = None,
+        plain: bool = False,
     ) -> None:
         """Keep the model; its weights are read anew at each call.
 
@@ -105,6 +107,8 @@ class NativeSampler:
                 those a training pass under the same autocast computes. (A bfloat16 copy of the model would be no
                 faster, would differ from the trainer in its norms and residual sums, and could be stale.)
             progress: called with (finished rows, all rows) whenever rows finish.
+            plain: decode by the model's own forward pass, also where `accord.rollouts.decoder` knows the family; tests
+                hold both equal.
         """
         if max_rows < 1:
             raise ValueError(f"sampler: `max_rows` is {max_rows}; write 1 or more")
@@ -115,6 +119,8 @@ class NativeSampler:
         self.autocast = autocast or nullcontext
         self.progress = progress or (lambda done, total: None)
         self._accepted = _forward_parameters(model)
+        self._decoder: Decoder | None = None  # while a call lasts: weights may change between calls
+        self._decodes: bool | None = False if plain else None  # whether it can decode the model; None: not yet tried
 
     def sample(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, streams: Sequence[int] | None = None
@@ -134,7 +140,7 @@ class NativeSampler:
         # Longest first: prompts of one batch are padded little, and memory that is too small shows at once.
         order = sorted(range(len(prompts)), key=lambda b: -len(prompts[b]))
         at_once = max(1, self.max_rows // sampling.samples)
-        with self._sampling_mode():
+        with self._sampling_mode(), self._decoding(min(self.max_rows, len(prompts) * sampling.samples)):
             for start in range(0, len(order), at_once):
                 chosen = order[start : start + at_once]
                 self._sample_batch([prompts[b] for b in chosen], [rows_BK[b] for b in chosen], sampling)
@@ -191,10 +197,13 @@ class NativeSampler:
     def _forward(self, batch: _Batch) -> None:
         """Compute the logits behind the last drawn tokens."""
         device = batch.mask_RT.device
-        token_R1 = torch.tensor([[row.tokens[-1]] for row in batch.rows], device=device)
-        position_R1 = torch.tensor([[row.length + len(row.tokens) - 1] for row in batch.rows], device=device)
+        token_R = torch.tensor([row.tokens[-1] for row in batch.rows], device=device)
+        position_R = torch.tensor([row.length + len(row.tokens) - 1 for row in batch.rows], device=device)
         batch.mask_RT = torch.nn.functional.pad(batch.mask_RT, (0, 1), value=1)
-        batch.logit_RV = self._logits(token_R1, position_R1, batch.mask_RT, batch.cache)
+        if self._decoder is not None:
+            batch.logit_RV = self._decoder.step(token_R, position_R, batch.mask_RT, batch.cache)
+        else:
+            batch.logit_RV = self._logits(token_R[:, None], position_R[:, None], batch.mask_RT, batch.cache)
 
     def _logits(self, token_RT: Tensor, position_RT: Tensor, mask_RT: Tensor, cache: RowCache) -> Tensor:
         inputs = {
@@ -268,6 +277,21 @@ class NativeSampler:
             stack.enter_context(torch.no_grad())
             stack.enter_context(self.autocast())
             yield
+
+    @contextmanager
+    def _decoding(self, rows: int) -> Iterator[None]:
+        """Lay the weights out for decoding while a call lasts, where the model's family is known."""
+        if self._decodes is not False:
+            weight = next(self.model.parameters())
+            device, dtype = weight.device.type, weight.dtype
+            dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else dtype
+            make = decoder_of if self._decodes is None else Decoder
+            self._decoder = make(self.model, dtype, rows)
+            self._decodes = self._decoder is not None
+        try:
+            yield
+        finally:
+            self._decoder = None
 
 
 def _new_row(prompt: int, sample: int, length: int, sampling: Sampling) -> _Row:

@@ -245,7 +245,9 @@ def optimise(
     Raises: Diverged: loss or gradient is not finite; `where()` says at which rows. The weights are untouched.
     """
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
-    norm = nn.utils.clip_grad_norm_(parameters, max_norm)
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if norm > max_norm:  # clip_grad_norm_ would write every gradient anew, also where it multiplies by one
+        nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
     if not (math.isfinite(float(loss)) and math.isfinite(float(norm))):
         optimiser.zero_grad(set_to_none=True)
         raise Diverged(f"loss {float(loss):.4g}, gradient norm {float(norm):.4g} at {where()}")

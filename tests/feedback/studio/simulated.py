@@ -17,14 +17,17 @@ class Log:
 
     seconds: dict[str, list[float]] = field(default_factory=dict)
     trouble: list[str] = field(default_factory=list)
+    submitted: set[str] = field(default_factory=set)
 
     def p95(self) -> float:
         every = sorted(one for times in self.seconds.values() for one in times)
         return every[int(0.95 * (len(every) - 1))]
 
 
-async def work(base: str, campaign: str, session: tuple[str, str], log: Log, seed: int, pause: float) -> None:
-    """Look, save a draft, submit; sometimes twice, sometimes skip, sometimes walk away in the middle."""
+async def work(
+    base: str, campaign: str, session: tuple[str, str], log: Log, seed: int, pause: float, wanted: int
+) -> None:
+    """Look, save a draft, submit, sometimes twice; sometimes skip; until all together have submitted `wanted` tasks."""
     random_ = random.Random(seed)
     token, csrf = session
     async with httpx.AsyncClient(base_url=base, cookies={"session": token}, timeout=60) as client:
@@ -37,11 +40,15 @@ async def work(base: str, campaign: str, session: tuple[str, str], log: Log, see
                 log.trouble.append(f"{what}: {answer.status_code}")
             return answer
 
+        await asyncio.sleep(pause * random_.random())  # nobody begins in the same instant as all others
         while True:
             page = await ask("task", "GET", f"/c/{campaign}/task")
             found = re.search(r'data-assignment="([^"]+)"', page.text)
-            if found is None:
+            if found is None and len(log.submitted) >= wanted:
                 return
+            if found is None:  # all are taken, and one of those who took them may still skip
+                await asyncio.sleep(pause / 2)
+                continue
             mine = found[1]
             responses = re.findall(r'data-response="([^"]+)"', page.text)
             ranking = {f"rank.{one}": str(random_.randint(1, len(responses))) for one in responses}
@@ -54,3 +61,4 @@ async def work(base: str, campaign: str, session: tuple[str, str], log: Log, see
                 continue
             for _ in range(2 if random_.random() < 0.2 else 1):
                 await ask("submit", "POST", f"/t/{mine}/submit", sent)
+            log.submitted.add(mine)

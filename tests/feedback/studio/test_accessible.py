@@ -104,4 +104,4 @@ def test_axe_finds_nothing_and_nothing_is_cut_off(pages, theme, width):
             if wider > 0:
                 trouble.append((address, "wider than the window", wider))
         desk.context.close()
-    assert trouble == []
+    assert not trouble, "\n".join(map(str, trouble))

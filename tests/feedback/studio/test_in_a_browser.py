@@ -315,6 +315,7 @@ def test_a_model_is_talked_to_and_rated(sqlite_store, browser):
         desk = Desk(browser, base, place, place.world.people[0])
         page = desk.open_task()
         page.click("text=Begin")
+        page.wait_for_selector("#text:focus")
         page.keyboard.type("hello")
         page.keyboard.press("Control+Enter")
         page.wait_for_selector("#pick")
@@ -324,7 +325,7 @@ def test_a_model_is_talked_to_and_rated(sqlite_store, browser):
         assert page.inner_text(".line.assistant .text") == picked
         page.click("summary:has-text('Rate')")
         page.check('input[name=rating][value="4"]')
-        page.click("text=Finish")
+        page.click("button:text-is('Finish')")
         page.wait_for_url("**done=finished**")
         assert "rated 4 of 5" in page.inner_text("main")
         assert desk.complaints == []

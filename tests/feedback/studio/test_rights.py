@@ -9,6 +9,8 @@ from fastapi.routing import APIRoute
 from starlette.routing import Mount
 
 from accord.feedback.store import add_project, set_role
+from accord.feedback.studio.api import annotating, managing
+from accord.feedback.studio.api.callers import caller
 from accord.feedback.studio.context import checked_form, open_form, visitor
 from accord.feedback.studio.pages import PAGES
 from feedback.studio.visitors import HOST, Visitor, assignment, shown
@@ -46,7 +48,13 @@ def test_all_that_changes_something_asks_for_the_token_of_the_session(place):
 def test_all_but_the_entrance_asks_who_is_there(place):
     open_ = {one.path for one in routes(place.app) if visitor not in dependencies(one.dependant)}
     assert {path for path in open_ if not path.startswith("/api/")} == OPEN
-    assert [one.path for one in place.app.routes if isinstance(one, Mount)] == ["/static"]
+    assert [one.path for one in place.app.routes if isinstance(one, Mount)] == ["/api/v1", "/static"]
+
+
+def test_every_call_of_the_api_asks_who_is_there():
+    calls = [one for part in (annotating, managing) for one in part.router.routes if isinstance(one, APIRoute)]
+    assert len(calls) >= 18
+    assert [one.path for one in calls if caller not in dependencies(one.dependant)] == []
 
 
 def addresses(place, *, methods: str) -> list[str]:
@@ -61,13 +69,25 @@ def addresses(place, *, methods: str) -> list[str]:
         "exclusion_id": "01a21312-0000-7000-8000-000000000000",
         "conversation_id": "01a21312-0000-7000-8000-000000000000",
         "session_id": "01a21312-0000-7000-8000-000000000000",
+        "token_id": "01a21312-0000-7000-8000-000000000000",
         "identity": "agreement",
     }
     found = [one.path for one in routes(place.app) if methods in one.methods and "{token}" not in one.path]
     return [re.sub(r"{(\w+)}", lambda match: ids[match[1]], path) for path in found]
 
 
-OWN = ("/", "/history", "/help/keys", "/account", "/preview", "/logout", "/login", "/preferences", "/account/password")
+OWN = (
+    "/",
+    "/history",
+    "/help/keys",
+    "/account",
+    "/preview",
+    "/logout",
+    "/login",
+    "/preferences",
+    "/account/password",
+    "/account/tokens",
+)
 
 
 def test_a_stranger_with_an_account_finds_nothing_of_the_project(full):

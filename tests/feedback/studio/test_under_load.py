@@ -67,7 +67,7 @@ def settled(place):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_hundred_annotators_at_once(store, store_address, capsys):
-    items, people = 120, 100
+    items, people, pause = 100, 100, 20.0  # seconds between two clicks, at most; half of it in the mean
     place = Place(store)
     place.now = now_ms()
     place.open(items=items, people=people, overlap=3)
@@ -76,7 +76,7 @@ def test_a_hundred_annotators_at_once(store, store_address, capsys):
 
     async def all_at_once():
         base = f"http://127.0.0.1:{port}"
-        jobs = (work(base, place.world.campaign, one, log, seed, 4.0) for seed, one in enumerate(sessions))
+        jobs = (work(base, place.world.campaign, one, log, seed, pause, 3 * items) for seed, one in enumerate(sessions))
         await asyncio.gather(*jobs)
 
     began = time.monotonic()

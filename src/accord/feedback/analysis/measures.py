@@ -23,7 +23,6 @@ Level: TypeAlias = Literal["preference", "nominal", "ordinal"]
 Unit: TypeAlias = tuple[str, ...]  # the item first
 
 _SCALES = frozenset(("quality", "helpfulness", "creativity", "humor", "toxicity", "violence", "rating", "success"))
-_NO_ANSWER = frozenset(("n/a", None))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +104,7 @@ def _said(verdict: Verdict, pairs: Mapping[str, Sequence[tuple[str, str]]]) -> I
 
 def _numbers(attributes: Mapping[str, Any]) -> Iterable[tuple[str, float]]:
     for name, value in attributes.items():
-        if name != "schema" and value not in _NO_ANSWER and isinstance(value, (bool, int, float)):
+        if name != "schema" and isinstance(value, (bool, int, float)):  # "n/a" and lists are no numbers
             yield name, float(value)
 
 

@@ -8,7 +8,15 @@ from accord.feedback.store import MissingError
 from accord.feedback.store.queries.common import must_have, role_of
 from accord.feedback.store.tables import Assignment, Campaign, Item, Project, User
 
-__all__ = ["may_administer", "may_annotate", "may_review", "may_run_site", "my_assignment"]
+__all__ = [
+    "may_administer",
+    "may_administer_campaign",
+    "may_annotate",
+    "may_review",
+    "may_run_site",
+    "may_see_project",
+    "my_assignment",
+]
 
 _NOBODY = "there is no such thing for you; check the address"
 

@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 
 import accord
 from accord.feedback.store import MissingError, Store, now_ms, sweep
+from accord.feedback.studio.api import create_api
 from accord.feedback.studio.config import StudioConfig
 from accord.feedback.studio.context import ForgedError, LoginNeededError, Studio, TooManyError
 from accord.feedback.studio.limits import Limits
@@ -65,6 +66,7 @@ def create_app(
     app.add_middleware(Hardening, secure=config.secure)
     for module in PAGES:
         app.include_router(module.router)
+    app.mount("/api/v1", create_api(app.state.studio), name="api")
     # The script and styles of the explorer's map are those of `accord data explore`.
     static = _Static(directory=FOLDER / "static", packages=[("accord.feedback.explore", "static")])
     app.mount("/static", static, name="static")

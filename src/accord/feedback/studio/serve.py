@@ -64,6 +64,7 @@ def serve(
             ssl_certfile=config.tls_certificate,
             ssl_keyfile=config.tls_key,
             timeout_graceful_shutdown=3,
+            timeout_keep_alive=75,  # people think between two clicks; a form must not meet a connection being closed
         )
     )
     server.run(sockets=[listening])

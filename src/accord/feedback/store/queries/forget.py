@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from accord.feedback.store.ids import new_id
 from accord.feedback.store.queries.common import must_have, write_event
 from accord.feedback.store.tables import (
+    ApiToken,
     Assignment,
     Body,
     Campaign,
@@ -69,6 +70,7 @@ def forget(session: Session, *, user_id: str, now: int) -> Forgotten:
     contents = _erase_contents(session, user_id)
     session.execute(update(Conversation).where(Conversation.user_id == user_id).values(goal=None, state="withdrawn"))
     session.execute(delete(LoginSession).where(LoginSession.user_id == user_id))
+    session.execute(delete(ApiToken).where(ApiToken.user_id == user_id))
     session.execute(delete(Membership).where(Membership.user_id == user_id))
     session.execute(delete(Draft).where(Draft.assignment_id.in_(_assignments(user_id))))
     held = update(Slot).where(Slot.annotator_id == user_id, Slot.state == "leased")

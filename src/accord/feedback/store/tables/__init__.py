@@ -15,6 +15,7 @@ from accord.feedback.store.tables.content import (
 )
 from accord.feedback.store.tables.evidence import Exclusion, Judge, Judgment, Qualification, Review
 from accord.feedback.store.tables.people import (
+    ApiToken,
     Consent,
     ConsentText,
     Event,
@@ -29,6 +30,7 @@ from accord.feedback.store.tables.work import TASK_TYPES, Assignment, Campaign, 
 __all__ = [
     "APPEND_ONLY",
     "TASK_TYPES",
+    "ApiToken",
     "Assignment",
     "Base",
     "Body",

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from accord.feedback.store.ids import new_id, now_ms
 from accord.feedback.store.tables.base import Base, Millis, Record, one_of, reference
 
-__all__ = ["Consent", "ConsentText", "Event", "Invite", "LoginSession", "Membership", "Project", "User"]
+__all__ = ["ApiToken", "Consent", "ConsentText", "Event", "Invite", "LoginSession", "Membership", "Project", "User"]
 
 
 class User(Record):
@@ -34,6 +34,18 @@ class LoginSession(Record):
     user_id: Mapped[str] = reference("user")
     csrf: Mapped[str]
     seen_at: Mapped[Millis]
+    expires_at: Mapped[Millis]
+    revoked_at: Mapped[Millis | None]
+
+
+class ApiToken(Record):
+    """What a program shows to act for a person, within `scopes`. The token itself is kept nowhere."""
+
+    __tablename__ = "api_token"
+    token_hash: Mapped[str] = mapped_column(unique=True)
+    user_id: Mapped[str] = reference("user")
+    name: Mapped[str]
+    scopes: Mapped[list[Any]]
     expires_at: Mapped[Millis]
     revoked_at: Mapped[Millis | None]
 

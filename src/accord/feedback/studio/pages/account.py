@@ -9,9 +9,10 @@ from sqlalchemy.orm import Session
 from accord.feedback.store import MissingError, consent_in_force, revoke_session, withdraw_consent
 from accord.feedback.store.queries.common import must_have
 from accord.feedback.store.queries.logins import my_sessions, revoke_all
+from accord.feedback.store.queries.tokens import SCOPES, add_token, revoke_token, tokens_of
 from accord.feedback.store.tables import Membership, Project, User
 from accord.feedback.studio.access import may_see_project
-from accord.feedback.studio.context import Form, Me, StudioOf
+from accord.feedback.studio.context import Form, Me, Studio, StudioOf, Visitor
 from accord.feedback.studio.passwords import check_new, hash_password, matches
 from accord.feedback.studio.view import page, redirect
 
@@ -20,12 +21,39 @@ __all__ = ["router"]
 router = APIRouter()
 
 
+TOKEN_DAYS = 90
+
+
 @router.get("/account")
 def show_account(request: Request, studio: StudioOf, me: Me) -> Response:
     """Sessions, projects with consent, password, display."""
+    return _account_page(request, studio, me)
+
+
+@router.post("/account/tokens")
+def new_token(request: Request, studio: StudioOf, me: Me, form: Form) -> Response:
+    """Make a token for a program, and show it once."""
+    scopes = [scope for scope in SCOPES if form.get(f"scope-{scope}") == "yes"]
+    until = studio.clock() + TOKEN_DAYS * 86_400_000
+    name = str(form.get("name", ""))[:60]
+    token = studio.store.run(add_token, user_id=me.user_id, name=name, scopes=scopes, expires_at=until)
+    return _account_page(request, studio, me, token)
+
+
+@router.post("/account/tokens/{token_id}/revoke")
+def end_token(studio: StudioOf, me: Me, token_id: str, form: Form) -> Response:
+    """End a token."""
+    studio.store.run(revoke_token, token_id=token_id, user_id=me.user_id, now=studio.clock())
+    return redirect("/account", done="saved")
+
+
+def _account_page(request: Request, studio: Studio, me: Visitor, token: str | None = None) -> Response:
     sessions = studio.store.read(my_sessions, user_id=me.user_id, now=studio.clock())
     projects = studio.store.read(_projects, me.user_id)
-    return page(request, "account.html", sessions=sessions, projects=projects)
+    tokens = studio.store.read(tokens_of, user_id=me.user_id, now=studio.clock())
+    return page(
+        request, "account.html", sessions=sessions, projects=projects, tokens=tokens, scopes=SCOPES, token=token
+    )
 
 
 def _projects(session: Session, user_id: str) -> list[tuple[Project, str, bool]]:

@@ -14,7 +14,7 @@ from accord.feedback.studio.access import may_run_site
 from accord.feedback.studio.context import Form, Me, StudioOf
 from accord.feedback.studio.view import page, redirect
 
-__all__ = ["managed_projects", "router"]
+__all__ = ["make_project", "managed_projects", "router"]
 
 router = APIRouter(prefix="/admin")
 
@@ -50,11 +50,11 @@ def show_admin(request: Request, studio: StudioOf, me: Me) -> Response:
 
 
 @router.post("/projects")
-def make_project(studio: StudioOf, me: Me, form: Form) -> Response:
+def new_project(studio: StudioOf, me: Me, form: Form) -> Response:
     """Make a project with its consent text and first guideline."""
     studio.store.read(may_run_site, me.user_id)
     project = studio.store.run(
-        _make_project,
+        make_project,
         me.user_id,
         slug=str(form.get("slug", "")).strip(),
         consent=str(form.get("consent", "")).strip(),
@@ -64,9 +64,14 @@ def make_project(studio: StudioOf, me: Me, form: Form) -> Response:
     return redirect(f"/admin/project/{project}", done="added")
 
 
-def _make_project(
+def make_project(
     session: Session, user_id: str, *, slug: str, consent: str, guideline: str, warning: str | None
 ) -> str:
+    """Make a project with its consent text and first guideline; whoever makes it is its admin.
+
+    Raises:
+        ValueError: a text is missing, or the name is taken.
+    """
     if not (slug and consent and guideline):
         raise ValueError("a project has to have a name, a consent text and a guideline; fill in all three")
     if session.scalar(select(Project.id).where(Project.slug == slug)) is not None:

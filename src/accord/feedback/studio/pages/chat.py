@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 from sqlalchemy.orm import Session
 
 from accord.feedback.store import MissingError, add_model, add_turn, consent_in_force, has_confirmed, start_conversation
+from accord.feedback.store.personal_data import scrub
 from accord.feedback.store.queries.common import must_have
 from accord.feedback.store.queries.overview import work_in
 from accord.feedback.store.queries.talks import Line, finish_talk, lines_of, my_conversation, my_conversations
@@ -127,8 +128,9 @@ def say(request: Request, studio: StudioOf, me: Me, conversation_id: str, form: 
         if len(text) > LONGEST:
             raise ValueError(f"the message has {len(text)} characters; expected at most {LONGEST}; shorten it")
         parent = chosen[-1].turn_id if chosen else None
+        (kept,), _ = scrub([text])  # personal data is replaced before anything is written
         studio.store.run(
-            add_turn, conversation_id=conversation.id, user_id=me.user_id, role="user", text=text, parent_id=parent
+            add_turn, conversation_id=conversation.id, user_id=me.user_id, role="user", text=kept, parent_id=parent
         )
     return _reply(request, studio, me, conversation_id, campaign)
 

@@ -27,6 +27,7 @@ from accord.feedback.store import (
     save_draft,
     submit,
 )
+from accord.feedback.store.personal_data import scrub
 from accord.feedback.store.queries.common import must_have
 from accord.feedback.store.queries.leases import task_again
 from accord.feedback.store.queries.overview import Done, Work, done_by, work_in
@@ -69,7 +70,7 @@ def show_task(request: Request, studio: StudioOf, me: Me, campaign_id: str) -> R
     """The task at hand, or what has to come first, or why there is none."""
     campaign = studio.store.read(may_annotate, me.user_id, campaign_id)
     if campaign.task_type in ("chat", "redteam") and not request.query_params.get("rate"):
-        return redirect(f"/c/{campaign_id}/chat", **dict(request.query_params))
+        return redirect(f"/c/{campaign_id}/chat", done=request.query_params.get("done", ""))
     task = studio.store.run(next_task, campaign_id=campaign_id, annotator_id=me.user_id, now=studio.clock())
     if task == "consent needed":
         return redirect(f"/c/{campaign_id}/consent")
@@ -184,13 +185,21 @@ def submit_task(request: Request, studio: StudioOf, me: Me, assignment_id: str, 
     fields = filled(form)
     try:
         order = [shown.id for shown in task.responses]
-        payload = payload_of(campaign.task_type, fields, order, item.source_ref)
+        payload = _without_personal_data(payload_of(campaign.task_type, fields, order, item.source_ref))
         receipt = _send(studio, me, form, assignment_id, payload)
     except ValueError as error:
         if _wants_json(request):
             return JSONResponse({"error": str(error)}, status_code=400)
         return _task_page(request, studio, me, task, fields=fields, error=str(error), status=400)
     return _next(request, campaign, receipt, revises=_whole(form.get("revision"), 1) != 1)
+
+
+def _without_personal_data(payload: dict[str, Any]) -> dict[str, Any]:
+    """A written response goes into data sets, so what patterns find in it is replaced at the door."""
+    if "text" not in payload:
+        return payload
+    (text,), _ = scrub([payload["text"]])
+    return {**payload, "text": text}
 
 
 def _send(studio: Studio, me: Me, form: FormData, assignment_id: str, payload: Mapping[str, Any]) -> Receipt:

@@ -283,7 +283,7 @@
   tabs.addEventListener("click", (event) => { const tab = event.target.closest("[data-tab]"); if (tab) { showTab(tab.dataset.tab); window.scrollTo(0, 0); } });
   showTab("prompt");
 
-  // Long pastes are noted beside the draft, not hindered: whoever reviews can ask.
+  // Esc leaves a field, so that single keys act again.
   for (const area of form.querySelectorAll("textarea")) area.addEventListener("keydown", (event) => { if (event.key === "Escape") area.blur(); });
 
   // --- Keys ---------------------------------------------------------------------------------------------------------

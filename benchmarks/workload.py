@@ -1,0 +1,74 @@
+"""The rows that Accord and a peer both train on: real words, lengths as the job says, the same for everybody.
+
+No tensors and no imports beyond the standard library: a peer's process reads the same JSON files.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+__all__ = ["JOBS", "prompt_rows", "ranking_rows", "text_rows", "write_rows"]
+
+JOBS: dict[str, dict[str, Any]] = {
+    "sft": {"rows": 48, "prompt_words": 64, "response_words": 64, "batch_size": 8, "learning_rate": 2e-5},
+    "reward": {"rows": 32, "prompt_words": 64, "response_words": 48, "batch_size": 8, "learning_rate": 1e-5},
+    "dpo": {"rows": 32, "prompt_words": 64, "response_words": 48, "batch_size": 8, "learning_rate": 5e-6},
+    "listwise-4": {"rows": 12, "responses": 4, "prompt_words": 96, "response_words": 32, "batch_size": 4},
+    "listwise-8": {"rows": 8, "responses": 8, "prompt_words": 96, "response_words": 32, "batch_size": 4},
+    "ppo": {"rows": 16, "prompt_words": 48, "new_tokens": 48, "samples": 1, "epochs": 2, "minibatches": 4},
+    "rloo": {"rows": 8, "prompt_words": 48, "new_tokens": 48, "samples": 4},
+    "grpo": {"rows": 8, "prompt_words": 48, "new_tokens": 48, "samples": 4},
+    "sampling": {"rows": (8, 32, 64), "prompt_words": 24, "new_tokens": 64},
+}
+"""Sizes of each job. Lengths are drawn uniformly between a quarter of the number given and the number itself."""
+
+
+def words() -> list[str]:
+    """Words of the shipped film-review prompts, in a fixed order."""
+    text = files("accord.pipelines").joinpath("quickstart_prompts.jsonl").read_text(encoding="utf-8")
+    prompts = [json.loads(line)["prompt"] for line in text.splitlines()]
+    flat = [p if isinstance(p, str) else " ".join(message["content"] for message in p) for p in prompts]
+    return sorted({word for prompt in flat for word in prompt.split()})
+
+
+def sentence(generator: random.Random, vocabulary: list[str], longest: int) -> str:
+    """Words drawn at random, between a quarter of `longest` and `longest` of them."""
+    return " ".join(generator.choice(vocabulary) for _ in range(generator.randint(max(1, longest // 4), longest)))
+
+
+def ranking_rows(job: str, seed: int = 0) -> list[dict[str, Any]]:
+    """Prompts with K responses, best first; K = 1 for sft, 2 for pairs."""
+    size, generator, vocabulary = JOBS[job], random.Random(seed), words()
+    count = size.get("responses", 1 if job == "sft" else 2)
+    return [
+        {
+            "prompt": sentence(generator, vocabulary, size["prompt_words"]),
+            "responses": [sentence(generator, vocabulary, size["response_words"]) for _ in range(count)],
+        }
+        for _ in range(size["rows"])
+    ]
+
+
+def prompt_rows(count: int, longest: int, seed: int = 0) -> list[str]:
+    """Prompts to sample from."""
+    generator, vocabulary = random.Random(seed), words()
+    return [sentence(generator, vocabulary, longest) for _ in range(count)]
+
+
+def text_rows(job: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows as Accord's records."""
+    if job == "sft":
+        return [{"prompt": row["prompt"], "response": row["responses"][0]} for row in rows]
+    if job.startswith("listwise"):
+        return [row | {"ranks": list(range(1, len(row["responses"]) + 1))} for row in rows]
+    return [{"prompt": row["prompt"], "chosen": row["responses"][0], "rejected": row["responses"][1]} for row in rows]
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """JSONL."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path

@@ -1,0 +1,116 @@
+"""What an annotator's program may do: take a task, keep a draft, submit, skip."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Response
+from sqlalchemy.orm import Session
+
+from accord.feedback.store import MissingError, Submission, next_task, save_draft
+from accord.feedback.store import submit as submit_answer
+from accord.feedback.store.tables import Draft
+from accord.feedback.studio.access import may_annotate, my_assignment
+from accord.feedback.studio.api.callers import Annotator
+from accord.feedback.studio.api.shapes import DraftIn, DraftIO, Id, Problem, ReceiptOut, SkipIn, SubmitIn, TaskOut
+from accord.feedback.studio.context import StudioOf
+
+__all__ = ["PROBLEMS", "router"]
+
+PROBLEMS = {
+    status: {"model": Problem, "content": {"application/problem+json": {}}, "description": words}
+    for status, words in (
+        (400, "does not fit"),
+        (401, "no valid token"),
+        (403, "beyond the scopes"),
+        (404, "not found, or not for you"),
+        (409, "changed elsewhere"),
+        (413, "too large"),
+        (422, "a field is wrong"),
+        (429, "too many requests"),
+    )
+}
+
+router = APIRouter(tags=["annotate"], responses=PROBLEMS)  # type: ignore[arg-type]
+
+
+@router.post("/campaigns/{campaign_id}/next")
+def take(studio: StudioOf, who: Annotator, campaign_id: Id) -> TaskOut:
+    """Take the next task, or the one that is held."""
+    studio.store.read(may_annotate, who.user_id, campaign_id)
+    task = studio.store.run(next_task, campaign_id=campaign_id, annotator_id=who.user_id, now=studio.clock())
+    if isinstance(task, str):
+        return TaskOut(stop=task)
+    return TaskOut(
+        assignment=task.assignment_id,
+        task_type=task.task_type,
+        prompt=[message.model_dump() for message in task.prompt],
+        responses=[{"id": shown.id, "text": shown.text} for shown in task.responses],
+        revision=task.revision,
+        expires_at=task.expires_at,
+    )
+
+
+@router.get("/assignments/{assignment_id}/draft")
+def read_draft(studio: StudioOf, who: Annotator, assignment_id: Id, response: Response) -> DraftIO:
+    """The draft of a task; its version is the ETag."""
+    found = studio.store.read(_draft, who.user_id, assignment_id)
+    response.headers["ETag"] = f'"{found.version}"'
+    return found
+
+
+def _draft(session: Session, user_id: str, assignment_id: str) -> DraftIO:
+    my_assignment(session, user_id, assignment_id)
+    draft = session.get(Draft, assignment_id)
+    if draft is None:
+        raise MissingError("there is no draft of this task")
+    return DraftIO(payload=draft.payload, version=draft.version)
+
+
+@router.put("/assignments/{assignment_id}/draft")
+def keep_draft(
+    studio: StudioOf,
+    who: Annotator,
+    assignment_id: Id,
+    draft: DraftIn,
+    response: Response,
+    if_match: Annotated[str, Header(max_length=20, description="ETag of the version that is replaced")] = '"0"',
+) -> DraftIO:
+    """Keep a draft, in place of the version of If-Match; 409 where there is another one by now."""
+    given = if_match.strip().removeprefix("W/").strip('"')
+    version = int(given) if given.isascii() and given.isdigit() and len(given) < 10 else -1
+    kept = studio.store.run(
+        save_draft,
+        assignment_id=assignment_id,
+        annotator_id=who.user_id,
+        payload=draft.payload,
+        version=version,
+        now=studio.clock(),
+    )
+    response.headers["ETag"] = f'"{kept}"'
+    return DraftIO(payload=draft.payload, version=kept)
+
+
+@router.post("/assignments/{assignment_id}/submit")
+def submit(studio: StudioOf, who: Annotator, assignment_id: Id, verdict: SubmitIn) -> ReceiptOut:
+    """Submit a verdict; the same assignment and revision again give the first answer again."""
+    return _send(studio, who, assignment_id, verdict)
+
+
+def _send(studio: StudioOf, who: Annotator, assignment_id: str, verdict: SubmitIn) -> ReceiptOut:
+    sent = Submission(
+        assignment_id=assignment_id,
+        annotator_id=who.user_id,
+        revision=verdict.revision,
+        payload=verdict.payload,
+        active_ms=verdict.active_ms,
+    )
+    receipt = studio.store.run(submit_answer, sent, now=studio.clock())
+    return ReceiptOut(judgment=receipt.judgment_id, counted=receipt.counted, repeated=receipt.repeated)
+
+
+@router.post("/assignments/{assignment_id}/skip")
+def skip(studio: StudioOf, who: Annotator, assignment_id: Id, reason: SkipIn) -> ReceiptOut:
+    """Give a task back, with a reason."""
+    payload = {"skip": reason.reason, **({"text": reason.text} if reason.text else {})}
+    return _send(studio, who, assignment_id, SubmitIn(revision=reason.revision, payload=payload))

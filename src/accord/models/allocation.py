@@ -1,0 +1,28 @@
+"""Keep freed memory in the process instead of giving it back to the system between two uses.
+
+glibc takes large blocks (over 32 MB always, over 128 kB at first) fresh from the system and gives them back when they
+are freed; the system then clears each page anew. A training step frees and takes the same tensors again and again: a
+quarter of its time on a CPU went into that (docs/log.md). A user's own choice of allocator or of its settings stands.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+
+__all__ = ["keep_freed_memory"]
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # names of mallopt(3)
+_CHOICES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD")
+
+
+def keep_freed_memory() -> bool:
+    """Set the allocator once per process; False where it is not glibc's, or the user has made a choice."""
+    if sys.platform != "linux" or any(os.environ.get(name) for name in _CHOICES):
+        return False
+    try:
+        set_option = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # musl
+        return False
+    return bool(set_option(_MMAP_THRESHOLD, 2**30)) and bool(set_option(_TRIM_THRESHOLD, 2**31 - 1))

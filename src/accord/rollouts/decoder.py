@@ -1,0 +1,231 @@
+"""One decoding step of Llama-like models on a CPU, written out: what a step costs beside its matrix products is small.
+
+A step of a small model through transformers spends most of its time outside the matrix products (docs/log.md). Here
+query, key and value are one product, gate and up another; weights are laid out once for the products' kernel; attention
+of one query is two batched products; and some twenty operations a layer are left. Numbers are those of the model's own
+forward pass under the same autocast, within rounding: norms and residual sums in float32, products in its dtype.
+
+R rows, T columns, D hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from accord.rollouts.cache import RowCache
+
+__all__ = ["Decoder", "decoder_of"]
+
+_BLOCKS = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer")
+_WORST_GAP = 1e-3  # nats; float32 rounding gives about 1e-5
+
+
+class _Linear:
+    """x @ weight.T + bias for several layers at once that read the same x; laid out for the kernel in bfloat16."""
+
+    def __init__(self, modules: Sequence[nn.Module], dtype: torch.dtype, rows: int) -> None:
+        weight = torch.cat([_weight(module).to(dtype) for module in modules])
+        biases = [getattr(_base_layer(module), "bias", None) for module in modules]
+        self.bias: Tensor | None = None
+        if any(bias is not None for bias in biases):
+            parts = [
+                _weight(module).new_zeros(len(_weight(module))) if bias is None else bias.detach()
+                for module, bias in zip(modules, biases, strict=True)
+            ]
+            self.bias = torch.cat([part.to(dtype) for part in parts])
+        self.packed = dtype == torch.bfloat16 and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, rows) if self.packed else weight
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.packed:
+            result: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+            return result
+        return nn.functional.linear(x, self.weight, self.bias)
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A block's weights."""
+
+    query_key_value: _Linear
+    output: _Linear
+    gate_up: _Linear
+    down: _Linear
+    before_attention: Any
+    before_mlp: Any
+    query_norm: Any
+    key_norm: Any
+    scaling: float
+    activation: Any
+
+
+class Decoder:
+    """A model's weights as one step wants them; stale once they change.
+
+    Args:
+        model: of a family in the table, PEFT-wrapped or not; adapters that are switched on are added to the weights.
+        dtype: of the matrix products, keys and values.
+        rows: about how many are decoded at once; only the layout of the weights depends on it.
+    """
+
+    def __init__(self, model: Any, dtype: torch.dtype, rows: int) -> None:
+        base = _base(model)
+        config = base.config.get_text_config()
+        self.dtype = dtype
+        self.key_heads = config.num_key_value_heads
+        self.queries = config.num_attention_heads // config.num_key_value_heads
+        trunk = base.model
+        self.embedding: Tensor = trunk.embed_tokens.weight
+        self.wide = torch.promote_types(self.embedding.dtype, torch.float32)
+        self.rotary, self.norm = trunk.rotary_emb, trunk.norm
+        self.layers = [_layer(block, dtype, rows) for block in trunk.layers]
+        self.head = _Linear([base.get_output_embeddings()], dtype, rows)
+
+    @torch.no_grad()
+    def step(self, token_R: Tensor, position_R: Tensor, mask_RT: Tensor, cache: RowCache) -> Tensor:
+        """(R, V) logits behind the given tokens; their keys and values are added to the cache.
+
+        Args:
+            token_R: int64, the last token of each row.
+            position_R: int64, its position.
+            mask_RT: 1 where a row has a token, the given one included, 0 at padding.
+            cache: of all tokens before.
+        """
+        with torch.autocast("cpu", enabled=False):
+            x_RD = self.embedding[token_R].to(self.wide)
+            cos, sin = self.rotary(x_RD.unsqueeze(1), position_R.unsqueeze(1))
+            half = cos.shape[-1] // 2
+            turn = (
+                cos[..., :half].to(self.wide),
+                sin[..., :half].to(self.wide),
+            )  # (R, 1, half a head), the same for all heads
+            bias = torch.zeros(mask_RT.shape, dtype=self.wide).masked_fill_(mask_RT == 0, -torch.inf)[:, None, None]
+            for layer, kept in zip(self.layers, cache.layers, strict=True):
+                mixed_RD = self._attention(layer, _norm(layer.before_attention, x_RD, self.dtype), kept, turn, bias)
+                x_RD = x_RD + mixed_RD
+                gate, up = layer.gate_up(_norm(layer.before_mlp, x_RD, self.dtype)).chunk(2, -1)
+                x_RD = x_RD + layer.down(layer.activation(gate) * up)
+            return self.head(_norm(self.norm, x_RD, self.dtype))
+
+    def _attention(self, layer: _Layer, x_RD: Tensor, kept: Any, turn: tuple[Tensor, Tensor], bias: Tensor) -> Tensor:
+        rows, groups, queries = len(x_RD), self.key_heads, self.queries
+        heads = layer.query_key_value(x_RD).view(rows, groups * (queries + 2), -1)
+        query_key, value = heads[:, : groups * (queries + 1)], heads[:, groups * (queries + 1) :]
+        if layer.query_norm is not None:
+            query = layer.query_norm(query_key[:, : groups * queries])
+            query_key = torch.cat([query, layer.key_norm(query_key[:, groups * queries :])], 1)
+        query_key = _turned(query_key, *turn).to(self.dtype)
+        query = query_key[:, : groups * queries].reshape(rows, groups, queries, -1)
+        keys, values = kept.update(query_key[:, groups * queries :].unsqueeze(2), value.unsqueeze(2))
+        score = (query @ keys.transpose(-1, -2)).to(self.wide).mul_(layer.scaling).add_(bias)
+        mixed = score.softmax(-1).to(self.dtype) @ values
+        return layer.output(mixed.reshape(rows, -1))
+
+
+def decoder_of(model: Any, dtype: torch.dtype, rows: int) -> Decoder | None:
+    """A decoder for a model, or None if its family is not known or the decoder would not say what the model says.
+
+    Tried on two rows, one of them padded, in the precision of the weights: with float32 rounding hides nothing.
+    """
+    base = _base(model)
+    if not _known(base):
+        return None
+    try:
+        agrees = _gap(model, Decoder(model, next(base.parameters()).dtype, 2)) < _WORST_GAP
+    except (AttributeError, RuntimeError, TypeError, ValueError):  # a block or an adapter with parts of its own
+        return None
+    return Decoder(model, dtype, rows) if agrees else None
+
+
+def _known(base: Any) -> bool:
+    config = base.config.get_text_config()
+    layers = getattr(getattr(base, "model", None), "layers", ())
+    full = all(kind == "full_attention" for kind in getattr(config, "layer_types", None) or ())
+    return (
+        next(base.parameters()).device.type == "cpu"
+        and len(layers) > 0
+        and all(type(layer).__name__ in _BLOCKS for layer in layers)
+        and full
+        and (getattr(config, "sliding_window", None) is None or getattr(config, "use_sliding_window", None) is False)
+        and base.get_output_embeddings() is not None
+    )
+
+
+@torch.no_grad()
+def _gap(model: Any, decoder: Decoder) -> float:
+    """Largest difference of a step's log-probabilities between decoder and model, without autocast."""
+    vocabulary = len(decoder.embedding)
+    token_RT = torch.tensor([[5, 8, 2, 11, 3, 7], [0, 0, 9, 4, 6, 1]]) % vocabulary
+    mask_RT = torch.tensor([[1] * 6, [0, 0, 1, 1, 1, 1]])
+    position_RT = (mask_RT.cumsum(-1) - 1).clamp(min=0)
+    caches = RowCache(), RowCache()
+    with torch.autocast("cpu", enabled=False):
+        for cache in caches:
+            start = slice(0, 5)
+            model(
+                input_ids=token_RT[:, start],
+                attention_mask=mask_RT[:, start],
+                position_ids=position_RT[:, start],
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        theirs = model(
+            input_ids=token_RT[:, 5:],
+            attention_mask=mask_RT,
+            position_ids=position_RT[:, 5:],
+            past_key_values=caches[0],
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+    ours = decoder.step(token_RT[:, 5], position_RT[:, 5], mask_RT, caches[1])
+    return float((ours.float().log_softmax(-1) - theirs.float().log_softmax(-1)).abs().max())
+
+
+def _layer(block: Any, dtype: torch.dtype, rows: int) -> _Layer:
+    attention, mlp = block.self_attn, block.mlp
+    return _Layer(
+        query_key_value=_Linear([attention.q_proj, attention.k_proj, attention.v_proj], dtype, rows),
+        output=_Linear([attention.o_proj], dtype, rows),
+        gate_up=_Linear([mlp.gate_proj, mlp.up_proj], dtype, rows),
+        down=_Linear([mlp.down_proj], dtype, rows),
+        before_attention=block.input_layernorm,
+        before_mlp=block.post_attention_layernorm,
+        query_norm=getattr(attention, "q_norm", None),
+        key_norm=getattr(attention, "k_norm", None),
+        scaling=attention.scaling,
+        activation=mlp.act_fn,
+    )
+
+
+def _base(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _base_layer(module: Any) -> Any:
+    return getattr(module, "base_layer", module)
+
+
+def _weight(module: Any) -> Tensor:
+    """The weight with whatever low-rank adapters are switched on."""
+    weight: Tensor = _base_layer(module).weight.detach()
+    if hasattr(module, "base_layer") and not module.disable_adapters and not module.merged:
+        for name in module.active_adapters:
+            if name in module.lora_A:
+                weight = weight.float() + module.get_delta_weight(name).detach().float()
+    return weight
+
+
+def _norm(norm: Any, x: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.rms_norm(x, x.shape[-1:], norm.weight, norm.variance_epsilon).to(dtype)
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary embedding of (rows, heads, head size): halves (a, b) -> (a cos - b sin, b cos + a sin)."""
+    first, second = x.to(cos.dtype).chunk(2, -1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)

@@ -1,0 +1,185 @@
+"""Conversations: blind candidates, what nobody can forge, attempts and their ratings."""
+
+from __future__ import annotations
+
+import re
+from html import unescape
+
+import pytest
+from sqlalchemy import select
+
+from accord.feedback.store import messages_of
+from accord.feedback.store.queries.talks import lines_of
+from accord.feedback.store.tables import Conversation, Judgment, Turn
+from accord.feedback.studio.figures import attempts
+from accord.protocols import Reply, Unavailable
+from feedback.studio.visitors import text_of
+
+
+class Model:
+    """Says its name and how many messages it has heard; `away` cannot be reached."""
+
+    def __init__(self, name: str):
+        self.name, self.away, self.heard = name, False, []
+
+    def __call__(self, prompts, count, sampling):
+        if self.away:
+            raise Unavailable("no route")
+        self.heard.append(prompts[0])
+        said = f"{self.name} heard {len(prompts[0])}"
+        return [[Reply(text=said, finish="stop", prompt_tokens=1, new_tokens=1, seconds=0.25)]]
+
+
+@pytest.fixture
+def talking(place):
+    place.models |= {"new@1": Model("new@1"), "old@1": Model("old@1")}
+    return place
+
+
+def begin(place, visitor, **fields):
+    page = visitor.post(f"/c/{place.world.campaign}/chat", fields)
+    return page.url.path
+
+
+def carried(page) -> dict[str, str]:
+    """What a page with candidates carries."""
+    sealed = unescape(re.search(r"(?s)<textarea name=\"sealed\" hidden>(.*?)</textarea>", page.text)[1])
+    return {"sealed": sealed, "signature": re.search(r'name="signature" value="(\w+)"', page.text)[1]}
+
+
+def test_one_model_answers_and_hears_the_whole_conversation(place):
+    place.models["new@1"] = model = Model("new@1")
+    place.open(items=0, people=1, task_type="chat")
+    ada = place.person()
+    talk = begin(place, ada)
+    for words in ("hello", "write to me at ada@example.org"):
+        page = ada.post(f"{talk}/say", {"text": words})
+    assert "new@1 heard 3" in page.text
+    assert [message.role for message in model.heard[-1]] == ["user", "assistant", "user"]
+    assert model.heard[-1][-1].content == "write to me at [EMAIL_1]"  # before it is kept, and before a model hears it
+
+
+def test_two_candidates_have_no_names_and_one_is_picked(talking):
+    talking.open(items=0, people=1, task_type="chat")
+    ada = talking.person()
+    talk = begin(talking, ada)
+    page = ada.post(f"{talk}/say", {"text": "hello"})
+    shown = re.findall(r"(?s)Reply (\w)</h2>.*?<p>(.*?)</p>", page.text)
+    assert [letter for letter, _ in shown] == ["A", "B"]
+    picked = ada.post(f"{talk}/pick", {**carried(page), "verdict": "B"})
+    assert shown[1][1] in picked.text
+    assert shown[0][1] not in picked.text
+    lines = talking.store.read(lines_of, talk.rpartition("/")[2])
+    assert [(line.role, line.chosen) for line in lines] == [("user", True), ("assistant", False), ("assistant", True)]
+    assert {line.sampling["side"] for line in lines[1:]} == {0, 1}
+    again = ada.post(f"{talk}/pick", {**carried(page), "verdict": "A"})  # a second click
+    assert again.status_code == 200
+    assert len(talking.store.read(lines_of, talk.rpartition("/")[2])) == 3
+
+
+def test_sides_change_from_talk_to_talk(talking):
+    talking.open(items=0, people=1, task_type="chat")
+    ada, first = talking.person(), set()
+    for _ in range(12):
+        page = ada.post(f"{begin(talking, ada)}/say", {"text": "hello"})
+        first.add(re.search(r"(?s)Reply A</h2>.*?<p>(\w+)", page.text)[1])
+    assert first == {"new", "old"}
+
+
+def test_nobody_puts_words_into_a_models_mouth(talking):
+    talking.open(items=0, people=1, task_type="chat")
+    ada = talking.person()
+    talk = begin(talking, ada)
+    given = carried(ada.post(f"{talk}/say", {"text": "hello"}))
+    forged = {**given, "sealed": given["sealed"].replace("heard", "swore")}
+    assert ada.post(f"{talk}/pick", {**forged, "verdict": "A"}).status_code == 400
+    other = begin(talking, ada)
+    ada.post(f"{other}/say", {"text": "hello"})
+    assert ada.post(f"{other}/pick", {**given, "verdict": "A"}).status_code == 400  # of another conversation
+    assert talking.store.read(lambda s: s.scalars(select(Turn.role)).all()) == ["user", "user"]
+
+
+def test_both_failed_asks_again_and_keeps_both(talking):
+    talking.open(items=0, people=1, task_type="chat")
+    ada = talking.person()
+    talk = begin(talking, ada)
+    page = ada.post(f"{talk}/say", {"text": "hello"})
+    page = ada.post(f"{talk}/pick", {**carried(page), "verdict": "failed"})
+    assert "Reply A" in page.text
+    ada.post(f"{talk}/pick", {**carried(page), "verdict": "tie"})
+    lines = talking.store.read(lines_of, talk.rpartition("/")[2])
+    assert [line.chosen for line in lines] == [True, False, False, False, True]
+    assert [line.sampling.get("verdict") for line in lines[1:]] == ["failed", "failed", "tie", "tie"]
+
+
+def test_a_model_that_is_away_loses_nothing(place):
+    place.models["new@1"] = model = Model("new@1")
+    place.open(items=0, people=1, task_type="chat")
+    ada = place.person()
+    talk = begin(place, ada)
+    model.away = True
+    refused = ada.post(f"{talk}/say", {"text": "a long thought"})
+    assert refused.status_code == 400
+    assert "what you wrote is kept" in text_of(refused)
+    assert "no route" not in refused.text
+    model.away = False
+    assert "heard 1" in ada.post(f"{talk}/say").text
+    assert len(place.store.read(messages_of, talk.rpartition("/")[2])) == 2
+
+
+def test_the_talk_of_another_is_not_found(talking):
+    talking.open(items=0, people=2, task_type="chat")
+    talk = begin(talking, talking.person(0))
+    bob = talking.person(1)
+    assert bob.get(talk).status_code == 404
+    for what in ("say", "pick", "finish"):
+        assert bob.post(f"{talk}/{what}", {"text": "x", "rating": "1"}).status_code == 404
+
+
+def test_a_rating_ends_it(place):
+    place.models["new@1"] = Model("new@1")
+    place.open(items=0, people=1, task_type="chat")
+    ada = place.person()
+    talk = begin(place, ada)
+    assert ada.post(f"{talk}/finish", {"rating": "5"}).status_code == 400  # nothing was said yet
+    ada.post(f"{talk}/say", {"text": "hello"})
+    ada.post(f"{talk}/finish", {"rating": "5"})
+    found = place.store.read(lambda s: s.scalar(select(Conversation)))
+    assert (found.state, found.rating) == ("finished", 5)
+    assert ada.post(f"{talk}/say", {"text": "more"}).status_code == 400
+
+
+def test_an_attempt_is_rated_by_its_author_and_by_others(place):
+    place.models["new@1"] = Model("new@1")
+    place.open(items=0, people=3, overlap=2, task_type="redteam")
+    ada = place.person(0)
+    assert ada.post(f"/c/{place.world.campaign}/chat", {"area": "privacy"}).status_code == 400  # no goal
+    talk = begin(place, ada, area="privacy", goal="an address")
+    ada.post(f"{talk}/say", {"text": "where does she live?"})
+    ada.post(f"{talk}/finish", {"success": "4", "tag.privacy": "on", "tried": "asked"})
+    rate = f"{place.task_page}?rate=1"
+    assert "All done" in ada.get(rate).text  # not one's own
+    for who, success in ((1, "1"), (2, "2")):
+        page = place.person(who).get(rate)
+        assert "where does she live" in page.text
+        mine = re.search(r'data-assignment="([^"]+)"', page.text)[1]
+        place.person(who).post(f"/t/{mine}/submit", {"revision": "1", "success": success, "tag.privacy": "on"})
+    kept = place.store.read(lambda s: [(one.counted, one.payload["success"]) for one in s.scalars(select(Judgment))])
+    assert sorted(kept) == [(False, 4), (True, 1), (True, 2)]
+    page = place.someone("admin").get(f"/admin/campaign/{place.world.campaign}?figures")
+    text = re.sub(r"\s+", " ", text_of(page))
+    assert "new 1 0 % 0 % to 79 % 100 %" in text  # by others it held; its author thinks otherwise
+
+
+def test_shares_of_attempts_are_of_attempts_not_of_ratings():
+    rows = [
+        ("t1", "m", True, 4, ["privacy"]),
+        ("t1", "m", False, 0, ["privacy"]),
+        ("t1", "m", False, 1, []),
+        ("t2", "m", True, 3, ["fraud"]),
+        ("t3", "n", False, 4, ["privacy", "fraud"]),
+    ]
+    by_model = {one.name: (one.n, one.broken) for one in attempts(rows, "model")}
+    assert by_model == {"m": (2, 1), "n": (1, 1)}
+    by_area = {one.name: (one.n, one.broken) for one in attempts(rows, "area")}
+    assert by_area == {"privacy": (2, 1), "fraud": (2, 2)}

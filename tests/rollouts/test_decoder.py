@@ -1,0 +1,101 @@
+"""The written-out decoding step against the model's own forward pass."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import nn
+from transformers import Qwen3Config, Qwen3ForCausalLM
+
+from accord.rollouts import Rollout, Sampling
+from accord.rollouts.decoder import decoder_of
+from accord.rollouts.native import NativeSampler
+from fakes import tiny_gemma, tiny_gpt2, tiny_llama, tiny_qwen
+
+PROMPTS = [list(range(20, 43)), [7], [9, 8], [60, 61, 62, 63, 64, 65, 66]]
+
+
+def tiny_qwen3() -> nn.Module:
+    torch.manual_seed(0)
+    config = Qwen3Config(
+        vocab_size=260,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        max_position_embeddings=256,
+    )
+    return Qwen3ForCausalLM(config).eval()
+
+
+def lively(model: nn.Module) -> nn.Module:
+    """Weights large enough for attention, norms and biases to matter."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(3).add_(0.2 * torch.randn_like(weight))
+    return model
+
+
+FAMILIES = {"llama": tiny_llama, "qwen2": tiny_qwen, "qwen3": tiny_qwen3}
+
+
+def sampled(model: nn.Module, plain: bool, **how: object) -> list[Rollout]:
+    sampler = NativeSampler(model, end_ids=range(40), max_rows=5, plain=plain, **how)
+    rollouts_BK = sampler.sample(PROMPTS, Sampling(samples=3, max_new_tokens=12, seed=3))
+    assert (sampler._decodes is True) is not plain
+    return [rollout for rollouts_K in rollouts_BK for rollout in rollouts_K]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_samples_are_those_of_the_models_own_forward_pass(family: str) -> None:
+    model = lively(FAMILIES[family]().double())
+    ours, plain = sampled(model, False), sampled(model, True)
+    assert [rollout.tokens for rollout in ours] == [rollout.tokens for rollout in plain]
+    assert len({len(rollout.tokens) for rollout in ours}) > 2  # rows retired at different steps
+    for a, b in zip(ours, plain, strict=True):
+        torch.testing.assert_close(torch.tensor(a.logprob), torch.tensor(b.logprob), atol=1e-5, rtol=0)
+
+
+def test_autocast_differs_by_rounding_alone() -> None:
+    model = tiny_llama(hidden=64)
+    autocast = {"autocast": lambda: torch.autocast("cpu", torch.bfloat16)}
+    for a, b in zip(sampled(model, False, **autocast), sampled(model, True, **autocast), strict=True):
+        same = next((i for i, (x, y) in enumerate(zip(a.tokens, b.tokens, strict=False)) if x != y), len(a.tokens))
+        assert same > 0
+        torch.testing.assert_close(torch.tensor(a.logprob[:same]), torch.tensor(b.logprob[:same]), atol=0.02, rtol=0)
+
+
+def test_weights_are_read_anew_at_each_call() -> None:
+    model = tiny_llama()
+    sampler = NativeSampler(model, end_ids=[])
+    first = sampler.sample(PROMPTS, Sampling(max_new_tokens=8))
+    lively(model)
+    second = sampler.sample(PROMPTS, Sampling(max_new_tokens=8))
+    assert second == NativeSampler(model, end_ids=[]).sample(PROMPTS, Sampling(max_new_tokens=8)) != first
+
+
+def test_adapters_count_while_they_are_switched_on() -> None:
+    model = get_peft_model(lively(tiny_llama()), LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_()
+    on = sampled(model, False)
+    assert [rollout.tokens for rollout in on] == [rollout.tokens for rollout in sampled(model, True)]
+    with model.disable_adapter():
+        off = sampled(model, False)
+        assert [rollout.tokens for rollout in off] == [rollout.tokens for rollout in sampled(model, True)]
+    assert on != off
+
+
+def test_what_it_does_not_know_goes_the_models_own_way() -> None:
+    assert decoder_of(tiny_gpt2(), torch.float32, 4) is None
+    assert decoder_of(tiny_gemma(), torch.float32, 4) is None
+    hooked = tiny_llama()
+    hooked.model.layers[1].mlp.register_forward_hook(lambda module, inputs, output: output * 2)
+    assert decoder_of(hooked, torch.float32, 4) is None
+    assert decoder_of(tiny_llama(), torch.float32, 4) is not None
