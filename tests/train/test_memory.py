@@ -95,7 +95,8 @@ def test_state_by_hand():
 # -- against real processes --------------------------------------------------------------------------------------------
 
 SCRIPT = """
-import json, resource, sys
+import json, re, resource, sys
+from pathlib import Path
 from accord.pipelines.jobs import JOBS
 from accord.train.estimate import estimate
 from accord.train.progress import Quiet
@@ -105,7 +106,10 @@ train = job.trainer()
 found = estimate(config)
 assert not config.out.exists()
 train(config, Quiet())
-print(found.peak, found.used, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+# ru_maxrss would count what the parent had when it started this process; Linux keeps the peak of its own as VmHWM.
+status = Path("/proc/self/status")
+own = re.search(r"VmHWM:\\s+(\\d+) kB", status.read_text()) if status.exists() else None
+print(found.peak, found.used, int(own[1]) * 1024 if own else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 TOLERANCE = 0.15
 JOBS = {
@@ -172,7 +176,7 @@ def long_rows(path, count):
 
 @pytest.mark.realmodel
 @pytest.mark.slow
-@pytest.mark.parametrize("name", JOBS)
+@pytest.mark.parametrize("name", JOBS if os.environ.get("ACCORD_TEST_MEMORY") == "all" else ["sft", "dpo, LoRA", "ppo"])
 def test_peak_of_a_real_model(name, tmp_path):
     settings = {"precision": "bf16", "batch_size": 4, "max_steps": 2, "micro_tokens": 512}
     rows = None if name.startswith("ppo") else long_rows

@@ -7,6 +7,8 @@ in the database at once, so the server can be stopped at any time.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from accord.cli.console import output_console, waiting
@@ -19,11 +21,18 @@ if TYPE_CHECKING:
 __all__ = ["add_arguments", "run"]
 
 
-def _config() -> type[StudioConfig]:
+@contextmanager
+def _naming_the_extra() -> Iterator[None]:
+    """A package of the extra that is missing is an error that says how to get it."""
     try:
-        from accord.feedback.studio import StudioConfig
+        yield
     except ImportError as error:
         raise SettingsError(f"the studio needs {error.name}; pip install 'accord-align[studio]'") from None
+
+
+def _config() -> type[StudioConfig]:
+    with _naming_the_extra():
+        from accord.feedback.studio import StudioConfig
     return StudioConfig
 
 
@@ -35,9 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Open the store, fill it on `--demo`, print how to get in, serve."""
     config = config_from(_config(), arguments)
-    from accord.feedback.store import Store, now_ms
-    from accord.feedback.studio.demo import add_demo
-    from accord.feedback.studio.serve import admin_link, serve
+    with _naming_the_extra():
+        from accord.feedback.store import Store, now_ms
+        from accord.feedback.studio.demo import add_demo
+        from accord.feedback.studio.serve import admin_link, serve
 
     store = Store.open(config.database)
     console = output_console()
