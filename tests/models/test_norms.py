@@ -46,6 +46,18 @@ def test_first_and_second_derivatives(norm: LlamaRMSNorm) -> None:
     assert torch.autograd.gradgradcheck(ours, (x, weight))
 
 
+def test_the_gradient_is_not_rounded_under_autocast(norm: LlamaRMSNorm) -> None:
+    x = torch.randn(64, 16)
+    gradient = x + 0.01 * torch.randn(64, 16)  # mostly along x, where two large terms cancel
+    found = {}
+    for name in ("plain", "ours"):
+        leaf = x.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16):
+            out = norm(leaf) if name == "plain" else _RmsNorm.apply(leaf, norm.weight, 1e-6, torch.float32)
+            (found[name],) = torch.autograd.grad(out, leaf, gradient)
+    assert (found["ours"] - found["plain"]).norm() < 1e-5 * found["plain"].norm()
+
+
 def test_a_model_gives_the_same_states_and_gradients_under_autocast() -> None:
     torch.manual_seed(0)
     plain = LlamaForCausalLM(LlamaConfig(**SIZES))

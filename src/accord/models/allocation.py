@@ -25,4 +25,6 @@ def keep_freed_memory() -> bool:
         set_option = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # musl
         return False
-    return bool(set_option(_MMAP_THRESHOLD, 2**30)) and bool(set_option(_TRIM_THRESHOLD, 2**31 - 1))
+    kept = bool(set_option(_TRIM_THRESHOLD, 2**31 - 1))
+    # glibc before 2.35 refuses more than 32 MiB.
+    return kept and any(bool(set_option(_MMAP_THRESHOLD, size)) for size in (2**30, 2**25))

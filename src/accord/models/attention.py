@@ -179,7 +179,9 @@ class _WrittenOut(torch.autograd.Function):
             with torch.autocast(q.device.type, enabled=False):
                 rows, keys, values = _grouped(q, k, v)
                 out = torch.bmm(_share(rows, keys, ctx.bias, ctx.scaling).to(values.dtype), values).view(q.shape)
-                return (*torch.autograd.grad(out, (q, k, v), grad, create_graph=True), None, None)
+                needed = [x for x, need in zip((q, k, v), ctx.needs_input_grad, strict=False) if need]
+                found = iter(torch.autograd.grad(out, needed, grad, create_graph=True))
+                return (*(next(found) if need else None for need in ctx.needs_input_grad[:3]), None, None)
         with torch.autocast(q.device.type, enabled=False):
             rows, keys, values = _grouped(q, k, v)
             share = _share(rows, keys, ctx.bias, ctx.scaling)
@@ -203,7 +205,8 @@ def _grouped(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _share(rows: Tensor, keys: Tensor, bias: Tensor, scaling: float) -> Tensor:
     """(B G, H/G S, S) weights of each query's keys."""
     trees, size = bias.shape[0], bias.shape[-1]
-    score = torch.bmm(rows, keys.transpose(1, 2)).to(bias.dtype) * scaling
+    # In float32: a product of bfloat16 matrices is rounded to bfloat16, and the differences of large scores are lost.
+    score = torch.bmm(rows.to(bias.dtype), keys.to(bias.dtype).transpose(1, 2)).mul_(scaling)
     return (score.view(trees, -1, size, size) + bias).softmax(-1).view(score.shape)
 
 

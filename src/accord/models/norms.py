@@ -86,7 +86,7 @@ class _RmsNorm(torch.autograd.Function):
         weight_grad = (grad * normal).flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
         # With n = x r and g = grad w:  dx = r (g - n mean(g n)).
         scaled = grad * weight
-        share = torch.linalg.vecdot(scaled, normal).unsqueeze(-1) / x.shape[-1]
+        share = (scaled * normal).mean(-1, keepdim=True)  # vecdot would round to bfloat16 under autocast
         return torch.addcmul(scaled, normal, share, value=-1.0) * r, weight_grad, None, None
 
 

@@ -38,7 +38,7 @@ class _Linear:
                 for module, bias in zip(modules, biases, strict=True)
             ]
             self.bias = torch.cat([part.to(dtype) for part in parts])
-        self.packed = dtype == torch.bfloat16 and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        self.packed = dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, rows) if self.packed else weight
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -135,6 +135,10 @@ def decoder_of(model: Any, dtype: torch.dtype, rows: int) -> Decoder | None:
     base = _base(model)
     if next(base.parameters()).device.type != "cpu" or not knows_family(base):
         return None
+    if dtype == torch.bfloat16 and (hasattr(model, "peft_config") or _attends_with_bias(base)):
+        # Added to a bfloat16 weight, a small adapter would be rounded away: samples of the reference, not the policy.
+        # Biases of queries and keys make scores large, and their differences would be rounded away.
+        return None
     try:
         agrees = _gap(model, Decoder(model, next(base.parameters()).dtype, 2)) < _WORST_GAP
     except (AttributeError, RuntimeError, TypeError, ValueError):  # a block or an adapter with parts of its own
@@ -154,6 +158,10 @@ def knows_family(base: Any) -> bool:
         and (getattr(config, "sliding_window", None) is None or getattr(config, "use_sliding_window", None) is False)
         and base.get_output_embeddings() is not None
     )
+
+
+def _attends_with_bias(base: Any) -> bool:
+    return any(getattr(layer.self_attn.k_proj, "bias", None) is not None for layer in base.model.layers)
 
 
 @torch.no_grad()

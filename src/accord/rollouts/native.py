@@ -151,7 +151,8 @@ class NativeSampler:
     def stream(self, prompt: Sequence[int], sampling: Sampling) -> Iterator[int]:
         """Yield the tokens of one response as they are sampled, the end token included; `samples` is not read.
 
-        The tokens are those that `sample([prompt], sampling)` gives as its first rollout.
+        The tokens are those that `sample([prompt], sampling)` gives as its first rollout; in bfloat16 only as far as
+        rounding lets them be, because `sample` may decode by other kernels.
         """
         self._check([prompt], sampling)
         with self._sampling_mode():
@@ -286,7 +287,9 @@ class NativeSampler:
             weight = next(self.model.parameters())
             device, dtype = weight.device.type, weight.dtype
             dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else dtype
-            make = decoder_of if self._decodes is None else Decoder
+            # What adapters do can change between calls, so with them it is tried each time.
+            tried = self._decodes is not None and not hasattr(self.model, "peft_config")
+            make = Decoder if tried else decoder_of
             self._decoder = make(self.model, dtype, rows)
             self._decodes = self._decoder is not None
         try:
