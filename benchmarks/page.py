@@ -40,9 +40,10 @@ it. This page is made from `benchmarks/results/*.json` by `python -m benchmarks.
 `python -m benchmarks.compare JOB --peer PEER`. A goal that is not reached says so.
 """
 
-SAME = """SFT: the chat template has a line break behind the end token. TRL trains it too, it costs nothing, and its mean
-is over one token more per response: at 49 tokens a response that is 2% less in every step. Reward: the score head starts
-elsewhere and moves at another rate. DPO: sums of bf16 log-probabilities over a response, rounded at other places.
+SAME = """SFT: the chat template has a line break behind the end token. TRL trains it too, it costs nothing, and its
+mean is over one token more per response: at 49 tokens a response that is 2% less in every step. Reward: the score head
+starts elsewhere and moves at another rate. DPO: sums of bf16 log-probabilities over a response, rounded at other
+places.
 """
 
 
