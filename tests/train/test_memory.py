@@ -1,6 +1,7 @@
 """The formula of memory: against what autograd keeps, and against the peak of real processes."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import subprocess
@@ -90,6 +91,22 @@ def test_state_by_hand():
         "moments": 8 * added,
         "casts": 2 * added,
     }
+
+
+def test_weights_are_laid_out_where_the_sampler_decodes_by_itself():
+    from accord.rollouts.decoder import decoder_of
+    from fakes import tiny_qwen
+
+    for make in (tiny_llama, tiny_qwen):
+        shape = memory.shape_of(make())
+        for half in (False, True):
+            dtype = torch.bfloat16 if half else torch.float32
+            plain = memory.sampling_bytes(dataclasses.replace(shape, decodes=False), 4, 20, half)
+            laid_out = memory.sampling_bytes(shape, 4, 20, half) > plain
+            assert laid_out == (decoder_of(make(), dtype, 4) is not None), (make, half)
+    shape = memory.shape_of(tiny_llama())
+    plain = memory.sampling_bytes(dataclasses.replace(shape, decodes=False), 4, 20, True)
+    assert memory.sampling_bytes(shape, 4, 20, True, adapters=True) == plain
 
 
 # -- against real processes --------------------------------------------------------------------------------------------

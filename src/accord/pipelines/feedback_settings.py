@@ -84,7 +84,7 @@ class FeedbackExport(StoreConfig, frozen=True, extra="forbid"):
         0.0, ge=0, lt=1, description="share of prompts kept apart, near-duplicates together"
     )
     held_out_annotators: float = Field(0.0, ge=0, lt=1, description="share of annotators kept apart")
-    hash_annotators: bool = Field(False, description="pseudonyms become keyed hashes, which no other export shares")
+    hash_annotators: bool = Field(False, description="pseudonyms become keyed hashes, which no other campaign shares")
     seed: str = Field("accord", description="of the split")
     table: Literal["jsonl", "parquet", "datasets"] = Field("jsonl", description="what is written, one per split")
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from accord.rollouts.cache import RowCache
 
-__all__ = ["Decoder", "decoder_of", "knows_family"]
+__all__ = ["Decoder", "attends_with_bias", "decoder_of", "knows_family"]
 
 _BLOCKS = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer")
 _WORST_GAP = 1e-3  # nats; float32 rounding gives about 1e-5
@@ -135,7 +135,7 @@ def decoder_of(model: Any, dtype: torch.dtype, rows: int) -> Decoder | None:
     base = _base(model)
     if next(base.parameters()).device.type != "cpu" or not knows_family(base):
         return None
-    if dtype == torch.bfloat16 and (hasattr(model, "peft_config") or _attends_with_bias(base)):
+    if dtype == torch.bfloat16 and (hasattr(model, "peft_config") or attends_with_bias(base)):
         # Added to a bfloat16 weight, a small adapter would be rounded away: samples of the reference, not the policy.
         # Biases of queries and keys make scores large, and their differences would be rounded away.
         return None
@@ -160,7 +160,8 @@ def knows_family(base: Any) -> bool:
     )
 
 
-def _attends_with_bias(base: Any) -> bool:
+def attends_with_bias(base: Any) -> bool:
+    """Whether the keys of a model of a known family have a bias."""
     return any(getattr(layer.self_attn.k_proj, "bias", None) is not None for layer in base.model.layers)
 
 

@@ -37,7 +37,7 @@ from accord.models.attention import SHORT
 from accord.models.head import CHUNK_BYTES
 from accord.models.norms import rounds_once
 from accord.rollouts.cache import ROOM
-from accord.rollouts.decoder import knows_family
+from accord.rollouts.decoder import attends_with_bias, knows_family
 from accord.trees import PromptTree
 
 __all__ = ["Pack", "Part", "Shape", "activation_bytes", "head_bytes", "sampling_bytes", "shape_of", "state_parts"]
@@ -76,6 +76,7 @@ class Shape:
         norms: sum over the norms of a block of the numbers each normalises.
         rounds_once: the norms of this family are `accord.models.norms`'.
         decodes: the sampler lays the weights of this family out.
+        key_bias: keys have a bias: in bfloat16 it then does not.
         tied: the vocabulary head is the embedding.
     """
 
@@ -93,6 +94,7 @@ class Shape:
     norms: int
     rounds_once: bool
     decodes: bool
+    key_bias: bool
     tied: bool
 
     @property
@@ -145,6 +147,7 @@ def shape_of(model: Any) -> Shape:
         norms=norms,
         rounds_once=rounds_once(model),
         decodes=knows_family(model),
+        key_bias=knows_family(model) and attends_with_bias(model),
         tied=model.get_output_embeddings().weight is model.get_input_embeddings().weight,
     )
 
@@ -215,7 +218,7 @@ def head_bytes(shape: Shape, pack: Pack, half: bool, trained: bool) -> int:
     return HEAD_CHUNKS * chunk + w * shape.hidden * pack.scored + matrix
 
 
-def sampling_bytes(shape: Shape, rows: int, columns: int, half: bool) -> int:
+def sampling_bytes(shape: Shape, rows: int, columns: int, half: bool, adapters: bool = False) -> int:
     """The sampler: weights laid out for decoding, keys and values of all rows, logits of a step.
 
     Args:
@@ -223,9 +226,11 @@ def sampling_bytes(shape: Shape, rows: int, columns: int, half: bool) -> int:
         rows: decoded at once.
         columns: tokens of the longest prompt with its response.
         half: whether it runs in bfloat16.
+        adapters: whether the model has any: in bfloat16 their weights are not laid out.
     """
     w = HALF if half else WIDE
-    laid_out = w * (shape.matrices + shape.head) if shape.decodes else 0
+    decodes = shape.decodes and not (half and (adapters or shape.key_bias))
+    laid_out = w * (shape.matrices + shape.head) if decodes else 0
     cache = 2 * w * shape.layers * shape.key * rows * (columns + ROOM)
     return laid_out + 2 * cache + 3 * WIDE * rows * shape.vocabulary  # the buffer is copied when it is full
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 import accord
-from accord.data.curation.examples import Example, examples, expanded
+from accord.data.curation.examples import Example, Nowhere, examples, expanded
 from accord.data.curation.near import NearDuplicates
 from accord.data.curation.written import Written, sift
 from accord.data.progress import Tell, counted, silent
@@ -131,11 +131,4 @@ def _twins(
 
 def _good(paths: Sequence[Path], config: DedupConfig) -> Iterator[Example]:
     """Rows that can be read; bad ones raise, or are set aside by the second reading."""
-    return examples(paths, _Nowhere() if config.skip_bad_rows else None)
-
-
-class _Nowhere:
-    """Where bad rows go in the first reading."""
-
-    def add(self, row: Any) -> None:
-        """Forget it."""
+    return examples(paths, Nowhere() if config.skip_bad_rows else None)

@@ -11,7 +11,7 @@ from accord.data.files import Broken, DataError
 from accord.data.formats import Kind, parse
 from accord.records import Comparison, Conversation, Demonstration, Feedback, Ranking
 
-__all__ = ["Aside", "Example", "examples", "expanded"]
+__all__ = ["Aside", "Example", "Nowhere", "examples", "expanded"]
 
 _KINDS: tuple[Kind, ...] = ("demonstration", "preference", "feedback", "prompts", "text")
 
@@ -22,6 +22,13 @@ class Aside(Protocol):
     def add(self, row: Mapping[str, Any]) -> None:
         """Take one."""
         ...
+
+
+class Nowhere:
+    """Where bad rows go in a reading that is not the last: the last one writes them aside."""
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Forget it."""
 
 
 class Example(NamedTuple):

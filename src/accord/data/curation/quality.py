@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import accord
-from accord.data.curation.examples import Aside, Example, examples, expanded
+from accord.data.curation.examples import Aside, Example, Nowhere, examples, expanded
 from accord.data.curation.rules import RULES, CleanConfig, Context, Scorer, beginning
 from accord.data.curation.written import Written, sift
 from accord.data.progress import Tell, counted, silent
@@ -42,7 +42,7 @@ def clean(
     paths = expanded(config.data)
     rules = [rule for rule in RULES if rule.name not in config.without]
     names = {rule.name for rule in rules}
-    bad = _Nowhere() if config.skip_bad_rows else None
+    bad = Nowhere() if config.skip_bad_rows else None
     common = _common(paths, config, bad, tell) if "boilerplate" in names else frozenset()
     lowest = _lowest(paths, config, bad, reward, tell) if reward is not None and "reward" in names else frozenset()
     context = Context(config, common, personal, toxicity, lowest)
@@ -98,10 +98,3 @@ def _batches(rows: Iterable[Example], size: int = 64) -> Iterable[list[Example]]
             batch = []
     if batch:
         yield batch
-
-
-class _Nowhere:
-    """Where bad rows go in a reading that is not the last."""
-
-    def add(self, row: Any) -> None:
-        """Forget it."""
