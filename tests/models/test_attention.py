@@ -11,7 +11,7 @@ from accord.trees import Branch, PromptTree, pack
 
 @pytest.mark.parametrize("prompt", [10, SHORT])
 def test_large_scores_keep_their_differences(prompt: int) -> None:
-    """An offset that all keys share changes no share; rounding a score of 1,000 to bfloat16 would change all of them."""
+    """An offset that all keys share changes no share; rounding a score of 1,000 to bfloat16 would change them all."""
     branches = (Branch.response(range(9)), Branch.response(range(7)))
     batch = pack([PromptTree(tuple(range(prompt)), branches), PromptTree((1, 2, 3), branches)])
     generator = torch.Generator().manual_seed(0)
