@@ -65,7 +65,7 @@ def _memory(estimate: Estimate) -> Table:
         share = part.bytes / estimate.peak
         table.add_row(part.name, _gb(part.bytes), Text("━" * round(share * BAR), "cyan"), part.meaning)
     table.add_section()
-    table.add_row("peak", _gb(estimate.peak), "", "good to about 15%", style="bold")
+    table.add_row("peak", _gb(estimate.peak), "", "good to about 15% or 0.35 GB", style="bold")
     return table
 
 

@@ -252,7 +252,7 @@ def _parts(job: Case, config: Any) -> Iterator[Part]:
     yield from memory.state_parts(shape, config.lora_rank, half, head=head)
     if _samples(config):
         yield from _frozen(job, config)
-    kept = memory.activation_bytes(shape, pack, half, config.gradient_checkpointing, adapters=bool(config.lora_rank))
+    kept = memory.activation_bytes(shape, pack, half, config.gradient_checkpointing)
     kept += memory.score_bytes(shape, pack)
     update = [Part("activations", kept, f"of a pack of {pack.tokens:,} tokens, longest tree {pack.longest:,}")]
     if head:

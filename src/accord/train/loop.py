@@ -118,6 +118,7 @@ def add_lora(model: Any, rank: int, seed: int, *, base: str, keep: Sequence[str]
     `base` is the folder the weights stand in, written into the finished adapter; empty if no folder holds them.
     """
     from peft import LoraConfig, get_peft_model
+    from peft.tuners.tuners_utils import BaseTunerLayer
 
     torch.manual_seed(seed)
     kind = "SEQ_CLS" if keep else "CAUSAL_LM"
@@ -127,6 +128,9 @@ def add_lora(model: Any, rank: int, seed: int, *, base: str, keep: Sequence[str]
     with quiet():
         model = get_peft_model(model, config)
     model.peft_config["default"].base_model_name_or_path = base
+    for module in model.modules():
+        if isinstance(module, BaseTunerLayer):  # autocast casts inputs, once; PEFT would make float32 copies before it
+            module.cast_input_dtype_enabled = False
     return model
 
 

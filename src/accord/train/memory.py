@@ -15,13 +15,12 @@ with P parameters of which P' are trained, M numbers in matrices of linear layer
 Activations are those that autograd keeps (tests count them), per layer and token of the pack, w bytes of a number:
 
     norms       4 D each, 8 D each in float32 or where a family's norms do not round once
-    linear      2 w D + w Q, with adapters 5 w D + w Q (inputs of the products; Q width of all query heads, K of all
-                key heads)
+    linear      2 w D + w Q (inputs of the products; Q width of all query heads, K of all key heads)
     attention   4 (Q + K) + w K up to 320 tokens S of the longest tree, 4 w Q + w S beyond;
                 up to 320 tokens one block's scores besides, 12 S per query head, made again in the backward pass
     feed-forward  4 w I, I its inner width (2 w I where it has no gate and the kernel of its activation is one)
 
-docs/memory.md has a table by job; an estimate is to be right within 15%, which tests measure.
+docs/memory.md has a table by job; an estimate is to be right within 15% or 0.35 GB, which tests measure.
 """
 
 from __future__ import annotations
@@ -190,12 +189,11 @@ def frozen_bytes(shape: Shape, half: bool) -> int:
     return WIDE * shape.parameters - ((WIDE - HALF) * shape.matrices if half else 0)
 
 
-def activation_bytes(shape: Shape, pack: Pack, half: bool, checkpointing: bool = False, adapters: bool = False) -> int:
+def activation_bytes(shape: Shape, pack: Pack, half: bool, checkpointing: bool = False) -> int:
     """What autograd keeps of a forward pass over a pack, the vocabulary head left out."""
     w = HALF if half else WIDE
     norms = shape.norms * (WIDE if shape.rounds_once and half else 2 * WIDE)
     per_token = norms + w * (2 * shape.hidden + shape.query) + shape.inner_copies * w * shape.inner
-    per_token += 3 * w * shape.hidden * adapters  # adapters on one input read copies of it
     if pack.longest <= SHORT:
         layer = pack.tokens * per_token + pack.padded * (WIDE * (shape.query + shape.key) + w * shape.key)
     else:
