@@ -138,13 +138,12 @@ class _TokenLogprob(torch.autograd.Function):
             logprob_T = hidden.new_empty(token_T.shape, dtype=wide)
             entropy_T = hidden.new_empty(token_T.shape if entropy else (0,), dtype=wide)
             for part in _chunks(token_T.numel(), weight_VD.shape[0]):
-                logits_CV = head.logits(hidden[part]).div_(temperature)
-                norm_C = logits_CV.logsumexp(-1)
-                logprob_T[part] = logits_CV.gather(-1, token_T[part].unsqueeze(-1)).squeeze(-1) - norm_C
+                logprob_CV = _at(temperature, head.logits(hidden[part])).log_softmax(-1)  # one pass; logsumexp is four
+                logprob_T[part] = logprob_CV.gather(-1, token_T[part].unsqueeze(-1)).squeeze(-1)
                 if entropy:
-                    p_CV = (logits_CV - norm_C.unsqueeze(-1)).exp_()
+                    p_CV = logprob_CV.exp()
                     # A logit of -inf has probability 0 and adds nothing.
-                    entropy_T[part] = norm_C - (p_CV * logits_CV.masked_fill(p_CV == 0, 0.0)).sum(-1)
+                    entropy_T[part] = -(p_CV.mul_(logprob_CV.masked_fill_(p_CV == 0, 0.0))).sum(-1)
         ctx.save_for_backward(hidden, weight_VD, bias_V, token_T)
         ctx.compute_weight = head.weight_VD  # cast once, used again in backward
         ctx.how, ctx.hidden_dtype = how, hidden_TD.dtype
@@ -160,15 +159,18 @@ class _TokenLogprob(torch.autograd.Function):
         with torch.autocast(hidden.device.type, enabled=False):
             for part in _chunks(token_T.numel(), weight_VD.shape[0]):
                 capped_CV = head.logits(hidden[part])
-                logprob_CV = (capped_CV / temperature).log_softmax(-1)
-                p_CV = logprob_CV.exp()
+                grad_C1 = grad_logprob_T[part].unsqueeze(-1)
                 # d logprob / d logits = onehot - p;  d entropy / d logits = -p (log p + entropy)
-                grad_CV = -grad_logprob_T[part].unsqueeze(-1) * p_CV
-                grad_CV.scatter_add_(-1, token_T[part].unsqueeze(-1), grad_logprob_T[part].unsqueeze(-1))
                 if entropy:
+                    logprob_CV = (capped_CV / temperature).log_softmax(-1)
+                    p_CV = logprob_CV.exp()
                     finite_CV = logprob_CV.masked_fill_(p_CV == 0, 0.0)
                     entropy_C1 = -(p_CV * finite_CV).sum(-1, keepdim=True)
-                    grad_CV -= grad_entropy_T[part].unsqueeze(-1) * p_CV * (finite_CV + entropy_C1)
+                    weight_CV = finite_CV.add_(entropy_C1).mul_(grad_entropy_T[part].unsqueeze(-1)).add_(grad_C1)
+                    grad_CV = p_CV.mul_(weight_CV).neg_()
+                else:
+                    grad_CV = (capped_CV if temperature == 1.0 else capped_CV / temperature).softmax(-1).mul_(-grad_C1)
+                grad_CV.scatter_add_(-1, token_T[part].unsqueeze(-1), grad_C1)
                 sums.add(part, capped_CV, grad_CV)
         return (*sums.of(weight_VD, bias_V), None, None)
 
@@ -217,23 +219,28 @@ class _HeadGradients:
         self.hidden, self.head, self.temperature = hidden, head, temperature
         need_weight, need_bias = ctx.needs_input_grad[1], head.bias_V is not None and ctx.needs_input_grad[2]
         self.hidden_TD = torch.empty_like(hidden, dtype=ctx.hidden_dtype)
-        self.weight_VD = torch.zeros_like(weight_VD, dtype=wide) if need_weight else None
+        self.need_weight, self.wide = need_weight, wide
+        self.weight_VD: Tensor | None = None  # the first chunk's, with the others added: no pass over zeros
         self.bias_V = torch.zeros_like(head.bias_V, dtype=wide) if need_bias and head.bias_V is not None else None
 
     def add(self, part: slice, capped_CV: Tensor, grad_CV: Tensor) -> None:
         """A chunk: its logits, and the gradient of these over the temperature, which is overwritten."""
-        grad_CV.mul_(self.head.scale / self.temperature)
+        if self.head.scale != self.temperature:
+            grad_CV.mul_(self.head.scale / self.temperature)
         if self.head.softcap is not None:
             grad_CV *= 1 - (capped_CV / self.head.softcap) ** 2
         grad_C = grad_CV.to(self.hidden.dtype)
         self.hidden_TD[part] = (grad_C @ self.head.weight_VD).to(self.hidden_TD.dtype)
-        if self.weight_VD is not None:
-            self.weight_VD += grad_C.T @ self.hidden[part]
+        if self.need_weight:
+            product_VD = grad_C.T @ self.hidden[part]
+            self.weight_VD = product_VD.to(self.wide) if self.weight_VD is None else self.weight_VD.add_(product_VD)
         if self.bias_V is not None:
             self.bias_V += grad_CV.sum(0)
 
     def of(self, weight_VD: Tensor, bias_V: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """The sums, in the precision of what they are gradients of."""
+        if self.need_weight and self.weight_VD is None:  # no tokens
+            self.weight_VD = torch.zeros_like(weight_VD)
         return (
             self.hidden_TD,
             None if self.weight_VD is None else self.weight_VD.to(weight_VD.dtype),
@@ -253,6 +260,13 @@ def _cast(head: Head, dtype: torch.dtype) -> Head:
     return Head(head.weight_VD.detach().to(dtype), bias_V, head.scale, head.softcap)
 
 
+def _at(temperature: float, logits_CV: Tensor) -> Tensor:
+    """Logits over the temperature, in place."""
+    return logits_CV if temperature == 1.0 else logits_CV.div_(temperature)
+
+
 def _chunks(tokens: int, vocabulary: int) -> list[slice]:
-    size = max(1, CHUNK_BYTES // (4 * vocabulary))
+    """As few chunks as CHUNK_BYTES allows, of one size: products of few rows are slow."""
+    count = -(-tokens // max(1, CHUNK_BYTES // (4 * vocabulary)))
+    size = -(-tokens // max(1, count)) or 1
     return [slice(start, min(start + size, tokens)) for start in range(0, tokens, size)]

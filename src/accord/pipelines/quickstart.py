@@ -258,13 +258,13 @@ def train_ppo(config: QuickstartConfig, recipe: Recipe, display: Display) -> flo
     """PPO from the SFT model against the reward model."""
     from accord.train import policy
 
-    rollouts = -(-recipe.train_prompts // recipe.ppo_prompts) * recipe.ppo_epochs
+    steps = recipe.ppo_rollouts * recipe.ppo_minibatches
     job = PpoConfig(
         model=str(config.out / "sft"),
         reward=str(config.out / "reward"),
         data=(config.out / "data/prompts.jsonl",),
         out=config.out / "ppo",
-        epochs=recipe.ppo_epochs,
+        max_steps=steps,
         batch_size=recipe.ppo_prompts // recipe.ppo_minibatches,
         minibatches=recipe.ppo_minibatches,
         ppo_epochs=1,
@@ -275,7 +275,7 @@ def train_ppo(config: QuickstartConfig, recipe: Recipe, display: Display) -> flo
         micro_tokens=recipe.micro_tokens,
         precision=precision_of(config.out),
         save_every=8,
-        eval_every=max(1, rollouts * recipe.ppo_minibatches // (recipe.watch_steps + 1)),
+        eval_every=max(1, steps // (recipe.watch_steps + 1)),
         seed=config.seed,
     )
     return _seconds(policy.run(job, display, watch=Watch(config, recipe)))
@@ -312,6 +312,7 @@ class Watch:
         from accord.train.scoring import all_sequence_logprobs
 
         # Loaded for each look and let go after it: memory peaks in the optimiser steps in between.
+        give_memory_back()
         reference, reward = self._load(template, precision)
         prompts = read_prompts("held-out", self.recipe)[::2]
         responder = Responder(

@@ -35,7 +35,7 @@ class Recipe:
         max_new_tokens: tokens of a response at most.
         held_out_samples: responses per held-out prompt and policy in the final evaluation.
         sft_epochs, sft_rate, reward_rate, dpo_rate, dpo_beta, ppo_rate, ppo_kl: of the jobs.
-        ppo_epochs: passes over the training prompts, each prompt rolled out once per pass.
+        ppo_rollouts: of PPO; what the training prompts allow in one pass, or fewer.
         ppo_prompts: prompts of one rollout; split into `ppo_minibatches` optimiser steps.
         batch_size: prompts per optimiser step of SFT, reward model and DPO.
         micro_tokens: token budget of a forward pass; it decides the peak of memory.
@@ -54,7 +54,7 @@ class Recipe:
     dpo_beta: float = 0.1
     ppo_rate: float = 1e-5
     ppo_kl: float = 0.15
-    ppo_epochs: int = 1
+    ppo_rollouts: int = 10
     ppo_prompts: int = 16
     ppo_minibatches: int = 4
     batch_size: int = 8
@@ -65,5 +65,5 @@ class Recipe:
 FULL = Recipe()
 FAST = Recipe(
     train_prompts=16, held_out_prompts=8, samples=4, max_new_tokens=8, held_out_samples=2, sft_epochs=1, batch_size=8,
-    ppo_prompts=8, watch_steps=1,
+    ppo_rollouts=2, ppo_prompts=8, watch_steps=1,
 )  # fmt: skip

@@ -80,6 +80,9 @@ class Precision:
             for module in model.modules():
                 if isinstance(module, nn.Linear) and module is not keep and module.out_features > 1:
                     module.to(torch.bfloat16)
+            for weight in model.parameters():  # one tensor that stays as loaded would keep the whole file mapped
+                if weight.dtype != torch.bfloat16 and weight.device.type == "cpu":
+                    weight.data = weight.data.clone()
         return model
 
 

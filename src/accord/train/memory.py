@@ -4,7 +4,7 @@
 
 with P parameters of which P' are trained, M numbers in matrices of linear layers, V x D of the vocabulary head:
 
-    weights     4 P; with adapters under bf16 2 M besides: frozen matrices beside the float32 ones that were loaded
+    weights     4 P; with adapters under bf16 2 M less: frozen matrices are kept in it
     gradients   4 P'
     moments     8 P', AdamW's two
     casts       2 M' under bf16: what autocast keeps of trained matrices until the end of a step
@@ -171,11 +171,11 @@ def state_parts(shape: Shape, lora_rank: int, half: bool, *, head: bool) -> list
     adapters = lora_rank * shape.adapter_width
     trained = adapters or shape.parameters
     weights = WIDE * (shape.parameters + adapters)
-    if lora_rank and half:  # the float32 weights as they were loaded, mapped or freed, stay in the process
-        weights += HALF * shape.matrices
+    if lora_rank and half:
+        weights -= (WIDE - HALF) * shape.matrices
     cast = (adapters if lora_rank else shape.matrices) + (shape.head if head else 0)
     how = f"LoRA of rank {lora_rank}" if lora_rank else "all of them trained"
-    frozen = ", frozen matrices in bf16 beside the loaded ones" if lora_rank and half else ""
+    frozen = ", frozen matrices in bf16" if lora_rank and half else ""
     parts = [
         Part("weights", weights, f"{shape.parameters:,} parameters, {how}{frozen}"),
         Part("gradients", WIDE * trained, f"{trained:,} float32 numbers"),
