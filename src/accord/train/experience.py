@@ -150,14 +150,13 @@ def collect(  # noqa: PLR0913 - one rollout needs every part of the run
     raw_NT = ALGORITHMS[config.algorithm].advantages(reward_NT, value_NT, mask_NT, config)
     return_NT = None if value_NT is None else raw_NT + value_NT
     clock.append(time.perf_counter())
-    length_N = mask_NT.sum(-1)
     figures = {
         "reward__mean": float(score_N.mean()),
         "reward__std": float(score_N.std(correction=0)),
         "reward__normalised": float(normal_N.mean()),
         "kl__reference": float(kl.sequence(logprob_NT, reference_NT, mask_NT).mean()),
         "kl__coefficient": coefficient,
-        "length__mean": float(length_N.float().mean()),
+        "length__mean": float(mask_NT.sum(-1).float().mean()),
         "length__cut": 1.0 - float(finished_N.float().mean()),
         "advantage__mean": float(raw_NT[mask_NT].mean()),
         "sampler__gap": gap,
