@@ -38,6 +38,7 @@ __all__ = ["run"]
 
 HEAD_RATE = 10.0  # learning rate of the fresh head over that of the pretrained trunk
 TIE_RATE = 100.0  # and of a tie parameter: one number that has to move by about 1, at a rate meant for matrices
+SCALE_PROMPTS = 128  # evenly from the training data: behind the mean and deviation stored with the model
 
 
 def run(config: RewardConfig, display: Display | None = None) -> Path:
@@ -94,7 +95,8 @@ def run(config: RewardConfig, display: Display | None = None) -> Path:
             display.update(step + 1, run.log(step + 1, **figures))
             if loop.due(step, config.save_every, len(plan)):
                 run.save(step + 1, loop.states(**parts))
-        score_N = all_rewards(model, [item.tree for item in items], precision, config.micro_tokens).double()
+        scale = items[:: -(-len(items) // SCALE_PROMPTS)]
+        score_N = all_rewards(model, [item.tree for item in scale], precision, config.micro_tokens).double()
         mean, std = float(score_N.mean()), float(score_N.std(correction=0))
         facts = objective.facts()
         return run.finish(lambda folder: save_reward_model(model, template, folder, mean=mean, std=std, facts=facts))
