@@ -42,11 +42,11 @@ class Recipe:
         watch_steps: evaluations on held-out prompts while DPO and PPO train, for the reward-versus-KL figure.
     """
 
-    train_prompts: int = 256
-    held_out_prompts: int = 72
+    train_prompts: int = 160
+    held_out_prompts: int = 64
     samples: int = 4
     max_new_tokens: int = 24
-    held_out_samples: int = 4
+    held_out_samples: int = 3
     sft_epochs: int = 2
     sft_rate: float = 5e-5
     reward_rate: float = 1e-4
@@ -54,7 +54,7 @@ class Recipe:
     dpo_beta: float = 0.1
     ppo_rate: float = 1e-5
     ppo_kl: float = 0.15
-    ppo_rollouts: int = 10
+    ppo_rollouts: int = 6
     ppo_prompts: int = 16
     ppo_minibatches: int = 4
     batch_size: int = 8

@@ -39,24 +39,31 @@ def evaluate(config: QuickstartConfig, recipe: Recipe, prompts: Sequence[Convers
     )
     arithmetic = json.loads((config.out / "manifest.json").read_text(encoding="utf8"))["precision"]
     each = len(prompts) * recipe.held_out_samples
-    display.begin("evaluation", each * len(POLICIES))
-    responses, own, columns = {}, {}, {}
-    for number, stage in enumerate(POLICIES):
+    display.begin(
+        "evaluation", each * (len(POLICIES) * 4 + 2)
+    )  # every response is drawn once, and read by three models
+    responses, own, done = {}, {}, 0
+    columns: dict[str, dict[str, list[float]]] = {judge: {} for judge in ("base", "sft")}
+    for stage in POLICIES:
         model, tokenizer = load_policy(_model_of(config, stage))
         template, precision = Template(tokenizer), Precision(arithmetic, device_of(model))
         prepare(model)
         precision.freeze(model)
-        responses[stage] = responder(model, template, precision, _advance(display, number * each))
+        responses[stage] = responder(model, template, precision, _advance(display, done))
+        done += each
         if stage in ("ppo", "dpo"):
             own[stage] = all_sequence_logprobs(model, responses[stage].trees, precision, recipe.micro_tokens).tolist()
-    for judge in ("base", "sft"):
+            done += each
+            display.update(done, {})
+    for judge in columns:
         model, tokenizer = load_policy(_model_of(config, judge))
         prepare(model)
         precision.freeze(model)
-        columns[judge] = {
-            stage: all_sequence_logprobs(model, responses[stage].trees, precision, recipe.micro_tokens).tolist()
-            for stage in POLICIES
-        }
+        for stage in POLICIES:
+            found_N = all_sequence_logprobs(model, responses[stage].trees, precision, recipe.micro_tokens)
+            columns[judge][stage] = found_N.tolist()
+            done += each
+            display.update(done, {})
     own |= {judge: columns[judge][judge] for judge in ("base", "sft")}
     reward = load_reward(str(config.out / "reward"), template, precision.name, recipe.micro_tokens)
     lines = []
@@ -77,6 +84,8 @@ def evaluate(config: QuickstartConfig, recipe: Recipe, prompts: Sequence[Convers
             row = {"stage": stage, "prompt_id": prompt, "prompt": prompts[prompt][-1].content, "response": text}
             row |= {"gold_reward": gold, "reward_model_score": score, "kl": logprob - sft_logprob, "length": length}
             lines.append(row | {"base_nll": -base_logprob / length})
+        done += each
+        display.update(done, {})
     write_text(config.out / "evaluation.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in lines))
 
 
