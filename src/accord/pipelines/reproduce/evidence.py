@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 
 __all__ = [
     "Difference",
+    "Ends",
     "Evidence",
     "Figure",
     "Finding",
@@ -26,6 +27,7 @@ __all__ = [
     "Table",
     "best_elsewhere",
     "difference",
+    "over_prompts",
     "over_seeds",
     "read",
     "sign_of",
@@ -158,9 +160,17 @@ def with_interval(value: float, low: float | None, high: float | None, digits: i
     """`0.61 [0.52, 0.70]`, or the value alone, or a dash where there is none."""
     if not math.isfinite(value):
         return "-"
-    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
-        return f"{value:.{digits}f}"
-    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    return " ".join(filter(None, [_shown(value, digits), _ends((low, high), digits)]))
+
+
+def _shown(value: float, digits: int) -> str:
+    return f"{round(value, digits) + 0.0:.{digits}f}"  # no -0.00
+
+
+def _ends(ends: Ends, digits: int) -> str:
+    """`[0.52, 0.70]`, or nothing where an end is unknown."""
+    known = [end for end in ends if end is not None and math.isfinite(end)]
+    return f"[{_shown(known[0], digits)}, {_shown(known[1], digits)}]" if len(known) == 2 else ""
 
 
 def sign_of(low: float | None, high: float | None, bound: float = 0.0) -> Seen:
@@ -193,14 +203,9 @@ class Difference:
 
     def words(self, digits: int = 3) -> str:
         """The value, and both intervals by name."""
-        found = with_interval(self.value, None, None, digits)
-        several = [(f"over {self.count} seeds", self.seeds), ("over prompts", self.prompts or (None, None))]
-        known = [
-            f"[{low:.{digits}f}, {high:.{digits}f}] {name}"
-            for name, (low, high) in several
-            if low is not None and high is not None and math.isfinite(low) and math.isfinite(high)
-        ]
-        return " ".join([found, ", ".join(known)]).strip()
+        named = ((f"over {self.count} seeds", self.seeds), ("over prompts", self.prompts or (None, None)))
+        known = [f"{_ends(ends, digits)} {name}" for name, ends in named if _ends(ends, digits)]
+        return f"{with_interval(self.value, None, None, digits)} {', '.join(known)}".strip()
 
 
 def difference(gaps: ArrayLike, prompts: Ends | None = None) -> Difference:
@@ -211,18 +216,27 @@ def difference(gaps: ArrayLike, prompts: Ends | None = None) -> Difference:
             prompt that was not scored for one of the others.
         prompts: an interval over prompts that is known otherwise.
     """
-    from accord.evaluate.intervals import bootstrap_mean
-
     gap = np.asarray(gaps, dtype=float)
     gap_SP = gap.reshape(len(gap), -1)
     gap_SP = gap_SP[~np.isnan(gap_SP).all(axis=1)]
     gap_SP = gap_SP[:, ~np.isnan(gap_SP).any(axis=0)]
     if gap.ndim == 2 and gap_SP.size:
-        ends = bootstrap_mean(gap_SP.mean(axis=0))
-        prompts = (ends.low, ends.high)
+        prompts = over_prompts(gap_SP.mean(axis=0))[1:]
     mean_S = gap_SP.mean(axis=1).tolist() if gap_SP.size else []
     mean, low, high = over_seeds(mean_S)
     return Difference(value=mean, seeds=(low, high), count=len(mean_S), prompts=prompts)
+
+
+def over_prompts(values_P: ArrayLike) -> tuple[float, float | None, float | None]:
+    """Mean over prompts and its bootstrap interval, for amounts of any unit; NaN values are left out."""
+    from accord.evaluate.intervals import bootstrap_mean
+
+    known = np.asarray(values_P, dtype=float)
+    known = known[~np.isnan(known)]
+    if not len(known):
+        return math.nan, None, None
+    ends = bootstrap_mean(known)
+    return float(known.mean()), ends.low, ends.high
 
 
 def best_elsewhere(values_OS: ArrayLike) -> list[int]:

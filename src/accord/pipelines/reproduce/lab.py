@@ -214,6 +214,13 @@ class Lab:
         kept = json.loads(self.path("evaluated", f"{name}.json").read_text(encoding="utf8"))
         return {key: math.nan if row[0] is None else float(row[0]) for key, row in kept.items()}
 
+    def unscored(self, names: Sequence[str]) -> float:
+        """Share of the observations of evaluations that were lost."""
+        rows = [
+            row for name in names for row in json.loads(self.path("evaluated", f"{name}.json").read_text()).values()
+        ]
+        return sum(lost for _, _, lost in rows) / max(1, sum(n + lost for _, n, lost in rows))
+
     def facts(self, seconds: Mapping[str, float], peak_memory_gb: float) -> dict[str, Any]:
         """Provenance of the evidence, but for its data."""
         manifest = json.loads(self.path("manifest.json").read_text(encoding="utf8"))

@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from accord.evaluate.intervals import mean_result, paired_difference, wilson
+from accord.evaluate.intervals import wilson
 from accord.pipelines.evaluation import Items, data_facts, key_of, measured
 from accord.pipelines.reproduce.configs import LabelsConfig
 from accord.pipelines.reproduce.data_size import comparisons
 from accord.pipelines.reproduce.evidence import (
     Difference,
+    Ends,
     Evidence,
     Figure,
     Finding,
@@ -30,6 +31,7 @@ from accord.pipelines.reproduce.evidence import (
     Series,
     Table,
     difference,
+    over_prompts,
     over_seeds,
     sign_of,
     with_interval,
@@ -267,24 +269,22 @@ def _rounds(lab: Lab, config: LabelsConfig) -> tuple[Table, Figure, Finding]:
     length = np.array([row["words"] for row in scored])
     rows, points = [], []
     for number in range(config.rounds + 1):
-        mean = mean_result(score[:, number])
-        low, high = mean.ci or (None, None)
-        more = paired_difference(score[:, number], score[:, 0])
+        mean = over_prompts(score[:, number])
+        more = over_prompts(score[:, number] - score[:, 0])
         kept = np.mean([row["kept"][number - 1] for row in scored]) if number else 1.0
-        rows.append([str(number) if number else "draft", with_interval(mean.value, low, high),
-                     with_interval(more.value, *(more.ci or (None, None))) if number else "-",
+        rows.append([str(number) if number else "draft", with_interval(*mean),
+                     with_interval(*more) if number else "-",
                      f"{kept:.2f}", f"{length[:, number].mean():.0f}"])  # fmt: skip
-        points.append(Point(x=float(number), y=mean.value, low=low, high=high))
-    first = paired_difference(score[:, 1], score[:, 0])
-    rest = paired_difference(score[:, -1], score[:, 1])
-    surplus = paired_difference(score[:, 1] - score[:, 0], score[:, -1] - score[:, 1])
+        points.append(Point(x=float(number), y=mean[0], low=mean[1], high=mean[2]))
+    first, rest = over_prompts(score[:, 1] - score[:, 0]), over_prompts(score[:, -1] - score[:, 1])
+    surplus = over_prompts(score[:, 1] - score[:, 0] - (score[:, -1] - score[:, 1]))
     accuracy, lowest = _held(lab)
     finding = Finding(
         claim="Revisions make replies less harmful, most of it in the first round (Bai et al. 2022b, figure 5).",
-        seen="unclear" if config.fast or lowest <= 0.5 else _less_harmful(first.ci, surplus.ci),
-        words=f"held score after one revision less that of the draft: {_said(first)}, {first.n} prompts; of the last "
-        f"round less the first: {_said(rest)}; intervals over prompts, and the scorer is right on {accuracy:.2f} "
-        "(unclear where that is not above 1/2)",
+        seen="unclear" if config.fast or lowest <= 0.5 else less_harmful(first[1:], surplus[1:]),
+        words=f"held score after one revision less that of the draft: {with_interval(*first)}, {len(scored)} "
+        f"prompts; of the last round less the first: {with_interval(*rest)}; intervals over prompts, and the scorer is "
+        f"right on {accuracy:.2f} (unclear where that is not above 1/2)",
     )
     columns = ["round", "held harmlessness score [95% over prompts]", "less the draft", "revisions kept", "words"]
     figure = Figure(
@@ -297,14 +297,10 @@ def _rounds(lab: Lab, config: LabelsConfig) -> tuple[Table, Figure, Finding]:
     return Table(title="Replies to red-team prompts by round of revision", columns=columns, rows=rows), figure, finding
 
 
-def _less_harmful(first: Any, surplus: Any) -> Seen:
-    """Whether the first round helps, and more than all that follow it."""
-    helps = sign_of(*(first or (None, None)))
-    return sign_of(*(surplus or (None, None))) if helps == "yes" else helps
-
-
-def _said(result: Any) -> str:
-    return with_interval(result.value, *(result.ci or (None, None)))
+def less_harmful(first: Ends, surplus: Ends) -> Seen:
+    """Whether the first round helps, and more than all that follow it, by the intervals of both."""
+    helps = sign_of(*first)
+    return sign_of(*surplus) if helps == "yes" else helps
 
 
 def _sources(config: LabelsConfig) -> list[dict[str, Any]]:

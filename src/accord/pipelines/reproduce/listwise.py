@@ -13,8 +13,8 @@ __all__ = ["conclude", "steps"]
 
 CLAIMS = {
     "pro": "PRO, trained on whole rankings, does better than pairwise methods (Song et al. 2023, table 2).",
-    "plackett-luce": "Not published: that the Plackett-Luce form of DPO (Rafailov et al. 2023, appendix A.3) does "
-    "better than its pairs.",
+    "plackett-luce": "The Plackett-Luce form of DPO (Rafailov et al. 2023, appendix A.3) does better than its pairs "
+    "(no published comparison).",
 }
 
 
@@ -68,7 +68,7 @@ def conclude(lab: Lab, config: ListwiseConfig) -> Evidence:
         setting=f"{world.words()} Every loss sees the same {config.train_prompts} rankings of {config.samples} once.",
         findings=[
             Finding(
-                claim=CLAIMS.get(loss, f"Not published: that {loss} does better than {base}."),
+                claim=CLAIMS.get(loss, f"{loss} does better than {base} (no published comparison)."),
                 seen=gap.above(),
                 words=f"gold reward of {loss} less that of {base}: {gap.words()}",
             )

@@ -79,7 +79,7 @@ def _overview(several: Sequence[Evidence]) -> str:
             cost = f"{about['seconds'] / 60:.0f} min"
             rows.append([f"[{evidence.experiment}](#{_anchor(evidence)})", finding.claim, f"**{finding.seen}**",
                          str(len(about["seeds"])), cost])  # fmt: skip
-    columns = ["experiment", "published", "seen here", "seeds", "cost of the experiment"]
+    columns = ["experiment", "claim", "seen here", "seeds", "cost of the experiment"]
     return _table(Table(title="", columns=columns, rows=rows))
 
 
@@ -92,7 +92,7 @@ def _section(evidence: Evidence) -> str:
     about = evidence.provenance
     lines = [f"## {evidence.title}", "", evidence.question, "", evidence.setting, ""]
     for finding in evidence.findings:
-        lines.append(f"- Published: {finding.claim} Seen here: **{finding.seen}**. {_sentence(finding.words)}")
+        lines.append(f"- Claim: {finding.claim} Seen here: **{finding.seen}**. {_sentence(finding.words)}")
     for table in evidence.tables:
         lines += ["", f"{table.title}:", "", _table(table).rstrip()]
     for figure in evidence.figures:

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from accord.pipelines.evaluation import data_facts
+import numpy as np
+
+from accord.pipelines.evaluation import UNSCORED_WARNED, data_facts
 from accord.pipelines.evaluation_configs import ToxicityConfig, TruthfulnessConfig
 from accord.pipelines.reproduce.configs import TaxConfig
 from accord.pipelines.reproduce.evidence import (
@@ -157,7 +159,8 @@ def conclude(lab: Lab, config: TaxConfig) -> Evidence:
         findings=_findings(lab, config, changes),
         tables=[Table(title="Before and after", columns=columns, rows=rows)],
         figures=[Figure(name="changes", title="Change by figure", x=names, y="after less before", series=series)],
-        caveats=["PPO learns sentiment here, not helpfulness: published figures are of another task.",
+        caveats=[
+            *_lost(lab, config),"PPO learns sentiment here, not helpfulness: published figures are of another task.",
                  "Of TruthfulQA and toxicity there are intervals over seeds alone: they hold for these questions and "
                  "prompts."],
         provenance={"data": [*world.data(), *_sources(config)]},
@@ -176,6 +179,17 @@ def _changes(lab: Lab, config: TaxConfig) -> tuple[dict[str, float], dict[str, d
         changes[kind][TASKS] = able.less(names, ["reference"] * len(names))
         changes[kind][GOLD] = difference([lab.measured(name).gold_P - reference for name in names])
     return before, changes
+
+
+def _lost(lab: Lab, config: TaxConfig) -> list[str]:
+    names = ["reference", *(f"{kind}-{seed}" for kind in KINDS for seed in config.seeds)]
+    shares = {kind: lab.unscored([f"{kind}-{name}" for name in names]) for kind in FIGURES}
+    shares["tasks"] = float(np.mean([np.isnan(_tasks(lab, config).scores(name)).mean() for name in names]))
+    return [
+        f"{share:.0%} of all observations of {kind} could not be scored; no figure counts them as zero."
+        for kind, share in shares.items()
+        if share > UNSCORED_WARNED
+    ]
 
 
 def _figures_of(lab: Lab, name: str) -> dict[str, float]:
