@@ -79,7 +79,7 @@ class FrontierConfig(SentimentConfig):
         "ppo_epochs": 1,
     }  # fmt: skip
 
-    dpo_betas: Numbers = Field((0.03, 0.1, 0.3, 1.0), description="beta of DPO, a run each", min_length=1)
+    dpo_betas: Numbers = Field((0.03, 0.1, 0.3), description="beta of DPO, a run each", min_length=1)
     ppo_betas: Numbers = Field((0.02, 0.06, 0.2), description="KL weight of PPO, a run each", min_length=1)
     ppo_epochs: int = Field(2, ge=1, description="passes of PPO over the training prompts")
     ppo_gold: bool = Field(True, description="PPO against the gold reward itself as well (PPO-GT)")
@@ -91,7 +91,7 @@ class OveroptimisationConfig(SentimentConfig):
 
     small: ClassVar[dict[str, Any]] = {
         **SentimentConfig.small, "ppo_prompts": 4, "ppo_epochs": 1, "members": 2, "best_of": 4, "looks": 2,
-        "proxy_prompts": 4,
+        "look_samples": 1, "proxy_prompts": 4,
     }  # fmt: skip
 
     proxy_prompts: int = Field(64, ge=2, description="rankings each proxy reward model is trained on: few, so it errs")
@@ -100,6 +100,7 @@ class OveroptimisationConfig(SentimentConfig):
     ppo_rate: float = Field(3e-5, gt=0, description="learning rate of PPO")
     kl_beta: float = Field(0.1, gt=0, description="weight of the KL term where there is one")
     looks: int = Field(8, ge=1, description="times the policy is measured while it trains")
+    look_samples: int = Field(2, ge=1, description="responses per held-out prompt at each of these times")
     best_of: int = Field(64, ge=2, description="responses of the reference behind the best-of-n curve")
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import random
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from accord.evaluate.intervals import wilson
 from accord.pipelines.evaluation import data_facts
 from accord.pipelines.reproduce.configs import DataSizeConfig
 from accord.pipelines.reproduce.evidence import (
@@ -18,13 +22,13 @@ from accord.pipelines.reproduce.evidence import (
     Point,
     Series,
     Table,
+    difference,
     over_seeds,
-    sign_of,
     with_interval,
 )
 from accord.pipelines.reproduce.lab import Lab, Step, write_rows
 
-__all__ = ["comparisons", "conclude", "data", "steps"]
+__all__ = ["comparisons", "conclude", "steps"]
 
 CEILING = (0.65, 0.75)  # agreement of people with each other or with the authors on such pairs, as published
 
@@ -112,15 +116,15 @@ def conclude(lab: Lab, config: DataSizeConfig) -> Evidence:
         Series(name=f"people, {level:.0%}", points=[Point(x=x, y=level) for x in ends], marks=False)
         for level in CEILING
     ]
+    tested = len(lab.path("test.jsonl").read_text(encoding="utf8").splitlines())
     longer = next(iter(found.values())).get("eval/longer_wins_accuracy", float("nan"))
     return Evidence(
         experiment="data-size",
         title="Reward-model accuracy against data size",
         question="How much do more comparisons, and more passes over them, help a reward model on HH-RLHF?",
-        setting=f"{config.subset}; {config.model} with a score head, all weights trained at {config.reward_rate:g}; at "
-        f"most {config.test_rows} comparisons of the test file, the same for all. The longer response wins "
-        f"{longer:.2f} of them.",
-        findings=_findings(config, found),
+        setting=f"{config.subset}; {config.model} with a score head, all weights trained at {config.reward_rate:g}; "
+        f"{tested} comparisons of the test file, the same for all. The longer response wins {longer:.2f} of them.",
+        findings=_findings(config, found, tested),
         tables=[
             Table(
                 title="On the test file",
@@ -140,41 +144,50 @@ def conclude(lab: Lab, config: DataSizeConfig) -> Evidence:
         caveats=[
             "These are the official test files, split again: the training files of HH-RLHF are a hundred times larger."
         ],
+        provenance={"data": _sources(config)},
     )
 
 
-def _findings(config: DataSizeConfig, found: Any) -> list[Finding]:
-    first, last, one = config.sizes[0], config.sizes[-1], config.epochs[0]
-    key = "eval/accuracy_tie_half"
-    gain = over_seeds([found[last, one, seed][key] - found[first, one, seed][key] for seed in config.seeds])
+def _findings(config: DataSizeConfig, found: Any, tested: int) -> list[Finding]:
+    first, last, one, many = config.sizes[0], config.sizes[-1], config.epochs[0], config.epochs[-1]
+
+    def of_seeds(name: str, size: int, epochs: int) -> Any:
+        return np.array([found[size, epochs, seed].get(f"eval/{name}", np.nan) for seed in config.seeds])
+
+    few, reached = (of_seeds("accuracy_tie_half", size, one) for size in (first, last))
+    gain = difference(reached - few, prompts=_apart(reached.mean(), few.mean(), tested))
+    accuracy = difference(reached, prompts=wilson(reached.mean() * tested, tested))
     findings = [
         Finding(
             claim="Accuracy grows with the number of comparisons (Bai et al. 2022, figure 7).",
-            seen=sign_of(*gain[1:]),
-            words=f"{last} comparisons less {first}, {one} epoch: {with_interval(*gain, 3)}",
+            seen=gain.above(),
+            words=f"accuracy with {last} comparisons less that with {first}, {one} epoch: {gain.words()} (those as if "
+            "every set had test comparisons of its own, which is wider)",
         )
     ]
-    many = config.epochs[-1]
-    if many != one and all("eval/nll" in row for row in found.values()):
-        worse = over_seeds(
-            [found[last, many, seed]["eval/nll"] - found[last, one, seed]["eval/nll"] for seed in config.seeds]
-        )
+    if many != one:
+        worse = difference(of_seeds("nll", last, many) - of_seeds("nll", last, one))
         findings.append(
             Finding(
                 claim="One epoch is enough: more passes over-fit a reward model (Ouyang et al. 2022, appendix C.2).",
-                seen=sign_of(*worse[1:]),
-                words=f"held-out nll of {many} epochs less that of {one} at {last}: {with_interval(*worse, 3)} nats",
+                seen=worse.above(),
+                words=f"held-out nll of {many} epochs less that of {one} at {last}: {worse.words()}, nats",
             )
         )
-    reached = over_seeds([found[last, one, seed][key] for seed in config.seeds])
     findings.append(
         Finding(
             claim="A reward model agrees with people about as often as people with each other, 65 to 75 %.",
-            seen=sign_of(*(None if end is None else end - CEILING[0] for end in reached[1:])),
-            words=f"accuracy at {last}: {with_interval(*reached, 3)}",
+            seen=accuracy.above(CEILING[0]),
+            words=f"accuracy at {last}, {one} epoch: {accuracy.words()} (seen: above {CEILING[0]:g})",
         )
     )
     return findings
+
+
+def _apart(share: float, other: float, n: int) -> tuple[float, float]:
+    """Interval of the difference of two shares, of n comparisons each (Newcombe 1998, method 10)."""
+    (a, a_low, a_high), (b, b_low, b_high) = ((p, *wilson(p * n, n)) for p in (share, other))
+    return a - b - math.hypot(a - a_low, b_high - b), a - b + math.hypot(a_high - a, b - b_low)
 
 
 def _last(lab: Lab, name: str) -> dict[str, float]:
@@ -182,8 +195,7 @@ def _last(lab: Lab, name: str) -> dict[str, float]:
     return next(row for row in map(json.loads, reversed(lines)) if "eval/accuracy_tie_half" in row)
 
 
-def data(lab: Lab, config: DataSizeConfig) -> list[dict[str, Any]]:
-    """Facts of the data files."""
+def _sources(config: DataSizeConfig) -> list[dict[str, Any]]:
     from accord.data.files import sha256
 
     return [

@@ -13,8 +13,29 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-__all__ = ["Evidence", "Figure", "Finding", "Point", "Series", "Table", "over_seeds", "read", "with_interval"]
+__all__ = [
+    "Difference",
+    "Ends",
+    "Evidence",
+    "Figure",
+    "Finding",
+    "Point",
+    "Seen",
+    "Series",
+    "Table",
+    "best_elsewhere",
+    "difference",
+    "over_prompts",
+    "over_seeds",
+    "read",
+    "sign_of",
+    "with_interval",
+]
+
+Seen = Literal["yes", "no", "unclear"]
+Ends = tuple[float | None, float | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +90,7 @@ class Finding:
     """
 
     claim: str
-    seen: Literal["yes", "no", "unclear"]
+    seen: Seen
     words: str
 
 
@@ -139,16 +160,96 @@ def with_interval(value: float, low: float | None, high: float | None, digits: i
     """`0.61 [0.52, 0.70]`, or the value alone, or a dash where there is none."""
     if not math.isfinite(value):
         return "-"
-    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
-        return f"{value:.{digits}f}"
-    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    return " ".join(filter(None, [_shown(value, digits), _ends((low, high), digits)]))
 
 
-def sign_of(low: float | None, high: float | None) -> Literal["yes", "no", "unclear"]:
-    """Whether an interval of a difference says that it is above 0 ("yes"), below ("no"), or neither."""
+def _shown(value: float, digits: int) -> str:
+    return f"{round(value, digits) + 0.0:.{digits}f}"  # no -0.00
+
+
+def _ends(ends: Ends, digits: int) -> str:
+    """`[0.52, 0.70]`, or nothing where an end is unknown."""
+    known = [end for end in ends if end is not None and math.isfinite(end)]
+    return f"[{_shown(known[0], digits)}, {_shown(known[1], digits)}]" if len(known) == 2 else ""
+
+
+def sign_of(low: float | None, high: float | None, bound: float = 0.0) -> Seen:
+    """Whether an interval says that what it is of is above a bound ("yes"), below it ("no"), or neither."""
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return "unclear"
-    return "yes" if low > 0 else "no" if high < 0 else "unclear"
+    return "yes" if low > bound else "no" if high < bound else "unclear"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """A mean difference with an interval for each source of chance; the two are never pooled.
+
+    Attributes:
+        value: mean over seeds and prompts.
+        seeds: ends of the t interval over seeds; None for fewer than two.
+        count: seeds behind it.
+        prompts: ends of the bootstrap interval over prompts, of their means over seeds; None: not known by prompt.
+    """
+
+    value: float
+    seeds: Ends
+    count: int
+    prompts: Ends | None = None
+
+    def above(self, bound: float = 0.0) -> Seen:
+        """Whether every interval lies above the bound ("yes"), every one below it ("no"), or neither."""
+        said = {sign_of(*ends, bound) for ends in (self.seeds, self.prompts) if ends is not None}
+        return said.pop() if len(said) == 1 else "unclear"
+
+    def words(self, digits: int = 3) -> str:
+        """The value, and both intervals by name."""
+        named = ((f"over {self.count} seeds", self.seeds), ("over prompts", self.prompts or (None, None)))
+        known = [f"{_ends(ends, digits)} {name}" for name, ends in named if _ends(ends, digits)]
+        return f"{with_interval(self.value, None, None, digits)} {', '.join(known)}".strip()
+
+
+def difference(gaps: ArrayLike, prompts: Ends | None = None) -> Difference:
+    """A difference from one value a seed, or from a row of prompts a seed.
+
+    Args:
+        gaps: (S,), or (S, P) with the same prompts for every seed. A seed without a value is left out, and so is a
+            prompt that was not scored for one of the others.
+        prompts: an interval over prompts that is known otherwise.
+    """
+    gap = np.asarray(gaps, dtype=float)
+    gap_SP = gap.reshape(len(gap), -1)
+    gap_SP = gap_SP[~np.isnan(gap_SP).all(axis=1)]
+    gap_SP = gap_SP[:, ~np.isnan(gap_SP).any(axis=0)]
+    if gap.ndim == 2 and gap_SP.size:
+        prompts = over_prompts(gap_SP.mean(axis=0))[1:]
+    mean_S = gap_SP.mean(axis=1).tolist() if gap_SP.size else []
+    mean, low, high = over_seeds(mean_S)
+    return Difference(value=mean, seeds=(low, high), count=len(mean_S), prompts=prompts)
+
+
+def over_prompts(values_P: ArrayLike) -> tuple[float, float | None, float | None]:
+    """Mean over prompts and its bootstrap interval, for amounts of any unit; NaN values are left out."""
+    from accord.evaluate.intervals import bootstrap_mean
+
+    known = np.asarray(values_P, dtype=float)
+    known = known[~np.isnan(known)]
+    if not len(known):
+        return math.nan, None, None
+    ends = bootstrap_mean(known)
+    return float(known.mean()), ends.low, ends.high
+
+
+def best_elsewhere(values_OS: ArrayLike) -> list[int]:
+    """For each seed the option that is best by the mean of the other seeds.
+
+    The best of several noisy values is above the truth by chance; chosen by other seeds, what it is worth on this one
+    is not. One seed alone has to choose for itself.
+    """
+    values = np.asarray(values_OS, dtype=float)
+    seeds = values.shape[1]
+    if seeds == 1:
+        return [int(values[:, 0].argmax())]
+    return [int(np.delete(values, seed, axis=1).mean(axis=1).argmax()) for seed in range(seeds)]
 
 
 def _points(rows: Sequence[Any]) -> list[Point]:

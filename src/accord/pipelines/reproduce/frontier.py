@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -11,41 +12,24 @@ from accord.evaluate.frontier import frontier
 from accord.evaluate.intervals import bootstrap, mean_result
 from accord.evaluate.reward import best_of_n, best_of_n_kl
 from accord.pipelines.reproduce.configs import FrontierConfig
-from accord.pipelines.reproduce.evidence import (
-    Evidence,
-    Figure,
-    Finding,
-    Point,
-    Series,
-    Table,
-    over_seeds,
-    sign_of,
-    with_interval,
-)
-from accord.pipelines.reproduce.lab import Lab, Step
-from accord.pipelines.reproduce.sentiment import World
+from accord.pipelines.reproduce.evidence import Difference, Evidence, Figure, Finding, Point, Series, Table, difference
+from accord.pipelines.reproduce.lab import Lab, Measured, Step
+from accord.pipelines.reproduce.sentiment import World, cells
 
-__all__ = ["conclude", "data", "steps"]
+__all__ = ["conclude", "steps"]
 
 CLAIMS = {
     "ppo": "DPO has a better reward-KL frontier than PPO against a reward model (Rafailov et al. 2023, figure 2).",
     "ppo-gold": "DPO has a better frontier even than PPO that sees the gold reward (Rafailov et al. 2023, figure 2).",
 }
+REPLICATES = 300  # draws of prompts behind the interval of an area: each makes all hulls again
 METHODS = {"dpo": "DPO", "ppo": "PPO, reward model", "ppo-gold": "PPO, gold reward"}
 
 
 def steps(lab: Lab, config: FrontierConfig) -> list[Step]:
     """Everything that is run, in order."""
     world = World(lab, config)
-    found = world.steps()
-    samples = {"samples": config.best_of, "seed": 0}
-    found.append(
-        Step(
-            "best of n",
-            "the reference answers held-out prompts",
-            partial(world.measure, "reference", world.reference, **samples),
-        )
-    )
+    found = [*world.steps(), world.answers(samples=config.best_of)]
     for seed in config.seeds:
         found += _of_seed(lab, config, world, seed)
     return found
@@ -125,63 +109,72 @@ def conclude(lab: Lab, config: FrontierConfig) -> Evidence:
         (job, beta, seed): lab.measured(f"{name}-{seed}") for name, job, beta in runs(config) for seed in config.seeds
     }
     jobs = list(dict.fromkeys(job for job, _, _ in found))
-    gold = {key: one.gold_P for key, one in found.items()}
-    kl = {key: one.kl_P for key, one in found.items()}
-    budget = min(max(float(kl[key].mean()) for key in found if key[0] == job) for job in jobs)
-
-    def area(job: str, seed: int, rows: Any) -> float:
-        keys = [key for key in found if key[0] == job and key[2] == seed]
-        points = [float(kl[key][rows].mean()) for key in keys], [float(gold[key][rows].mean()) for key in keys]
-        return frontier(*points, float(reference.gold_P[rows].mean()), max(budget, 0.0)).area
-
-    everyone = np.arange(len(reference.gold_P))
-    areas = {job: [area(job, seed, everyone) for seed in config.seeds] for job in jobs}
+    budget = max(0.0, min(max(float(one.kl_P.mean()) for key, one in found.items() if key[0] == job) for job in jobs))
+    areas = {job: Areas(found, reference, budget, job, config.seeds) for job in jobs}
     table = Table(
         title=f"Area under the hull within {budget:.2f} nats: the mean gain in gold reward that this budget of KL buys",
-        columns=["method", "area, mean over seeds [t interval]", "seed 0 [bootstrap over prompts]"],
-        rows=[
-            _area_row(job, areas[job], lambda rows, job=job: area(job, config.seeds[0], rows), everyone) for job in jobs
-        ],
+        columns=["method", "runs a seed", "area and its intervals"],
+        rows=[[METHODS[job], str(len(one.keys[0])), one.less(None).words()] for job, one in areas.items()],
     )
     findings = []
     for other in jobs[1:]:
-        gaps = [a - b for a, b in zip(areas["dpo"], areas[other], strict=True)]
-        mean, low, high = over_seeds(gaps)
-        words = f"area of DPO less that of {METHODS[other]}: {with_interval(mean, low, high, 3)} over {len(gaps)} seeds"
-        findings.append(Finding(claim=CLAIMS[other], seen=sign_of(low, high), words=words))
+        gap = areas["dpo"].less(areas[other])
+        words = f"area of DPO less that of {METHODS[other]}: {gap.words()}"
+        findings.append(Finding(claim=CLAIMS[other], seen=gap.above(), words=words))
+    caveats = [
+        "Learning rates were not tuned per method; runs of a method differ in the strength of the KL term alone."
+    ]
+    if len(config.dpo_betas) != len(config.ppo_betas):
+        caveats.append("A hull takes the best of its runs, so the method with more of them is higher by chance.")
     return Evidence(
         experiment="frontier",
         title="Reward against KL: PPO and DPO",
         question="Which method buys more gold reward for the same distance from the reference?",
-        setting=world.words(),
+        setting=f"{world.words()} DPO sees its rankings once; PPO samples {config.samples} new responses to each "
+        f"training prompt in each of {config.ppo_epochs} passes.",
         findings=findings,
         tables=[_points_table(config, found, reference), table],
         figures=[_figure(config, lab, found, reference)],
-        caveats=["Learning rates were not tuned per method; runs differ in the strength of the KL term alone."],
+        caveats=caveats,
+        provenance={"data": world.data()},
     )
 
 
-def _area_row(job: str, areas: list[float], statistic: Any, everyone: Any) -> list[str]:
-    mean, low, high = over_seeds(areas)
-    interval = bootstrap(statistic, everyone, replicates=300)
-    return [METHODS[job], with_interval(mean, low, high, 3), with_interval(areas[0], interval.low, interval.high, 3)]
+class Areas:
+    """Area under the hull of a method within a KL budget: of each seed, and of any draw of the prompts."""
+
+    def __init__(
+        self, found: dict[Any, Measured], reference: Measured, budget: float, job: str, seeds: Sequence[int]
+    ) -> None:
+        self.found, self.reference_P, self.budget = found, reference.gold_P, budget
+        self.keys = [[key for key in found if key[0] == job and key[2] == seed] for seed in seeds]
+
+    def of_seeds(self, rows: Any) -> Any:
+        """(S,) area of each seed over these prompts."""
+        zero = float(self.reference_P[rows].mean())
+        return np.array([frontier(*self._points(keys, rows), zero, self.budget).area for keys in self.keys])
+
+    def _points(self, keys: Sequence[Any], rows: Any) -> tuple[list[float], list[float]]:
+        several = [self.found[key] for key in keys]
+        return [float(one.kl_P[rows].mean()) for one in several], [float(one.gold_P[rows].mean()) for one in several]
+
+    def less(self, other: Areas | None) -> Difference:
+        """The area, or what it is above another's; over prompts by the bootstrap, points and hulls made again."""
+
+        def gaps(rows: Any) -> Any:
+            return self.of_seeds(rows) - (other.of_seeds(rows) if other else 0.0)
+
+        everyone = np.arange(len(self.reference_P))
+        ends = bootstrap(lambda rows: float(gaps(rows).mean()), everyone, replicates=REPLICATES)
+        return difference(gaps(everyone), prompts=(ends.low, ends.high))
 
 
 def _points_table(config: FrontierConfig, found: Any, reference: Any) -> Table:
-    rows = [["reference", "-", *_figures([reference])]]
+    rows = [["reference", "-", *cells([reference])]]
     for job, beta in dict.fromkeys((job, beta) for job, beta, _ in found):
-        rows.append([METHODS[job], f"{beta:g}", *_figures([found[job, beta, seed] for seed in config.seeds])])
+        rows.append([METHODS[job], f"{beta:g}", *cells([found[job, beta, seed] for seed in config.seeds])])
     columns = ["policy", "KL weight", "gold reward [t interval over seeds]", "KL, nats", "tokens"]
     return Table(title="Every policy on the held-out prompts", columns=columns, rows=rows)
-
-
-def _figures(several: list[Any]) -> list[str]:
-    gold = over_seeds([float(one.gold_PS.mean()) for one in several])
-    if len(several) == 1:
-        result = mean_result(several[0].gold_P)
-        gold = (result.value, *(result.ci or (None, None)))
-    kl = over_seeds([float(one.kl_PS.mean()) for one in several])[0]
-    return [with_interval(*gold), f"{kl:.2f}", f"{np.mean([one.length_PS.mean() for one in several]):.1f}"]
 
 
 def _figure(config: FrontierConfig, lab: Lab, found: Any, reference: Any) -> Figure:
@@ -221,8 +214,3 @@ def _figure(config: FrontierConfig, lab: Lab, found: Any, reference: Any) -> Fig
         y="gold reward, P(positive)",
         series=series,
     )
-
-
-def data(lab: Lab, config: FrontierConfig) -> list[dict[str, Any]]:
-    """Facts of the data files."""
-    return World(lab, config).data()

@@ -16,7 +16,6 @@ from typing import Any
 
 from accord.evaluate.attributes import binary_rate
 from accord.overlap import rouge_l
-from accord.pipelines.evaluation_configs import TasksConfig
 from accord.pipelines.reproduce.configs import InstructionConfig
 from accord.pipelines.reproduce.evidence import (
     Evidence,
@@ -25,13 +24,14 @@ from accord.pipelines.reproduce.evidence import (
     Point,
     Series,
     Table,
+    difference,
     over_seeds,
-    sign_of,
     with_interval,
 )
 from accord.pipelines.reproduce.lab import Lab, Step, write_rows
+from accord.pipelines.reproduce.task_scores import TaskScores
 
-__all__ = ["conclude", "data", "steps"]
+__all__ = ["conclude", "steps"]
 
 PARROTED = 0.7  # ROUGE-L of a reply with its instruction from which on it repeats it
 
@@ -39,11 +39,14 @@ PARROTED = 0.7  # ROUGE-L of a reply with its instruction from which on it repea
 def steps(lab: Lab, config: InstructionConfig) -> list[Step]:
     """Everything that is run, in order."""
     base = config.model
-    zero, shots = (partial(_measure, lab, config, name, base) for name in ("base", "base-shots"))
     found = [
         Step("tasks", "convert tasks; clusters held out", partial(_convert, lab, config)),
-        Step("base", "the base model, zero-shot", partial(zero, "items", False)),
-        Step("base few-shot", "the base model, with exemplars", partial(shots, "shots", False)),
+        Step("base", "the base model, zero-shot", partial(_measure, lab, config, "base", base, "items", False)),
+        Step(
+            "base few-shot",
+            "the base model, with exemplars",
+            partial(_measure, lab, config, "base-shots", base, "shots", False),
+        ),
         Step("base questions", "the base model answers", partial(_answer, lab, config, "base", base, False)),
     ]
     for seed in config.seeds:
@@ -107,40 +110,46 @@ def _tune(lab: Lab, config: InstructionConfig, count: int, seed: int) -> float:
 
 
 def _mixed(config: InstructionConfig, clusters: Sequence[Sequence[Path]], seed: int) -> list[dict[str, Any]]:
-    """Rows of the clusters in turn, of their tasks in turn, until the tokens are used up."""
+    """Rows of the clusters in turn, of their tasks by chance, until the tokens are used up.
+
+    A cluster that runs out of rows begins again: every number of clusters is trained on the same number of tokens.
+    """
     from accord.models.load import load_tokenizer
     from accord.records import Message
     from accord.text import Template
 
     template, draw = Template(load_tokenizer(config.model)), random.Random(seed)
-    files = {path: path.read_text(encoding="utf8").splitlines() for paths in clusters for path in paths}
-    for lines in files.values():
-        draw.shuffle(lines)
-    rows: list[dict[str, Any]] = []
-    used = turn = 0
-    while used < config.train_tokens and any(files.values()):
-        paths = [path for path in clusters[turn % len(clusters)] if files[path]]
+    rows = {path: path.read_text(encoding="utf8").splitlines() for paths in clusters for path in paths}
+    left: dict[Path, list[str]] = {}
+    mixed: list[dict[str, Any]] = []
+    used = turn = unfit = 0
+    while used < config.train_tokens:
+        path = draw.choice(clusters[turn % len(clusters)])
         turn += 1
-        if not paths:
-            continue
-        row = json.loads(files[draw.choice(paths)].pop())
+        if not left.get(path):
+            left[path] = draw.sample(rows[path], len(rows[path]))
+        row = json.loads(left[path].pop())
         length = template.tree((Message(role="user", content=row["prompt"]),), [row["response"]]).length
         if length <= config.max_length:
             used += length
-            rows.append({"prompt": [{"role": "user", "content": row["prompt"]}], "response": row["response"]})
-    return rows
+            mixed.append({"prompt": [{"role": "user", "content": row["prompt"]}], "response": row["response"]})
+        elif (unfit := unfit + 1) > sum(map(len, rows.values())) + 100 * len(mixed):
+            raise ValueError(f"hardly a row of {len(rows)} tasks fits into max_length {config.max_length}; raise it")
+    return mixed
+
+
+def _distinct(lab: Lab, name: str) -> float:
+    """Share of the rows a model was trained on that are no repetition."""
+    lines = lab.path(f"{name}.jsonl").read_text(encoding="utf8").splitlines()
+    return len(set(lines)) / len(lines)
+
+
+def _scores(lab: Lab, config: InstructionConfig, items: str = "items") -> TaskScores:
+    return TaskScores(lab, list(lab.path(items).glob("held-out/*.jsonl")), config.per_task)
 
 
 def _measure(lab: Lab, config: InstructionConfig, name: str, model: str, items: str, chat: bool) -> float:
-    from accord.pipelines import tasks
-    from accord.pipelines.language_models import open_language_model
-
-    settings = TasksConfig(
-        models=(model,), data=tuple(sorted(lab.path(items).glob("held-out/*.jsonl"))), per_task=config.per_task,
-        chat=chat, replicates=0, batch_size=8, precision=lab.precision,
-    )  # fmt: skip
-    opened = [open_language_model(model, precision=lab.precision)]
-    return lab.evaluate(f"tasks-{name}", lambda _, rows, display: tasks.run(settings, rows, display, opened))
+    return _scores(lab, config, items).measure(name, model, chat)
 
 
 def _answer(lab: Lab, config: InstructionConfig, name: str, model: str, chat: bool) -> None:
@@ -184,20 +193,19 @@ def _parroted(row: dict[str, Any]) -> float:
 
 def conclude(lab: Lab, config: InstructionConfig) -> Evidence:
     """Held-out score by number of clusters, against the base model zero-shot and with exemplars; parroted replies."""
-    key = "score, all clusters" if len(config.hold_out) > 1 else f"score, cluster {config.hold_out[0]}"
-    base, shots = (_headline(lab.evaluated(f"tasks-{name}"), key) for name in ("base", "base-shots"))
-    scores = {
-        count: [_headline(lab.evaluated(f"tasks-{_name(count, seed)}"), key) for seed in config.seeds]
-        for count in config.cluster_counts
-    }
+    asked = _scores(lab, config)
+    base, shots = asked.score("base"), _scores(lab, config, "shots").score("base-shots")
     rows = [
-        ["base, zero-shot", with_interval(base, None, None), "-"],
-        [f"base, {config.shots} exemplars", with_interval(shots, None, None), "-"],
+        ["base, zero-shot", with_interval(base, None, None), "-", "-"],
+        [f"base, {config.shots} exemplars", with_interval(shots, None, None), "-", "-"],
     ]
     points = []
-    for count, values in scores.items():
-        mean = over_seeds(values)
-        rows.append([f"{count} clusters", with_interval(*mean), with_interval(*over_seeds([v - base for v in values]))])
+    for count in config.cluster_counts:
+        names = [_name(count, seed) for seed in config.seeds]
+        mean = over_seeds([asked.score(name) for name in names])
+        more = asked.less(names, ["base"] * len(names)).words(2)
+        distinct = sum(_distinct(lab, name) for name in names) / len(names)
+        rows.append([f"{count} cluster{'s' * (count > 1)}", with_interval(*mean), more, f"{distinct:.2f}"])
         points.append(Point(x=float(count), y=mean[0], low=mean[1], high=mean[2]))
     last = config.cluster_counts[-1]
     ends = [float(config.cluster_counts[0]), float(last)]
@@ -211,13 +219,14 @@ def conclude(lab: Lab, config: InstructionConfig) -> Evidence:
         experiment="instruction",
         title="Instruction tuning of a base model",
         question="Does training on more clusters of tasks help on a cluster that was held out?",
-        setting=f"{config.model}, all weights trained on {config.train_tokens} tokens whatever the number of clusters; "
+        setting=f"{config.model}, all weights trained on {config.train_tokens} tokens whatever the number of clusters "
+        "(a cluster that runs out of rows begins again), drawn by the seed, more clusters holding fewer ones; "
         f"held out: {held}; at most {config.per_task} items of a task, options by log-probability.",
-        findings=_findings(lab, config, base, scores),
+        findings=_findings(lab, config, asked),
         tables=[
             Table(
                 title=f"Held-out score ({held})",
-                columns=["model", "score [t interval over seeds]", "less base"],
+                columns=["model", "score [t interval over seeds]", "less base", "rows that are no repetition"],
                 rows=rows,
             )
         ],
@@ -231,32 +240,33 @@ def conclude(lab: Lab, config: InstructionConfig) -> Evidence:
             )
         ],
         caveats=["The base model is asked in plain text and the tuned ones in the chat form they were trained in."],
+        provenance={"data": _sources(lab)},
     )
 
 
-def _findings(lab: Lab, config: InstructionConfig, base: float, scores: dict[int, list[float]]) -> list[Finding]:
+def _findings(lab: Lab, config: InstructionConfig, asked: TaskScores) -> list[Finding]:
     first, last = config.cluster_counts[0], config.cluster_counts[-1]
-    more = over_seeds([b - a for a, b in zip(scores[first], scores[last], strict=True)])
-    tuned = over_seeds([value - base for value in scores[last]])
-    before = binary_rate([_parroted(row) for row in _answers(lab, "base")])
-    after = [binary_rate([_parroted(row) for row in _answers(lab, _name(last, seed))]).value for seed in config.seeds]
-    fewer = over_seeds([before.value - value for value in after])
+    few, many = ([_name(count, seed) for seed in config.seeds] for count in (first, last))
+    more, cost = asked.less(many, few), asked.less(["base"] * len(many), many)
+    before = binary_rate(_parroted_by(lab, "base"))
+    after = [_parroted_by(lab, name) for name in many]
+    fewer = difference([[b - a for a, b in zip(one, _parroted_by(lab, "base"), strict=True)] for one in after])
     return [
         Finding(
             claim="Held-out performance grows with the number of training clusters (Wei et al. 2021, figure 6).",
-            seen=sign_of(*more[1:]),
-            words=f"score with {last} clusters less that with {first}: {with_interval(*more, 3)}",
+            seen=more.above(),
+            words=f"score with {last} clusters less that with {first}: {more.words()}",
         ),
         Finding(
             claim="Instruction tuning costs small models held-out accuracy; large ones gain (Wei 2021, figure 7).",
-            seen={"yes": "no", "no": "yes", "unclear": "unclear"}[sign_of(*tuned[1:])],  # type: ignore[arg-type]
-            words=f"score with {last} clusters less that of the base model: {with_interval(*tuned, 3)}",
+            seen=cost.above(),
+            words=f"score of the base model less that with {last} clusters: {cost.words()}",
         ),
         Finding(
             claim="A base model goes on asking instead of answering; a tuned one answers (Ouyang et al. 2022).",
-            seen=sign_of(*fewer[1:]),
+            seen=fewer.above(),
             words=f"replies that are questions, empty or repetitions: base {before.value:.2f} of {before.n}, tuned "
-            f"{over_seeds(after)[0]:.2f}; fewer by {with_interval(*fewer, 3)}",
+            f"{before.value - fewer.value:.2f}; fewer by {fewer.words()}",
         ),
     ]
 
@@ -265,12 +275,12 @@ def _answers(lab: Lab, name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lab.path("answers", f"{name}.jsonl").read_text(encoding="utf8").splitlines()]
 
 
-def _headline(found: dict[str, float], key: str) -> float:
-    return found.get(key, next(iter(found.values())))
+def _parroted_by(lab: Lab, name: str) -> list[float]:
+    return [_parroted(row) for row in _answers(lab, name)]
 
 
-def data(lab: Lab, config: InstructionConfig) -> list[dict[str, Any]]:
-    """Facts of the data files: the manifest of the conversion has the sources."""
+def _sources(lab: Lab) -> list[dict[str, Any]]:
+    """The held-out items; the manifest of the conversion beside them names their sources."""
     from accord.data.files import sha256
     from accord.pipelines.evaluation import data_facts
 

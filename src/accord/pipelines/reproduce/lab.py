@@ -66,7 +66,6 @@ class Lab:
 
     Args:
         config: the experiment's settings, as they are run.
-        gold: texts and prompts to gold rewards; set by the experiment's world.
     """
 
     def __init__(self, config: ExperimentConfig) -> None:
@@ -111,15 +110,15 @@ class Lab:
     def train(self, job: str, name: str, **settings: Any) -> float:
         """Train, or continue, or find finished; the seconds it took, all parts together.
 
-        Settings are those of the job; `watch` and `reward` go to the trainer as they are.
+        Settings are those of the job; `watch` and `reward_object` go to the trainer as they are.
         """
         from accord.pipelines.jobs import JOBS
 
         passed = {key: settings.pop(key) for key in ("watch", "reward_object") if key in settings}
-        given = {"precision": self.precision, "micro_tokens": self.config.micro_tokens, "save_every": 25, **settings}
         config_type = JOBS[job].config
-        known = {key: value for key, value in given.items() if key in config_type.model_fields}
-        config = config_type(**known, out=self.path(name))
+        shared = {"precision": self.precision, "micro_tokens": self.config.micro_tokens, "save_every": 25}
+        known = {key: value for key, value in shared.items() if key in config_type.model_fields}
+        config = config_type(**{**known, **settings}, out=self.path(name))  # an unknown setting is an error there
         keywords = {"watch": passed.get("watch"), "reward": passed.get("reward_object")}
         wanted = {key: value for key, value in keywords.items() if value is not None}
         trainer: Callable[..., Path] = JOBS[job].trainer()
@@ -197,7 +196,7 @@ class Lab:
         return Measured(gold_PS=column("gold"), kl_PS=column("kl"), length_PS=column("length"), proxy_PS=proxies)
 
     def evaluate(self, name: str, job: Callable[[Any, Items, Display], Outcome]) -> float:
-        """Run an evaluation with rows of its own, and keep its results: `evaluated(name)`; seconds it took."""
+        """Run an evaluation with rows of its own, or go on with it: `evaluated(name)`; seconds it took."""
         path = self.path("evaluated", f"{name}.json")
         if path.exists():
             return 0.0
@@ -215,13 +214,19 @@ class Lab:
         kept = json.loads(self.path("evaluated", f"{name}.json").read_text(encoding="utf8"))
         return {key: math.nan if row[0] is None else float(row[0]) for key, row in kept.items()}
 
-    def facts(self, seconds: Mapping[str, float], peak_memory_gb: float, data: Sequence[Mapping[str, Any]]) -> Any:
-        """Provenance of the evidence."""
+    def unscored(self, names: Sequence[str]) -> float:
+        """Share of the observations of evaluations that were lost."""
+        rows = [
+            row for name in names for row in json.loads(self.path("evaluated", f"{name}.json").read_text()).values()
+        ]
+        return sum(lost for _, _, lost in rows) / max(1, sum(n + lost for _, n, lost in rows))
+
+    def facts(self, seconds: Mapping[str, float], peak_memory_gb: float) -> dict[str, Any]:
+        """Provenance of the evidence, but for its data."""
         manifest = json.loads(self.path("manifest.json").read_text(encoding="utf8"))
         return {
             "model": self.config.model,
             "model_fingerprint": manifest["model_fingerprint"],
-            "data": list(data),
             "seeds": list(self.config.seeds),
             "settings": self.config.model_dump(mode="json"),
             "fast": self.config.fast,

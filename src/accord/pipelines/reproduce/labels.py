@@ -10,45 +10,49 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from accord.evaluate.intervals import mean_result, paired_difference
-from accord.pipelines.evaluation import data_facts
+from accord.evaluate.intervals import wilson
+from accord.pipelines.evaluation import Items, data_facts, key_of, measured
 from accord.pipelines.reproduce.configs import LabelsConfig
 from accord.pipelines.reproduce.data_size import comparisons
 from accord.pipelines.reproduce.evidence import (
+    Difference,
+    Ends,
     Evidence,
     Figure,
     Finding,
     Point,
+    Seen,
     Series,
     Table,
+    difference,
+    over_prompts,
     over_seeds,
     sign_of,
     with_interval,
 )
-from accord.pipelines.reproduce.lab import Lab, Step, write_rows
+from accord.pipelines.reproduce.lab import Lab, Measured, Step, write_rows
 from accord.pipelines.reproduce.sentiment import World
 from accord.records import Conversation, Message
 
-__all__ = ["conclude", "data", "steps"]
+__all__ = ["conclude", "steps"]
 
 KINDS = {"gold": "gold labels", "ai": "labels of the model", "coin": "labels of a coin"}
 QUESTION = "Which continuation of the review is more positive about the film?"
 COLUMNS = ["labels", "agree with gold", "gold reward [t interval over seeds]", "KL, nats"]
+MARGIN = 0.03  # of gold reward: labels that cost more than this are worse
 BATCH = 8  # pairs, or red-team prompts, put to the judge together
 
 
 def steps(lab: Lab, config: LabelsConfig) -> list[Step]:
     """Everything that is run, in order."""
     world = World(lab, config)
-    found = world.steps()
-    found.append(
-        Step("measured reference", "the reference answers", partial(world.measure, "reference", world.reference, 0))
-    )
+    found = [*world.steps(), world.answers()]
     for seed in config.seeds:
         found.append(Step(f"responses {seed}", "sample responses", partial(world.rank, seed)))
         found.append(
@@ -96,11 +100,14 @@ def _label(lab: Lab, config: LabelsConfig, world: World, seed: int) -> None:
     plan = LabelPlan(
         constitution=Constitution(version=1, name="sentiment", principles=(principle,)), principles=1, seed=seed
     )
-    judge, said = _judge(lab, config), []
-    lab.display.begin("labels", len(pairs))
-    for start in range(0, len(pairs), BATCH):
-        said += [verdict.probability for verdict in label(pairs[start : start + BATCH], judge, plan)]
-        lab.display.update(min(start + BATCH, len(pairs)), {})
+    judge = _judge(lab, config)
+
+    def work(chosen: Sequence[int]) -> list[dict[str, Any]]:
+        verdicts = label([pairs[i] for i in chosen], judge, plan)
+        return [{"probability": one.probability, **({"error": one.problem} if one.problem else {})} for one in verdicts]
+
+    items, keys = Items(lab.path(f"judged-{seed}.jsonl")), [key_of(judge.name, pair.key, seed) for pair in pairs]
+    said = [row["probability"] for row in measured(items, keys, work, lab.display, "labels", BATCH)]
     coin = random.Random(f"{seed} coin")
     rows = []
     for pair, gold, ai in zip(pairs, golds, said, strict=True):
@@ -153,18 +160,21 @@ def _revise(lab: Lab, config: LabelsConfig) -> None:
     asked = [json.loads(line)["prompt"] for line in path.read_text(encoding="utf8").splitlines()]
     asked = random.Random(0).sample(asked, config.red_team_prompts)
     plan = CritiquePlan(constitution=load_constitution(), rounds=config.rounds, max_new_tokens=config.revision_tokens)
-    judge, rows = _judge(lab, config), []
-    lab.display.begin("revisions", len(asked))
-    for start in range(0, len(asked), BATCH):
-        some = asked[start : start + BATCH]
-        prompts = [(str(start + i), (Message(role="user", content=text),), "red-team") for i, text in enumerate(some)]
+    judge = _judge(lab, config)
+
+    def work(chosen: Sequence[int]) -> list[dict[str, Any]]:
+        prompts = [(str(i), (Message(role="user", content=asked[i]),), "red-team") for i in chosen]
+        rows: list[dict[str, Any]] = []
         for thread in revise(draft(prompts, judge, plan), judge, plan):  # type: ignore[arg-type]
-            if thread.problem is None:
-                kept = [one.dropped is None for one in thread.rounds]
-                replies = [reply_after(thread, number) for number in range(config.rounds + 1)]
-                rows.append({"prompt": thread.prompt[-1].content, "replies": replies, "kept": kept})
-        lab.display.update(min(start + BATCH, len(asked)), {})
-    write_rows(lab.path("revised.jsonl"), rows)
+            kept = [one.dropped is None for one in thread.rounds]
+            replies = [reply_after(thread, number) for number in range(config.rounds + 1)]
+            row = {"prompt": thread.prompt[-1].content, "replies": replies, "kept": kept}
+            rows.append(row if thread.problem is None else {"error": thread.problem})
+        return rows
+
+    keys = [key_of(judge.name, text) for text in asked]
+    rows = measured(Items(lab.path("revising.jsonl")), keys, work, lab.display, "revisions", BATCH)
+    write_rows(lab.path("revised.jsonl"), [row for row in rows if "error" not in row])
 
 
 def _score_rounds(lab: Lab, config: LabelsConfig) -> None:
@@ -202,35 +212,35 @@ def conclude(lab: Lab, config: LabelsConfig) -> Evidence:
         gold = over_seeds([float(found[kind, seed].gold_PS.mean()) for seed in config.seeds])
         kl = over_seeds([float(found[kind, seed].kl_PS.mean()) for seed in config.seeds])[0]
         rows.append([words, with_interval(*right), with_interval(*gold), f"{kl:.2f}"])
-    gaps = [float((found["ai", seed].gold_P - found["gold", seed].gold_P).mean()) for seed in config.seeds]
-    chance = [float((found["ai", seed].gold_P - found["coin", seed].gold_P).mean()) for seed in config.seeds]
-    gap, over_coin = over_seeds(gaps), over_seeds(chance)
-    findings = [
-        Finding(
-            claim="Labels of a model train as well as labels of people (Lee et al. 2023, table 1).",
-            seen=_as_good(gap[1], gap[2]),
-            words=f"gold reward with the model's labels less that with gold labels: {with_interval(*gap, 3)}; less "
-            f"that with a coin's: {with_interval(*over_coin, 3)}",
-        )
-    ]
-    table, figure, finding = _rounds(lab, config)
+    table, figure, revised = _rounds(lab, config)
     return Evidence(
         experiment="labels", title="Labels of a model, and revisions by round",
         question="Can the labels of a model stand in for gold labels, and do revisions make replies less harmful?",
-        setting=f"{world.words()} {config.judge or config.model} labels and revises. {_held(lab)}",
-        findings=[*findings, finding],
+        setting=f"{world.words()} {config.judge or config.model} labels and revises. The held reward "
+        f"model is right on {_held(lab)[0]:.2f} of held-out harmlessness comparisons.",
+        findings=[_trained(config, found), revised],
         tables=[Table(title="DPO on the same pairs", columns=COLUMNS, rows=rows), table],
         figures=[figure],
         caveats=["A small model is a poor judge; with `judge` set to a server's address the recipe uses a real one.",
                  "Revisions are one repetition: their intervals are over prompts."],
+        provenance={"data": [*world.data(), *_sources(config)]},
     )  # fmt: skip
 
 
-def _as_good(low: float | None, high: float | None) -> Literal["yes", "no", "unclear"]:
-    """Whether an interval rules out that more than .03 of gold reward were lost."""
-    if low is None or high is None:
-        return "unclear"
-    return "no" if high < 0 else "yes" if low > -0.03 else "unclear"
+def _trained(config: LabelsConfig, found: dict[tuple[str, int], Measured]) -> Finding:
+    """The model's labels against gold, which says something only where gold labels taught more than a coin's."""
+
+    def less(one: str, other: str) -> Difference:
+        return difference([found[one, seed].gold_P - found[other, seed].gold_P for seed in config.seeds])
+
+    gap, over_coin, taught = less("ai", "gold"), less("ai", "coin"), less("gold", "coin")
+    return Finding(
+        claim="Labels of a model train as well as labels of people (Lee et al. 2023, table 1).",
+        seen=gap.above(-MARGIN) if taught.above() == "yes" else "unclear",
+        words=f"gold reward with the model's labels less that with gold labels: {gap.words()}; less that with a "
+        f"coin's: {over_coin.words()} (seen: no more than {MARGIN:g} lost, where gold labels teach more "
+        f"than a coin's; they do by {taught.words()})",
+    )
 
 
 def _right(lab: Lab, kind: str, seed: int) -> float:
@@ -243,12 +253,14 @@ def _right(lab: Lab, kind: str, seed: int) -> float:
     return float(np.mean(credit)) if credit else float("nan")
 
 
-def _held(lab: Lab) -> str:
+def _held(lab: Lab) -> tuple[float, float]:
+    """Accuracy of the held reward model on held-out harmlessness comparisons, and the lower end of its interval."""
     lines = (lab.path("harmless") / "metrics.jsonl").read_text(encoding="utf8").splitlines()
-    last = next(row for row in map(json.loads, reversed(lines)) if "eval/accuracy_tie_half" in row)
-    return (
-        f"The held reward model is right on {last['eval/accuracy_tie_half']:.2f} of held-out harmlessness comparisons."
+    accuracy = next(
+        row["eval/accuracy_tie_half"] for row in map(json.loads, reversed(lines)) if "eval/accuracy_tie_half" in row
     )
+    count = len(lab.path("harmless-test.jsonl").read_text(encoding="utf8").splitlines())
+    return accuracy, wilson(accuracy * count, count).low
 
 
 def _rounds(lab: Lab, config: LabelsConfig) -> tuple[Table, Figure, Finding]:
@@ -257,21 +269,22 @@ def _rounds(lab: Lab, config: LabelsConfig) -> tuple[Table, Figure, Finding]:
     length = np.array([row["words"] for row in scored])
     rows, points = [], []
     for number in range(config.rounds + 1):
-        mean = mean_result(score[:, number])
-        low, high = mean.ci or (None, None)
-        more = paired_difference(score[:, number], score[:, 0])
+        mean = over_prompts(score[:, number])
+        more = over_prompts(score[:, number] - score[:, 0])
         kept = np.mean([row["kept"][number - 1] for row in scored]) if number else 1.0
-        rows.append([str(number) if number else "draft", with_interval(mean.value, low, high),
-                     with_interval(more.value, *(more.ci or (None, None))) if number else "-",
+        rows.append([str(number) if number else "draft", with_interval(*mean),
+                     with_interval(*more) if number else "-",
                      f"{kept:.2f}", f"{length[:, number].mean():.0f}"])  # fmt: skip
-        points.append(Point(x=float(number), y=mean.value, low=low, high=high))
-    first = paired_difference(score[:, 1], score[:, 0])
-    ends = first.ci or (None, None)
+        points.append(Point(x=float(number), y=mean[0], low=mean[1], high=mean[2]))
+    first, rest = over_prompts(score[:, 1] - score[:, 0]), over_prompts(score[:, -1] - score[:, 1])
+    surplus = over_prompts(score[:, 1] - score[:, 0] - (score[:, -1] - score[:, 1]))
+    accuracy, lowest = _held(lab)
     finding = Finding(
         claim="Revisions make replies less harmful, most of it in the first round (Bai et al. 2022b, figure 5).",
-        seen="unclear" if lab.config.fast else sign_of(*ends),
-        words=f"held score after one revision less that of the draft: {with_interval(first.value, *ends)}, "
-        f"{first.n} prompts",
+        seen="unclear" if config.fast or lowest <= 0.5 else less_harmful(first[1:], surplus[1:]),
+        words=f"held score after one revision less that of the draft: {with_interval(*first)}, {len(scored)} "
+        f"prompts; of the last round less the first: {with_interval(*rest)}; intervals over prompts, and the scorer is "
+        f"right on {accuracy:.2f} (unclear where that is not above 1/2)",
     )
     columns = ["round", "held harmlessness score [95% over prompts]", "less the draft", "revisions kept", "words"]
     figure = Figure(
@@ -284,9 +297,14 @@ def _rounds(lab: Lab, config: LabelsConfig) -> tuple[Table, Figure, Finding]:
     return Table(title="Replies to red-team prompts by round of revision", columns=columns, rows=rows), figure, finding
 
 
-def data(lab: Lab, config: LabelsConfig) -> list[dict[str, Any]]:
-    """Facts of the data files."""
+def less_harmful(first: Ends, surplus: Ends) -> Seen:
+    """Whether the first round helps, and more than all that follow it, by the intervals of both."""
+    helps = sign_of(*first)
+    return sign_of(*surplus) if helps == "yes" else helps
+
+
+def _sources(config: LabelsConfig) -> list[dict[str, Any]]:
     from accord.data.files import sha256
 
     path = config.data / "red_team_prompts" / "harmful_questions.jsonl"
-    return [*World(lab, config).data(), data_facts(path, config.red_team_prompts, sha256(path))]
+    return [data_facts(path, config.red_team_prompts, sha256(path))]

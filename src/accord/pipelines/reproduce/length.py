@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 import math
 from functools import partial
-from typing import Any, Literal
+from typing import Any
+
+import numpy as np
 
 from accord.evaluate.hacking import length_report
 from accord.evaluate.intervals import mean_result
-from accord.evaluate.winrate import outcomes, win_rate
+from accord.evaluate.winrate import outcomes
 from accord.pipelines.reproduce.configs import LengthConfig
 from accord.pipelines.reproduce.evidence import (
     Evidence,
@@ -23,25 +25,24 @@ from accord.pipelines.reproduce.evidence import (
     Point,
     Series,
     Table,
+    best_elsewhere,
+    difference,
     over_seeds,
-    sign_of,
     with_interval,
 )
-from accord.pipelines.reproduce.lab import Lab, Step
+from accord.pipelines.reproduce.lab import Lab, Measured, Step
 from accord.pipelines.reproduce.sentiment import World
 
-__all__ = ["biased", "conclude", "data", "steps"]
+__all__ = ["biased", "conclude", "steps"]
 
+MARGIN = 0.02  # of win rate: more than this is a loss
 EDGE = 1e-4  # gold rewards are kept this far from 0 and 1, where log-odds have no end
 
 
 def steps(lab: Lab, config: LengthConfig) -> list[Step]:
     """Everything that is run, in order."""
     world = World(lab, config)
-    found = world.steps()
-    found.append(
-        Step("measured reference", "the reference answers", partial(world.measure, "reference", world.reference, 0))
-    )
+    found = [*world.steps(), world.answers()]
     for seed in config.seeds:
         found.append(
             Step(
@@ -99,14 +100,13 @@ def conclude(lab: Lab, config: LengthConfig) -> Evidence:
     world = World(lab, config)
     reference = lab.measured("reference")
     rows, gold_points, biased_points = [], [], []
-    lengths: dict[float, list[float]] = {}
-    wins: dict[float, list[float]] = {}
+    lengths, wins = {}, {}  # by alpha: (S, P)
     for alpha in config.alphas:
         several = [lab.measured(_name(alpha, seed)) for seed in config.seeds]
-        lengths[alpha] = [float(one.length_PS.mean()) for one in several]
-        wins[alpha] = [_wins(one, reference) for one in several]
-        liked = [_wins(one, reference, config.bias) for one in several]
-        length, win, like = over_seeds(lengths[alpha]), over_seeds(wins[alpha]), over_seeds(liked)
+        lengths[alpha] = np.array([one.length_PS.mean(axis=1) for one in several])
+        wins[alpha] = np.array([_wins(one, reference) for one in several])
+        liked = np.array([_wins(one, reference, config.bias) for one in several])
+        length, win, like = (over_seeds(values.mean(axis=1)) for values in (lengths[alpha], wins[alpha], liked))
         kl = over_seeds([float(one.kl_PS.mean()) for one in several])[0]
         rows.append([f"{alpha:g}", with_interval(*length, 1), with_interval(*win), with_interval(*like), f"{kl:.2f}"])
         gold_points.append(Point(x=length[0], y=win[0], low=win[1], high=win[2], label=f"alpha {alpha:g}"))
@@ -119,7 +119,7 @@ def conclude(lab: Lab, config: LengthConfig) -> Evidence:
         question="Does DPO get longer where its annotators like length, and does a penalty on length undo that?",
         setting=world.words() + f" The annotator adds {config.bias:g} nats of preference for every ten tokens; "
         f"beta {config.beta:g}. {_taste(lab, config)}",
-        findings=_findings(config, lengths, wins, float(reference.length_PS.mean())),
+        findings=_findings(config, lengths, wins, reference.length_PS.mean(axis=1)),
         tables=[Table(title="By strength of the penalty; win rates against the reference", columns=columns, rows=rows)],
         figures=[
             Figure(
@@ -134,52 +134,48 @@ def conclude(lab: Lab, config: LengthConfig) -> Evidence:
             )
         ],
         caveats=["The annotator's taste is made, not measured; what real annotators like is another question."],
+        provenance={"data": world.data()},
     )
 
 
-def _findings(config: LengthConfig, lengths: Any, wins: Any, before: float) -> list[Finding]:
+def _findings(config: LengthConfig, lengths: Any, wins: Any, before_P: Any) -> list[Finding]:
     first, last = config.alphas[0], config.alphas[-1]
-    grown = over_seeds([value - before for value in lengths[first]])
-    shrunk = over_seeds([a - b for a, b in zip(lengths[first], lengths[last], strict=True)])
-    best = max(config.alphas[1:], key=lambda alpha: over_seeds(wins[alpha])[0], default=first)
-    kept = over_seeds([b - a for a, b in zip(wins[first], wins[best], strict=True)])
+    grown, shrunk = difference(lengths[first] - before_P), difference(lengths[first] - lengths[last])
+    learned = difference(wins[first] - 0.5)
+    others = config.alphas[1:] or config.alphas
+    places = best_elsewhere([wins[alpha].mean(axis=1) for alpha in others])
+    chosen = np.array([wins[others[place]][seed] for seed, place in enumerate(places)])
+    kept = difference(chosen - wins[first])
+    names = ", ".join(f"{others[place]:g}" for place in places)
     return [
         Finding(
             claim="DPO exploits length: responses get longer than those it started from (Park et al. 2024, figure 2).",
-            seen=sign_of(*grown[1:]),
-            words=f"alpha {first:g}: {with_interval(*grown, 1)} tokens more than the reference",
+            seen=grown.above(),
+            words=f"alpha {first:g}: {grown.words(1)} tokens more than the reference",
         ),
         Finding(
             claim="A penalty on length undoes it (Park et al. 2024, figure 3).",
-            seen=sign_of(*shrunk[1:]),
-            words=f"alpha {last:g} has {with_interval(*shrunk, 1)} tokens fewer than alpha {first:g}",
+            seen=shrunk.above() if grown.above() == "yes" else "unclear",  # nothing to undo
+            words=f"alpha {last:g} has {shrunk.words(1)} tokens fewer than alpha {first:g}",
         ),
         Finding(
             claim="The penalty costs no quality, or improves it (Park et al. 2024, figure 3).",
-            seen=_kept(kept[1], kept[2]),
-            words=f"win rate by gold of alpha {best:g} less that of alpha {first:g}: {with_interval(*kept, 3)}; the "
-            "best of several strengths was taken, which flatters it",
+            seen=kept.above(-MARGIN) if learned.above() == "yes" else "unclear",
+            words=f"win rate by gold of the best alpha less that of alpha {first:g}: {kept.words()} (seen: no more "
+            f"than {MARGIN:g} lost, where alpha {first:g} itself beats the reference; its win rate is above 1/2 by "
+            f"{learned.words()}); the best alpha of a seed is chosen by the other seeds: {names}",
         ),
     ]
 
 
-def _kept(low: float | None, high: float | None) -> Literal["yes", "no", "unclear"]:
-    """Whether an interval rules out that more than two points of win rate were lost."""
-    if low is None or high is None:
-        return "unclear"
-    return "no" if high < 0 else "yes" if low > -0.02 else "unclear"
+def _wins(one: Measured, reference: Measured, bias: float = 0.0) -> Any:
+    """(P,) win rate against the reference, response by response of the same prompt."""
 
-
-def _wins(one: Any, reference: Any, bias: float = 0.0) -> float:
-    """Win rate against the reference, both on the same prompts, response by response."""
-
-    def scores(of: Any) -> list[float]:
+    def scores(of: Measured) -> list[float]:
         pairs = zip(of.gold_PS.ravel().tolist(), of.length_PS.ravel().tolist(), strict=True)
         return [biased(gold, int(tokens), bias) for gold, tokens in pairs]
 
-    prompts, samples = one.gold_PS.shape
-    clusters = [n // samples for n in range(prompts * samples)]
-    return win_rate(outcomes(scores(one), scores(reference)), clusters, replicates=0).value
+    return outcomes(scores(one), scores(reference)).reshape(one.gold_PS.shape).mean(axis=1)
 
 
 def _taste(lab: Lab, config: LengthConfig) -> str:
@@ -196,8 +192,3 @@ def _taste(lab: Lab, config: LengthConfig) -> str:
     found = length_report(rewards, lengths, prompts)
     mean = mean_result([float(n) for n in lengths], replicates=0).value
     return f"Within a prompt its scores correlate {found.within_prompt:.2f} with length (mean {mean:.1f} words)."
-
-
-def data(lab: Lab, config: LengthConfig) -> list[dict[str, Any]]:
-    """Facts of the data files."""
-    return World(lab, config).data()

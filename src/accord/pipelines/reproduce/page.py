@@ -18,9 +18,11 @@ Published results, run again in small with Accord. Made by `python tools/evidenc
 `docs/evidence/`, which `accord reproduce` writes; nothing on this page is typed by hand. Results that disagree
 with the literature stay.
 
-A shape counts as seen, or as not seen, only where an interval says so: a t interval over seeds unless the row says
-otherwise. Everything else is unclear, and one seed never says more than that. Models of this size and a few CPU hours
-can show a direction; they cannot show that a published number holds.
+A shape counts as seen, or as not seen, only where the intervals say so: the t interval over seeds and, where the row
+gives one, the bootstrap interval over prompts, each by itself and never pooled. Everything else is unclear, and one
+seed never says more than that. What a shape needs before it can be judged (a fall that could be prevented, labels that
+teach more than a coin) stands beside it. Models of this size and a few CPU hours can show a direction; they cannot show
+that a published number holds.
 
 To run one again (the folder of data has `imdb/`, `sentence_classification/` and `hh_rlhf/` in it, see the recipes):
 
@@ -77,7 +79,7 @@ def _overview(several: Sequence[Evidence]) -> str:
             cost = f"{about['seconds'] / 60:.0f} min"
             rows.append([f"[{evidence.experiment}](#{_anchor(evidence)})", finding.claim, f"**{finding.seen}**",
                          str(len(about["seeds"])), cost])  # fmt: skip
-    columns = ["experiment", "published", "seen here", "seeds", "cost of the experiment"]
+    columns = ["experiment", "claim", "seen here", "seeds", "cost of the experiment"]
     return _table(Table(title="", columns=columns, rows=rows))
 
 
@@ -90,7 +92,7 @@ def _section(evidence: Evidence) -> str:
     about = evidence.provenance
     lines = [f"## {evidence.title}", "", evidence.question, "", evidence.setting, ""]
     for finding in evidence.findings:
-        lines.append(f"- Published: {finding.claim} Seen here: **{finding.seen}**. {_sentence(finding.words)}")
+        lines.append(f"- Claim: {finding.claim} Seen here: **{finding.seen}**. {_sentence(finding.words)}")
     for table in evidence.tables:
         lines += ["", f"{table.title}:", "", _table(table).rstrip()]
     for figure in evidence.figures:

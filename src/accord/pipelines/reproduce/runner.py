@@ -38,7 +38,7 @@ class Experiment:
     help: str
 
     def load(self) -> Any:
-        """Its module, with `steps(lab, config)` and `conclude(lab, config)`."""
+        """Its module, with `steps(lab, config)` and `conclude(lab, config)`, whose provenance names the data."""
         return importlib.import_module(f"accord.pipelines.reproduce.{self.name.replace('-', '_')}")
 
 
@@ -89,8 +89,8 @@ def reproduce(experiment: Experiment, given: ExperimentConfig, console: Any) -> 
         finally:
             display.close()
         evidence: Evidence = module.conclude(lab, config)
-        facts = lab.facts(clock.seconds, clock.peak_memory_gb, module.data(lab, config))
-        evidence = replace(evidence, provenance=facts)
+        facts = lab.facts(clock.seconds, clock.peak_memory_gb)
+        evidence = replace(evidence, provenance=facts | evidence.provenance)
         path = config.out / "evidence.json"
         evidence.write(path)
     return evidence, path

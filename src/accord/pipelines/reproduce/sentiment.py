@@ -11,18 +11,21 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from accord.evaluate.intervals import mean_result
 from accord.pipelines.language_evaluation import read_items
 from accord.pipelines.linear_text import LinearText
 from accord.pipelines.reproduce.configs import SentimentConfig
-from accord.pipelines.reproduce.lab import Lab, Step, write_rows
+from accord.pipelines.reproduce.evidence import over_seeds, with_interval
+from accord.pipelines.reproduce.lab import Lab, Measured, Step, write_rows
 from accord.records import Conversation, Message
 
-__all__ = ["World"]
+__all__ = ["World", "cells"]
 
 ASK = "Continue this film review in one or two sentences, in the same voice:\n"
 WORDS = (4, 8)  # of a review's beginning
@@ -121,6 +124,11 @@ class World:
 
         return FunctionReward(f"gold ({self.gold.hash})", function)
 
+    def answers(self, **more: Any) -> Step:
+        """The reference on the held-out prompts, as a step: `lab.measured("reference")`."""
+        work = partial(self.measure, "reference", self.reference, 0, **more)
+        return Step("measured reference", "the reference answers held-out prompts", work)
+
     def held_out(self) -> list[Conversation]:
         """Prompts that nothing is trained on."""
         lines = self.lab.path("held-out.jsonl").read_text(encoding="utf8").splitlines()
@@ -182,6 +190,18 @@ class World:
             if len(rows) == count:
                 break
         return rows
+
+
+def cells(several: Sequence[Measured]) -> list[str]:
+    """What a policy of every seed did, for a table: gold reward over seeds (one seed: over prompts), KL, tokens."""
+    gold = over_seeds([float(one.gold_PS.mean()) for one in several])
+    if len(several) == 1:
+        result = mean_result(several[0].gold_P)
+        gold = (result.value, *(result.ci or (None, None)))
+    kl, tokens = (np.mean([values.mean() for values in column]) for column in (
+        [one.kl_PS for one in several], [one.length_PS for one in several]
+    ))  # fmt: skip
+    return [with_interval(*gold), f"{kl:.2f}", f"{tokens:.1f}"]
 
 
 def beginning_of(prompt: Sequence[Message]) -> str:

@@ -12,25 +12,28 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from accord.pipelines.evaluation import data_facts
-from accord.pipelines.evaluation_configs import TasksConfig, ToxicityConfig, TruthfulnessConfig
+import numpy as np
+
+from accord.pipelines.evaluation import UNSCORED_WARNED, data_facts
+from accord.pipelines.evaluation_configs import ToxicityConfig, TruthfulnessConfig
 from accord.pipelines.reproduce.configs import TaxConfig
 from accord.pipelines.reproduce.evidence import (
+    Difference,
     Evidence,
     Figure,
     Finding,
     Point,
+    Seen,
     Series,
     Table,
-    over_seeds,
-    sign_of,
-    with_interval,
+    difference,
 )
 from accord.pipelines.reproduce.frontier import train_policy, train_reward
 from accord.pipelines.reproduce.lab import Lab, Step, write_rows
 from accord.pipelines.reproduce.sentiment import World
+from accord.pipelines.reproduce.task_scores import TaskScores
 
-__all__ = ["conclude", "data", "steps"]
+__all__ = ["conclude", "steps"]
 
 KINDS = {"ppo": "PPO", "ppo-ptx": "PPO with ptx"}
 FIGURES = {
@@ -39,8 +42,8 @@ FIGURES = {
         "expected maximum toxicity, all prompts": "expected maximum toxicity",
         "toxic fraction, all prompts": "toxic fraction",
     },
-    "tasks": {"score, all clusters": "tasks, all clusters"},
 }
+TASKS, GOLD = "tasks, all clusters", "gold reward (sentiment)"
 WORDS_OF_PTX = 120  # of a passage
 
 
@@ -54,9 +57,7 @@ def steps(lab: Lab, config: TaxConfig) -> list[Step]:
     found.append(
         Step("before", "the reference, by all three tests", partial(_test, lab, config, "reference", world.reference))
     )
-    found.append(
-        Step("measured reference", "the reference answers", partial(world.measure, "reference", world.reference, 0))
-    )
+    found.append(world.answers())
     for seed in config.seeds:
         found.append(Step(f"rankings {seed}", "sample responses, rank them by gold", partial(world.rank, seed)))
         found.append(
@@ -109,9 +110,13 @@ def _policy(lab: Lab, config: TaxConfig, world: World, kind: str, seed: int) -> 
     return seconds + world.measure(name, folder, seed) + _test(lab, config, name, folder)
 
 
+def _tasks(lab: Lab, config: TaxConfig) -> TaskScores:
+    return TaskScores(lab, list(lab.path("items").glob("test/*.jsonl")), config.per_task)
+
+
 def _test(lab: Lab, config: TaxConfig, name: str, model: str) -> float:
     """The same questions, prompts and items for every policy; seconds it took."""
-    from accord.pipelines import tasks, toxicity, truthfulness
+    from accord.pipelines import toxicity, truthfulness
     from accord.pipelines.language_models import open_language_model
 
     opened = open_language_model(model, precision=lab.precision)
@@ -121,41 +126,26 @@ def _test(lab: Lab, config: TaxConfig, name: str, model: str) -> float:
         model=model, data=_toxic(config), scorer=f"linear:{lab.path('toxicity')}", samples=config.toxic_samples,
         limit=config.toxic_prompts, **shared,
     )  # fmt: skip
-    able = TasksConfig(
-        models=(model,), data=tuple(sorted(lab.path("items").glob("test/*.jsonl"))), per_task=config.per_task,
-        chat=True, **shared,
-    )  # fmt: skip
     jobs: dict[str, Callable[[Any, Any, Any], Any]] = {
         "truthfulness": lambda _, rows, display: truthfulness.run(truth, rows, display, opened),
         "toxicity": lambda _, rows, display: toxicity.run(toxic, rows, display, opened),
-        "tasks": lambda _, rows, display: tasks.run(able, rows, display, [opened]),
     }
-    return sum(lab.evaluate(f"{kind}-{name}", job) for kind, job in jobs.items())
+    seconds = sum(lab.evaluate(f"{kind}-{name}", job) for kind, job in jobs.items())
+    return seconds + _tasks(lab, config).measure(name, model, True, opened)
 
 
 def conclude(lab: Lab, config: TaxConfig) -> Evidence:
     """Every figure before and after, and what the ptx term gives back."""
     world = World(lab, config)
-    before = _figures_of(lab, "reference")
-    after = {kind: [_figures_of(lab, f"{kind}-{seed}") for seed in config.seeds] for kind in KINDS}
-    rows = []
-    for figure, value in before.items():
-        changes = [over_seeds([one[figure] - value for one in after[kind]]) for kind in KINDS]
-        rows.append([figure, f"{value:.3f}", *(with_interval(*change, 3) for change in changes)])
-    reference = float(lab.measured("reference").gold_PS.mean())
-    gold = [
-        over_seeds([float(lab.measured(f"{kind}-{s}").gold_PS.mean()) - reference for s in config.seeds])
-        for kind in KINDS
-    ]
-    rows.append(["gold reward (sentiment)", f"{reference:.3f}", *(with_interval(*one, 3) for one in gold)])
-    kl = [over_seeds([float(lab.measured(f"{kind}-{s}").kl_PS.mean()) for s in config.seeds]) for kind in KINDS]
-    rows.append(["KL to the reference, nats", "0", *(with_interval(*one, 2) for one in kl)])
-    columns = ["figure", "before", *(f"{words}, change [t interval over seeds]" for words in KINDS.values())]
+    before, changes = _changes(lab, config)
+    rows = [[figure, f"{before[figure]:.3f}", *(changes[kind][figure].words() for kind in KINDS)] for figure in before]
+    kl = [difference([lab.measured(f"{kind}-{seed}").kl_P for seed in config.seeds]) for kind in KINDS]
+    rows.append(["KL to the reference, nats", "0", *(one.words(2) for one in kl)])
+    columns = ["figure", "before", *(f"{words}, change" for words in KINDS.values())]
     series = [
         Series(name=words, line=False, points=[
-            Point(x=float(n), y=mean, low=low, high=high, label=figure)
-            for n, (figure, value) in enumerate(before.items(), 1)
-            for mean, low, high in [over_seeds([one[figure] - value for one in after[kind]])]
+            Point(x=float(n), y=one.value, low=one.seeds[0], high=one.seeds[1], label=figure)
+            for n, (figure, one) in enumerate(changes[kind].items(), 1)
         ])
         for kind, words in KINDS.items()
     ]  # fmt: skip
@@ -166,49 +156,86 @@ def conclude(lab: Lab, config: TaxConfig) -> Evidence:
         setting=f"{world.words()} Tests: {config.questions} questions of TruthfulQA (our primer), "
         f"{config.toxic_prompts} prompts of RealToxicityPrompts with {config.toxic_samples} continuations (linear "
         f"scorer), at most {config.per_task} items of {', '.join(config.tasks)}.",
-        findings=_findings(config, before, after),
+        findings=_findings(lab, config, changes),
         tables=[Table(title="Before and after", columns=columns, rows=rows)],
         figures=[Figure(name="changes", title="Change by figure", x=names, y="after less before", series=series)],
-        caveats=["PPO learns sentiment here, not helpfulness: published figures are of another task."],
+        caveats=[
+            *_lost(lab, config),"PPO learns sentiment here, not helpfulness: published figures are of another task.",
+                 "Of TruthfulQA and toxicity there are intervals over seeds alone: they hold for these questions and "
+                 "prompts."],
+        provenance={"data": [*world.data(), *_sources(config)]},
     )  # fmt: skip
 
 
+def _changes(lab: Lab, config: TaxConfig) -> tuple[dict[str, float], dict[str, dict[str, Difference]]]:
+    """Every figure before, and what each kind of PPO changed in it."""
+    able, reference = _tasks(lab, config), lab.measured("reference").gold_P
+    before = {**_figures_of(lab, "reference"), TASKS: able.score("reference"), GOLD: float(reference.mean())}
+    changes: dict[str, dict[str, Difference]] = {}
+    for kind in KINDS:
+        names = [f"{kind}-{seed}" for seed in config.seeds]
+        after = [_figures_of(lab, name) for name in names]
+        changes[kind] = {figure: difference([one[figure] - before[figure] for one in after]) for figure in after[0]}
+        changes[kind][TASKS] = able.less(names, ["reference"] * len(names))
+        changes[kind][GOLD] = difference([lab.measured(name).gold_P - reference for name in names])
+    return before, changes
+
+
+def _lost(lab: Lab, config: TaxConfig) -> list[str]:
+    names = ["reference", *(f"{kind}-{seed}" for kind in KINDS for seed in config.seeds)]
+    shares = {kind: lab.unscored([f"{kind}-{name}" for name in names]) for kind in FIGURES}
+    shares["tasks"] = float(np.mean([np.isnan(_tasks(lab, config).scores(name)).mean() for name in names]))
+    return [
+        f"{share:.0%} of all observations of {kind} could not be scored; no figure counts them as zero."
+        for kind, share in shares.items()
+        if share > UNSCORED_WARNED
+    ]
+
+
 def _figures_of(lab: Lab, name: str) -> dict[str, float]:
-    found = {}
-    for kind, names in FIGURES.items():
-        values = lab.evaluated(f"{kind}-{name}")
-        for key, words in names.items():
-            found[words] = values.get(key, next(iter(values.values())))
-    return found
+    values = {kind: lab.evaluated(f"{kind}-{name}") for kind in FIGURES}
+    return {words: values[kind][key] for kind, names in FIGURES.items() for key, words in names.items()}
 
 
-def _findings(config: TaxConfig, before: dict[str, float], after: dict[str, list[dict[str, float]]]) -> list[Finding]:
-    tasks = FIGURES["tasks"]["score, all clusters"]
-    tax = over_seeds([before[tasks] - one[tasks] for one in after["ppo"]])
-    back = over_seeds([b[tasks] - a[tasks] for a, b in zip(after["ppo"], after["ppo-ptx"], strict=True)])
-    toxic = over_seeds([before["toxic fraction"] - one["toxic fraction"] for one in after["ppo"]])
+def _findings(lab: Lab, config: TaxConfig, changes: dict[str, dict[str, Difference]]) -> list[Finding]:
+    able, ppo = _tasks(lab, config), changes["ppo"]
+    reference = ["reference"] * len(config.seeds)
+    plain, ptx = ([f"{kind}-{seed}" for seed in config.seeds] for kind in KINDS)
+    tax, left = able.less(reference, plain), able.less(reference, ptx)
+    back = able.less(ptx, plain)
+    toxic, true = ppo["toxic fraction"], ppo["MC2"]
     return [
         Finding(
             claim="PPO costs accuracy on public tasks, the alignment tax (Ouyang et al. 2022, section 4.2).",
-            seen=sign_of(*tax[1:]),
-            words=f"accuracy before less after PPO: {with_interval(*tax, 3)}",
+            seen=tax.above(),
+            words=f"score before less after PPO: {tax.words()}",
         ),
         Finding(
-            claim="The ptx term takes most of the tax back (Ouyang et al. 2022, figure 33).",
-            seen=sign_of(*back[1:]),
-            words=f"accuracy after PPO with ptx less after PPO: {with_interval(*back, 3)}",
+            claim="The ptx term takes the tax back, most of it (Ouyang et al. 2022, figure 33).",
+            seen=back.above() if tax.above() == "yes" else "unclear",
+            words=f"score after PPO with ptx less after PPO: {back.words()}; before less after PPO with ptx: "
+            f"{left.words()} (unclear where there is no tax to take back)",
         ),
         Finding(
             claim="Aligned models are less toxic (Ouyang et al. 2022, figure 7; there by training for it).",
-            seen=sign_of(*toxic[1:]),
-            words=f"toxic fraction before less after PPO: {with_interval(*toxic, 3)}",
+            seen=_turned(toxic.above()),
+            words=f"toxic fraction after PPO less before: {toxic.words()}",
+        ),
+        Finding(
+            claim="Aligned models are more truthful (Ouyang et al. 2022, figure 6; there by training for it).",
+            seen=true.above(),
+            words=f"MC2 of TruthfulQA after PPO less before: {true.words()}",
         ),
     ]
 
 
-def data(lab: Lab, config: TaxConfig) -> list[dict[str, Any]]:
-    """Facts of the data files."""
+def _turned(seen: Seen) -> Seen:
+    turned: dict[Seen, Seen] = {"yes": "no", "no": "yes", "unclear": "unclear"}
+    return turned[seen]
+
+
+def _sources(config: TaxConfig) -> list[dict[str, Any]]:
     from accord.data.files import sha256
 
     files = ((_questions(config), config.questions), (_toxic(config), config.toxic_prompts))
-    return [*World(lab, config).data(), *(data_facts(path, rows, sha256(path)) for path, rows in files)]
+    return [data_facts(path, rows, sha256(path)) for path, rows in files]
