@@ -28,7 +28,7 @@ from accord.cli.eval import EVALUATIONS
 from accord.cli.feedback import ACTIONS as FEEDBACK_ACTIONS
 from accord.cli.options import config_from
 from accord.pipelines.jobs import JOBS
-from accord.pipelines.quickstart_config import QuickstartConfig
+from accord.pipelines.quickstart_config import FULL, QuickstartConfig
 from accord.pipelines.recipe import read_recipe
 from accord.pipelines.reproduce.runner import EXPERIMENTS
 from accord.train.configs import SampleConfig
@@ -309,3 +309,10 @@ def test_the_glossary_has_every_unit_of_the_metrics():
     text = (ROOT / "docs/glossary.md").read_text(encoding="utf8")
     missing = sorted({unit for unit, _ in METRICS.values() if unit and f"`{unit}`" not in text})
     assert missing == []
+
+
+def test_the_readme_tells_the_recipe_of_the_quickstart():
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf8").split())
+    words = {4: "four"}
+    assert f"writes {words[FULL.samples]} responses to each of {FULL.train_prompts} film-review prompts" in text
+    assert f"answer {FULL.held_out_prompts} prompts about films" in text
