@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.compare import RESULTS, ROOT
 
-__all__ = ["GOALS", "page"]
+__all__ = ["GOALS", "page", "read_results"]
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 GOALS: dict[tuple[str, str], tuple[float, float | None]] = {
@@ -46,9 +46,12 @@ starts elsewhere and moves at another rate. DPO: sums of bf16 log-probabilities 
 places.
 """
 
+GROWTH = """`python -m benchmarks.growth`: reading, encoding, planning and packing so many short demonstrations, without
+the model; and steps of SFT on SmolLM2 in bf16, some 4,096 tokens each, of prompts of one length. """
 
-def page(results: list[dict[str, Any]]) -> str:
-    """The whole page."""
+
+def page(results: list[dict[str, Any]], growth: dict[str, Any] | None = None) -> str:
+    """The whole page, from comparisons and, where it was measured, growth."""
     ordered = sorted(results, key=lambda result: (list(GOALS).index(goal_key(result)), result["rows"] or 0))
     lines = [HEAD]
     lines.append("| job | peer | times as fast | goal | peak memory, share | goal | tok/s ours / theirs | runs |")
@@ -59,6 +62,8 @@ def page(results: list[dict[str, Any]]) -> str:
     lines.append("| job | losses of Accord, step by step | of the peer | largest difference |")
     lines.append("|---|---|---|---|")
     lines += [losses(result) for result in ordered if result["losses"]]
+    if growth:
+        lines += growth_lines(growth)
     lines.append("\n## Settings, versions, machines\n")
     lines += [provenance(result) for result in ordered]
     return "\n".join(lines) + "\n"
@@ -95,6 +100,33 @@ def losses(result: dict[str, Any]) -> str:
     return f"| {result['job']} | {ours} | {theirs} | {result['losses']['largest_gap']:.3f} |"
 
 
+def growth_lines(growth: dict[str, Any]) -> list[str]:
+    """The section on growth: what a token costs, and that over what it costs in the first row."""
+    versions = ", ".join(f"{package} {number}" for package, number in growth["versions"].items())
+    lines = [f"\n## Growth\n\n{GROWTH}{versions}, {growth['machine']['threads']} threads, {growth['date']}.\n"]
+    lines += ["| rows | tokens | microseconds a token | times that of the first |", "|---|---|---|---|"]
+    costs = [1e6 * row["seconds"] / row["tokens"] for row in growth["rows"]]
+    lines += [
+        f"| {row['rows']:,} | {row['tokens']:,} | {cost:.1f} | {cost / costs[0]:.2f} |"
+        for row, cost in zip(growth["rows"], costs, strict=True)
+    ]
+    lines += ["", "| prompt, tokens | milliseconds a token | without attention | times that of the first |"]
+    lines.append("|---|---|---|---|")
+    rest = [1e3 * (row["seconds"] - row["attention"]) / row["tokens"] for row in growth["prompts"]]
+    lines += [
+        f"| {row['prompt_tokens']:,} | {1e3 * row['seconds'] / row['tokens']:.2f} | {cost:.2f} | {cost / rest[0]:.2f} |"
+        for row, cost in zip(growth["prompts"], rest, strict=True)
+    ]
+    return lines
+
+
+def read_results() -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+    """Comparisons, and growth where it was measured."""
+    found = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
+    growth = found.pop("growth", None)
+    return list(found.values()), growth
+
+
 def provenance(result: dict[str, Any]) -> str:
     """Where a row comes from."""
     name = "-".join(str(part) for part in (result["job"], result["rows"], result["peer"]) if part is not None)
@@ -109,8 +141,7 @@ def provenance(result: dict[str, Any]) -> str:
 
 def main() -> None:
     """Write the page, or say that it is stale."""
-    results = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
-    text = page(results)
+    text = page(*read_results())
     if "--check" in sys.argv:
         sys.exit(None if PAGE.exists() and PAGE.read_text() == text else f"{PAGE} is stale: python -m benchmarks.page")
     PAGE.write_text(text)

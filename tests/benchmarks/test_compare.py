@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -47,12 +46,19 @@ def test_a_run_sees_the_rows_in_the_order_given() -> None:
 
 
 def test_the_page_is_that_of_the_results() -> None:
-    from benchmarks.compare import RESULTS
-
     from benchmarks import page
 
-    results = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
-    assert page.PAGE.read_text() == page.page(results)
+    assert page.PAGE.read_text() == page.page(*page.read_results())
+
+
+def test_growth_is_told_over_the_first_row() -> None:
+    from benchmarks.page import growth_lines
+
+    found = {"rows": [{"rows": 10, "tokens": 100, "seconds": 1.0}, {"rows": 20, "tokens": 200, "seconds": 3.0}]}
+    found |= {"prompts": [{"prompt_tokens": 64, "tokens": 1000, "seconds": 2.0, "attention": 0.5}]}
+    text = "\n".join(growth_lines(found | {"versions": {}, "machine": {"threads": 2}, "date": "today"}))
+    assert "| 20 | 200 | 15000.0 | 1.50 |" in text
+    assert "| 64 | 2.00 | 1.50 | 1.00 |" in text
 
 
 def test_a_goal_that_is_missed_is_said_to_be() -> None:
