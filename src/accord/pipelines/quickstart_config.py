@@ -48,7 +48,7 @@ class Recipe:
     max_new_tokens: int = 24
     held_out_samples: int = 3
     sft_epochs: int = 2
-    sft_rate: float = 5e-5
+    sft_rate: float = 8e-5
     reward_rate: float = 1e-4
     dpo_rate: float = 2e-5
     dpo_beta: float = 0.1
