@@ -67,7 +67,7 @@ def save_reward_model(
         # Merged: an adapter does not carry the label count and padding token that other libraries score with.
         model = model.float().merge_and_unload()
     _save(model, template, folder)
-    meaning = "mean and std are moments of the score over the responses it was trained on"
+    meaning = "mean and std are moments of the score over responses it was trained on, of 128 prompts at most"
     scale = {"mean": mean, "std": std, "meaning": meaning, **facts}
     (folder / "accord_reward.json").write_text(json.dumps(scale, indent=2), encoding="utf8")
 
