@@ -52,9 +52,9 @@ class Recipe:
     reward_rate: float = 1e-4
     dpo_rate: float = 2e-5
     dpo_beta: float = 0.1
-    ppo_rate: float = 1e-5
-    ppo_kl: float = 0.15
-    ppo_rollouts: int = 6
+    ppo_rate: float = 2e-5
+    ppo_kl: float = 0.1
+    ppo_rollouts: int = 7
     ppo_prompts: int = 16
     ppo_minibatches: int = 4
     batch_size: int = 8
