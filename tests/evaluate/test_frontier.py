@@ -84,3 +84,10 @@ def test_a_mean_below_zero_is_a_bug_and_is_called_one():
 def test_a_lost_token_loses_its_sequence():
     found = sequence_kl([[NAN, -1.0], [-1.0, -1.0]], [[-1.0, -1.0], [-2.0, -2.0]], [[True, True]] * 2, replicates=0)
     assert (found.value, found.n, found.n_unscored) == (2.0, 1, 1)
+
+
+def test_the_kl_of_a_policy_to_itself_is_no_share():
+    """Equal values inside 0..1 have Wilson's interval where they are wins; a KL of 0 has not one up to .39."""
+    same = np.log(np.full((6, 4), 0.5))
+    found = sequence_kl(same, same, np.ones((6, 4), dtype=bool))
+    assert (found.value, found.ci, found.method) == (0.0, (0.0, 0.0), "bootstrap")

@@ -40,6 +40,13 @@ def test_a_model_that_never_lost_has_no_rating(tmp_path):
     assert any("Too few games to rate" in note and "best" in note for note in outcome.notes)
 
 
+def test_models_that_no_game_joins_to_the_anchor_are_named(tmp_path):
+    pairs = [("a", "b"), ("b", "a"), ("c", "d"), ("d", "c")]
+    outcome = arena(tmp_path, [game(f"q{i}", *pair) for i, pair in enumerate(pairs * 5)], anchor="a")
+    assert [math.isnan(value(outcome, "rating", name)) for name in "abcd"] == [False, False, True, True]
+    assert any("No chain of games joins c, d to a" in note for note in outcome.notes)
+
+
 def test_a_ranking_is_a_game_per_pair_and_ties_are_half(tmp_path):
     row = {"prompt": "q", "responses": ["1", "2", "3"], "ranks": [1, 1, 2], "meta": {"models": ["a", "b", "c"]}}
     outcome = arena(tmp_path, [row])

@@ -139,6 +139,15 @@ def test_a_judge_beside_people_is_measured_against_them(monkeypatch, tmp_path):
     assert value(outcome, "verdicts that follow the position", "judge") == 0
 
 
+def test_a_judge_without_an_interval_is_no_labeller(monkeypatch, tmp_path):
+    """One decided pair, and it is right: an undefined interval does not clear one half."""
+    right = Scripted(lambda prompt, _: [0.0, -3.0] if "(A):\n<reply>\nfour" in prompt[0].content else [-3.0, 0.0])
+    monkeypatch.setattr("accord.pipelines.language_models.open_language_model", lambda *_, **__: right)
+    outcome = by_people(tmp_path, [ranking("1", [1, 2]), ranking("2", [1, 1])], judge="scripted")
+    assert value(outcome, "accuracy against people", "judge") == 1
+    assert any("not usable as a labeller" in note for note in outcome.notes)
+
+
 def test_a_reward_compares_and_the_responses_are_exported(tmp_path):
     names = answers(tmp_path, "new", ["aa", "b"]), answers(tmp_path, "old", ["a", "a"])
     config = WinrateConfig(models=names, reward="pipelines.rewards_of_tests:count_a", export="alpaca_eval")

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from accord.evaluate._arrays import NAN, Floats, floats, one_of, same_length
 from accord.evaluate.intervals import mean_result
-from accord.evaluate.result import Result
+from accord.evaluate.result import Result, of_amounts
 
 __all__ = ["Frontier", "frontier", "sequence_kl"]
 
@@ -84,7 +84,7 @@ def sequence_kl(
     if estimator == "k3":
         d_NT = np.maximum(d_NT, _FLOOR)
         d_NT = np.expm1(-d_NT) + d_NT
-    result = mean_result(d_NT.sum(axis=1), None, replicates, level, seed, estimator=estimator)
+    result = of_amounts(mean_result(d_NT.sum(axis=1), None, replicates, level, seed, estimator=estimator))
     negative = result.ci is not None and result.ci[1] < 0
     return replace(result, detail=result.detail | {"clearly_negative": negative})
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from accord import __version__
 
-__all__ = ["Result", "ends_or_none", "finite_or_none"]
+__all__ = ["Result", "ends_or_none", "finite_or_none", "of_amounts"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,3 +49,13 @@ def finite_or_none(value: float) -> float | None:
 def ends_or_none(result: Result) -> list[float | None]:
     """Both ends of a result's interval as JSON can hold them: [None, None] where there is no interval."""
     return [finite_or_none(end) for end in (result.ci or (math.nan, math.nan))]
+
+
+def of_amounts(found: Result) -> Result:
+    """A `mean_result` of what is no share: amounts, differences.
+
+    Of shares, ten ones of ten are no certainty, and `mean_result` gives them Wilson's interval. A reward that is the
+    same everywhere, or a KL of 0, is no share, and a difference has its own sign: equal ones have an interval without
+    width.
+    """
+    return replace(found, ci=(found.value, found.value), method="bootstrap") if found.method == "wilson" else found

@@ -6,14 +6,14 @@ Suffix: N items.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from accord.evaluate._arrays import NAN
 from accord.evaluate.intervals import bootstrap, mean_result, paired_difference
-from accord.evaluate.result import Result
+from accord.evaluate.result import Result, of_amounts
 from accord.evaluate.tasks import choice_score, cluster_average, exact_match, token_f1
 from accord.overlap import rouge_l
 
@@ -126,9 +126,7 @@ def by_task(
             found[task] = mean_result(rows, clusters, **settings)
         else:
             change = paired_difference(rows, [before_N[n] for n in at], clusters, **settings)
-            if change.method == "wilson":  # an interval of shares; a difference is none, and has its own sign
-                change = replace(change, ci=(change.value, change.value), method="bootstrap")
-            found[task] = change
+            found[task] = of_amounts(change)
     return found
 
 

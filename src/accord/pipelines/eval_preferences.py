@@ -89,6 +89,11 @@ def run(config: PreferencesConfig, items: Items, display: Display) -> Outcome:
         outcome.notes.append(
             f"Too few games to rate {', '.join(few)}: some model never lost or never won against the rest."
         )
+    apart = [name for name, rating in zip(games.names, fitted.rating_M, strict=True) if math.isnan(rating)]
+    if apart:
+        outcome.notes.append(
+            f"No chain of games joins {', '.join(apart)} to {games.names[0]}, the anchor: not comparable with it."
+        )
     outcome.figures["wins"] = {"models": games.names, "won": won}
     return outcome
 

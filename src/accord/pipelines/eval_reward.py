@@ -23,7 +23,7 @@ from pydantic import Field
 
 from accord.evaluate.hacking import length_report
 from accord.evaluate.intervals import mean_result, paired_difference
-from accord.evaluate.result import Result
+from accord.evaluate.result import Result, of_amounts
 from accord.evaluate.reward import (
     best_of_n,
     best_of_n_kl,
@@ -166,7 +166,7 @@ def accuracy_rows(pairs: Sequence[Pair], sets: Sequence[Judged], config: RewardE
     outcome.add("the longer wins", "share of pairs, ties half", longer)
     correct_N = outcomes([pair.better for pair in pairs], [pair.worse for pair in pairs])
     longer_N = np.array([pair.longer for pair in pairs])
-    more = paired_difference(correct_N, longer_N, [pair.prompt for pair in pairs], **_how(config))
+    more = of_amounts(paired_difference(correct_N, longer_N, [pair.prompt for pair in pairs], **_how(config)))
     outcome.add("accuracy less the longer wins", "share of pairs", more)
     shown = [pair for pair in pairs if not math.isnan(pair.first)]
     if shown:

@@ -214,7 +214,7 @@ def _against_people(
     ):
         outcome.add(words, "share", Result(value=value, n=n), of=label)
     low = report.accuracy.ci[0] if report.accuracy.ci else math.nan
-    if low <= 0.5 or low <= report.longer_wins:
+    if config.replicates and not low > max(0.5, report.longer_wins):  # without an interval, NaN, nothing is sure
         outcome.notes.append(
             "The judge is not usable as a labeller: no surer than a coin, or than the longer response."
         )

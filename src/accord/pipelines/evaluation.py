@@ -17,13 +17,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from accord.evaluate.result import Result
+from accord.evaluate.result import Result, of_amounts
 from accord.train.files import take, versions, write_text
 from accord.train.progress import Display
 
@@ -241,15 +241,10 @@ def eval_folder(out: Path) -> Iterator[Path]:
 
 
 def mean_amount(values_N: Any, clusters_N: Any, config: EvalConfig) -> Result:
-    """`mean_result` of amounts such as rewards and lengths: equal ones have an interval without width.
-
-    Of shares, ten ones of ten are no certainty, and `mean_result` gives them Wilson's interval; a reward that is the
-    same everywhere is no share.
-    """
+    """`mean_result` of amounts such as rewards and lengths, by the settings: see `of_amounts`."""
     from accord.evaluate.intervals import mean_result  # numpy, which `accord --help` does not need
 
-    found = mean_result(values_N, clusters_N, config.replicates, config.level, config.seed)
-    return replace(found, ci=(found.value, found.value), method="bootstrap") if found.method == "wilson" else found
+    return of_amounts(mean_result(values_N, clusters_N, config.replicates, config.level, config.seed))
 
 
 def model_facts(role: str, name: str, fingerprint: str | None) -> dict[str, Any]:

@@ -49,8 +49,9 @@ def harness_rows(
     manager = tasks.TaskManager(include_path=None if folder is None else str(folder))
     if task not in manager.all_tasks:
         raise SettingsError(f'lm_eval "{task}": the harness knows no such task; `lm_eval ls tasks` lists them')
+    lost: set[tuple[str, str]] = set()
     found = evaluator.simple_evaluate(
-        model=_adapter(model, batch, advance), tasks=[task], limit=limit, bootstrap_iters=0, task_manager=manager,
+        model=_adapter(model, batch, advance, lost), tasks=[task], limit=limit, bootstrap_iters=0, task_manager=manager,
         log_samples=True,
     )  # fmt: skip
     rows: dict[tuple[str, str], dict[str, Any]] = {}
@@ -58,7 +59,8 @@ def harness_rows(
         for sample in samples:
             metric = next((one for one in METRICS if one in sample["metrics"]), sample["metrics"][0])
             value = sample[metric]
-            score = float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+            number = isinstance(value, (int, float)) and math.isfinite(value)
+            score = float(value) if number and (name, str(sample["doc_id"])) not in lost else None
             row = {"task": name, "source": str(sample["doc_id"]), "metric": metric, "score": score}
             rows.setdefault((name, row["source"]), row)  # of several filters the first
     return list(rows.values())
@@ -81,19 +83,22 @@ def _modules() -> tuple[Any, Any]:
         ) from None
 
 
-def _adapter(model: LanguageModel, batch: int, advance: Callable[[int, int], None]) -> Any:
-    """The model as the harness wants one."""
+def _adapter(model: LanguageModel, batch: int, advance: Callable[[int, int], None], lost: set[tuple[str, str]]) -> Any:
+    """The model as the harness wants one; `lost` gets task and document of every request without an answer."""
     base: Any = importlib.import_module("lm_eval.api.model").LM
 
     class Adapter(base):
-        """Requests to `Score` and `Generate`; what could not be had is -inf or empty: the harness has no word."""
+        """Requests to `Score` and `Generate`; what could not be had is -inf or empty, as the harness has no word."""
 
         def loglikelihood(self, requests: Any) -> list[tuple[float, bool]]:
             answers: list[tuple[float, bool]] = []
             advance(0, len(requests))
             for some in _batches(requests, batch):
                 contexts, continuations = zip(*(request.args for request in some), strict=True)
-                for (value,) in model.score(list(contexts), [[text] for text in continuations]):
+                said = model.score(list(contexts), [[text] for text in continuations])
+                for request, (value,) in zip(some, said, strict=True):
+                    if value is None:
+                        lost.add((request.task_name, str(request.doc_id)))
                     answers.append((-math.inf if value is None else value, False))
                 advance(len(answers), len(requests))
             return answers
@@ -114,6 +119,8 @@ def _adapter(model: LanguageModel, batch: int, advance: Callable[[int, int], Non
                         stop=(until,) if isinstance(until, str) else tuple(until),
                     )
                     ((reply,),) = model.generate([context], 1, sampling)
+                    if reply.finish == "error":
+                        lost.add((request.task_name, str(request.doc_id)))
                     answers.append(reply.text)
                 advance(len(answers), len(requests))
             return answers

@@ -118,7 +118,8 @@ def harness_of(
                 model, task, folder=config.lm_eval_path, limit=config.per_task, batch=config.batch_size,
                 advance=advance,
             )  # fmt: skip
-            items.add([{"key": key, "task": task, "samples": rows}])
+            errors = errors_of([row["score"] for row in rows], "a sample without a score")
+            items.add([{"key": key, "task": task, "samples": rows, **errors}])
     samples = [sample for key in keys for sample in items.known[key]["samples"]]
     scores = [math.nan if sample["score"] is None else float(sample["score"]) for sample in samples]
     return [item_of_sample(sample) for sample in samples], scores, keys
