@@ -15,12 +15,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import permutations
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
+from accord.labels import TopTokens, from_top, from_votes, label_of, shortest, spellings, total
 from accord.protocols import LanguageModel, Prompt, Reply, Sampling, Usage
-from accord.servers.client import Client, RequestFailed
-from accord.servers.labels import TopTokens, from_top, from_votes
+from accord.servers.client import Client, NotThere, RequestFailed
 
 __all__ = ["ServerModel"]
 
@@ -73,6 +74,7 @@ class ServerModel(LanguageModel):
         self.concurrency, self.votes = concurrency, votes
         self._methods: dict[str, Method] = {}
         self._unread: dict[Prompt, str] = {}
+        self._fell_back: set[Prompt] = set()  # to votes, because first tokens could not tell the labels apart
         self._usage, self._counting = Usage(), threading.Lock()
 
     @property
@@ -90,6 +92,10 @@ class ServerModel(LanguageModel):
         """How log-probabilities were had so far; "not asked" before the first question."""
         return " and ".join(sorted(set(self._methods.values()))) or "not asked"
 
+    def method_of(self, prompt: Prompt) -> str:
+        """Of prompts of this kind; votes where the first tokens could not tell."""
+        return "votes" if prompt in self._fell_back else self._methods.get(_kind(prompt), self.method)
+
     def unread(self, prompt: Prompt) -> str | None:
         """What was said in place of a label when a prompt was last scored."""
         return self._unread.get(prompt)
@@ -102,12 +108,23 @@ class ServerModel(LanguageModel):
 
     def score(self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[str]]) -> list[list[float | None]]:
         """Score continuations by the best way the server has."""
+        return self._asked(prompts, continuations, self._each_echoed)
+
+    def score_labels(self, prompts: Sequence[Prompt], labels: Sequence[Sequence[str]]) -> list[list[float | None]]:
+        """Score answers over their spellings: with "echo" each spelling is asked for, else as `score`."""
+        return self._asked(prompts, labels, self._spellings_echoed)
+
+    def _asked(
+        self,
+        prompts: Sequence[Prompt],
+        continuations: Sequence[Sequence[str]],
+        echoed: Callable[[str, Sequence[str]], list[float | None]],
+    ) -> list[list[float | None]]:
         asked = list(zip(prompts, continuations, strict=True))
         for prompt, texts in asked:  # the first question of each kind finds out how
-            kind = "text" if isinstance(prompt, str) else "chat"
-            if kind not in self._methods:
-                self._methods[kind] = self._probe(prompt, texts)
-        return self._parallel(lambda one: self._scores(*one), asked)
+            if _kind(prompt) not in self._methods:
+                self._methods[_kind(prompt)] = self._probe(prompt, texts)
+        return self._parallel(lambda one: self._scores(*one, echoed), asked)
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """Return one vector per text. Raises: ValueError: the server gives none."""
@@ -133,7 +150,9 @@ class ServerModel(LanguageModel):
         try:
             answer = self._complete(prompt, body)
             choice = answer["choices"][0]
-            said = choice["text"] if isinstance(prompt, str) else choice["message"]["content"]
+            said = _said(choice, prompt)
+        except NotThere as failed:
+            raise ValueError(f"{self.name}: {failed}; check the address (most end in /v1) and the model") from None
         except RequestFailed as failed:
             return Reply(
                 text="",
@@ -143,12 +162,12 @@ class ServerModel(LanguageModel):
                 seconds=time.perf_counter() - started,
                 error=str(failed),
             )
-        usage = answer.get("usage") or {}
+        prompt_tokens, new_tokens = _tokens_used(answer)
         return Reply(
-            text=_before(said or "", sampling.stop),
+            text=_before(said, sampling.stop),
             finish="length" if choice.get("finish_reason") == "length" else "stop",
-            prompt_tokens=usage.get("prompt_tokens") or 0,
-            new_tokens=usage.get("completion_tokens") or 0,
+            prompt_tokens=prompt_tokens,
+            new_tokens=new_tokens,
             seconds=time.perf_counter() - started,
         )
 
@@ -162,11 +181,11 @@ class ServerModel(LanguageModel):
             messages = [{"role": message.role, "content": message.content} for message in prompt]
             path, question = "/chat/completions", {"messages": messages}
         answer = self.client.post(path, {"model": self.model, **question, **body}, retries=retries)
-        if not isinstance(answer, dict) or not answer.get("choices"):
+        choices = answer.get("choices") if isinstance(answer, dict) else None
+        if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
             raise RequestFailed("the answer holds no choice")
-        usage = answer.get("usage") or {}
         with self._counting:
-            self._usage.add(usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0)
+            self._usage.add(*_tokens_used(answer))
         return answer
 
     # -- scores --------------------------------------------------------------------------------------------------------
@@ -181,20 +200,38 @@ class ServerModel(LanguageModel):
             return "echo"
         return "top" if _possible(lambda: self._top(prompt, retries=1)) else "votes"
 
-    def _scores(self, prompt: Prompt, texts: Sequence[str]) -> list[float | None]:
-        method = self._methods["text" if isinstance(prompt, str) else "chat"]
+    def _scores(
+        self, prompt: Prompt, texts: Sequence[str], echoed: Callable[[str, Sequence[str]], list[float | None]]
+    ) -> list[float | None]:
+        method = self._methods[_kind(prompt)]
         try:
             if method == "echo":
                 assert isinstance(prompt, str)
-                return [self._echoed(prompt, text) for text in texts]
+                return echoed(prompt, texts)
             if method == "top":
                 tokens = self._top(prompt)
                 found = from_top(texts, tokens)
                 if found is not None:
                     return self._kept(prompt, found, "".join(said for said, _ in tokens))
+                self._fell_back.add(prompt)
             return self._voted(prompt, texts)
+        except NotThere as failed:
+            raise ValueError(f"{self.name}: {failed}; check the address (most end in /v1) and the model") from None
         except RequestFailed:
             return [None] * len(texts)
+
+    def _each_echoed(self, prompt: str, texts: Sequence[str]) -> list[float | None]:
+        return [self._echoed(prompt, text) for text in texts]
+
+    def _spellings_echoed(self, prompt: str, labels: Sequence[str]) -> list[float | None]:
+        """Each label over its spellings. Their tokens are not known here: characters stand for them.
+
+        Whether a token of "10" continues the one of "1" cannot be seen, so such labels are scored as they stand.
+        """
+        if any(label_of(other).startswith(label_of(label)) for label, other in permutations(labels, 2)):
+            return self._each_echoed(prompt, labels)
+        spelled = [shortest(map(tuple, spellings(label))) for label in labels]
+        return [*total([{one: self._echoed(prompt, "".join(one)) for one in of_label} for of_label in spelled])]
 
     def _echoed(self, prompt: str, text: str, retries: int | None = None) -> float:
         """Log-probability of a text after a prompt, from the log-probabilities of all tokens, echoed."""
@@ -220,15 +257,10 @@ class ServerModel(LanguageModel):
         chat = not isinstance(prompt, str)
         asked = {"logprobs": True, "top_logprobs": TOP} if chat else {"logprobs": TOP}
         answer = self._complete(prompt, {"max_tokens": FIRST_TOKENS, "temperature": 0, **asked}, retries)
-        told = answer["choices"][0].get("logprobs") or {}
-        if told.get("content"):  # the chat form, which some servers use for completions too
-            return [
-                (one["token"], {rival["token"]: rival["logprob"] for rival in one.get("top_logprobs") or [one]})
-                for one in told["content"]
-            ]
-        if told.get("top_logprobs"):
-            return list(zip(told["tokens"], told["top_logprobs"], strict=True))
-        raise RequestFailed("the answer holds no log-probabilities")
+        try:
+            return _first_tokens(answer["choices"][0].get("logprobs") or {})
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise RequestFailed(f"the answer holds no log-probabilities ({error!r})") from None
 
     def _voted(self, prompt: Prompt, texts: Sequence[str]) -> list[float | None]:
         sampling = Sampling(temperature=1.0, max_new_tokens=16)
@@ -273,12 +305,47 @@ class ServerModel(LanguageModel):
             pool.shutdown(wait=True, cancel_futures=True)
 
 
+def _kind(prompt: Prompt) -> str:
+    return "text" if isinstance(prompt, str) else "chat"
+
+
 def _possible(ask: Callable[[], Any]) -> bool:
     try:
         ask()
     except RequestFailed:
         return False
     return True
+
+
+def _said(choice: dict[str, Any], prompt: Prompt) -> str:
+    """The text of a choice. Raises: RequestFailed: it holds none."""
+    try:
+        said = choice["text"] if isinstance(prompt, str) else choice["message"]["content"]
+        parts = [part.get("text") or "" for part in said] if isinstance(said, list) else [said or ""]
+        return "".join(parts)
+    except (AttributeError, KeyError, TypeError):
+        raise RequestFailed("the answer holds no text") from None
+
+
+def _tokens_used(answer: dict[str, Any]) -> tuple[int, int]:
+    """Of the prompt and of the reply, as the server counts; 0 where it does not."""
+    usage = answer.get("usage")
+    counts = [usage.get(name) if isinstance(usage, dict) else None for name in ("prompt_tokens", "completion_tokens")]
+    prompt, new = (count if isinstance(count, int) else 0 for count in counts)
+    return prompt, new
+
+
+def _first_tokens(told: dict[str, Any]) -> TopTokens:
+    """The tokens of a reply with their likeliest rivals, in the form of chat or of completions."""
+    if told.get("content"):  # the chat form, which some servers use for completions too
+        return [
+            (one["token"], {rival["token"]: float(rival["logprob"]) for rival in one.get("top_logprobs") or [one]})
+            for one in told["content"]
+        ]
+    if not told.get("top_logprobs"):
+        raise ValueError("neither content nor top_logprobs")
+    tops = ({token: float(value) for token, value in top.items()} for top in told["top_logprobs"])
+    return list(zip(told["tokens"], tops, strict=True))
 
 
 def _before(text: str, stop: Sequence[str]) -> str:
