@@ -4,7 +4,7 @@ from math import exp, log
 
 import pytest
 
-from accord.labels import FLOOR, from_top, from_votes, label_of, said_label, spellings, total
+from accord.labels import FLOOR, bare, from_top, from_votes, label_of, said_label, spellings, total
 
 AB = ("(A)", "(B)")
 
@@ -74,11 +74,13 @@ def test_a_space_that_a_server_writes_as_its_vocabulary_has_it_is_no_part_of_a_l
     assert (exp(a), exp(b)) == (pytest.approx(0.5), pytest.approx(0.25))
 
 
-def test_spellings_are_the_label_with_and_without_its_wrapping():
+def test_spellings_are_a_label_in_brackets_or_closed():
     found = spellings(" (A)")
-    assert {"A", " A", "(A", " (A", "(A)", " (A)"} <= set(found)
-    assert {label_of(text) for text in found} == {"A"}
+    assert {"(A", " (A", "A)", " A.", "A\n"} <= set(found)
+    assert not {"A", " A"} & set(found)  # "A good reply" begins with the article
+    assert {label_of(text) for text in found} - {"A,"} == {"A"}
     assert found == spellings("A")
+    assert bare(" (A)") == ("A", " A")
 
 
 def test_a_spelling_that_continues_another_is_counted_once():

@@ -5,9 +5,8 @@ A label is what is left of a continuation such as " (A)" without space and brack
 
     P(label) = sum over its spellings s of P(the reply begins with s)
 
-From a model that tells the log-probability of any text, all `spellings` are asked for and summed by `total`; from a
-server that tells its likeliest first tokens, `from_top` reads them off; from one that tells neither, `from_votes`
-counts.
+From a model in this process all `spellings` are had, and summed by `total`; from a server that tells its likeliest
+first tokens, `from_top` reads them off; from one that tells neither, `from_votes` counts.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ FLOOR = math.log(1e-6)
 LEAST_MASS = 0.05
 """A server's first tokens that give all labels together less than this are about something else: unscored."""
 _WRAPPING = " \t\n()[]{}\"'*`.:\u0120\u2581"  # the last two stand for a space in the tokens some servers tell
-_BEFORE, _BEHIND = ("", " ", "(", " ("), ("", ")", ".")
+_CLOSING = (")", ".", ":", ",", "\n", "\n\n")
 
 
 def label_of(text: str) -> str:
@@ -49,9 +48,19 @@ def label_of(text: str) -> str:
 
 
 def spellings(continuation: str) -> tuple[str, ...]:
-    """The ways in which a reply may begin that gives the label of a continuation: A, " A", "(A", "A)", ..."""
+    """How a reply may begin that gives the label of a continuation: "(A", " (A", "A)", " A.", ...
+
+    A bare letter is one only with what closes it, or it would be the article of "A machete is a good tool". A reply
+    that is the letter alone ends behind one of `bare`, which these are not.
+    """
     label = label_of(continuation)
-    return tuple(dict.fromkeys(f"{before}{label}{behind}" for behind in _BEHIND for before in _BEFORE))
+    return (f"({label}", f" ({label}", *(f"{text}{end}" for text in bare(continuation) for end in _CLOSING))
+
+
+def bare(continuation: str) -> tuple[str, str]:
+    """A label without any wrapping, at once and behind a space: an answer if the reply ends there."""
+    label = label_of(continuation)
+    return label, f" {label}"
 
 
 def total(spelled: Sequence[Mapping[Tokens, float]]) -> list[float]:
@@ -91,6 +100,7 @@ def from_top(continuations: Sequence[str], tokens: TopTokens) -> list[float | No
         P(label) = sum over steps t of P(wrapping said before t) * sum over tokens v with label_of(v) = label of P_t(v)
 
     The steps are those that the model said at temperature 0: wrapping before the label ("(", a space) is stepped over.
+    What would follow a bare letter is not told, so it counts whatever that is.
 
     Args:
         continuations: the labels in their wrapping, all different.

@@ -144,22 +144,6 @@ def test_a_password_in_the_address_is_refused_without_being_shown():
     assert "pa55" not in str(caught.value)
 
 
-def test_labels_are_echoed_in_every_spelling_and_summed():
-    def answer(path, body):
-        if not body.get("echo"):
-            return text_answer("x")
-        text = body["prompt"]
-        costs = [None] + [-3.0 if character == "B" else -1.0 for character in text[1:]]
-        return text_answer(
-            text + "!",
-            logprobs={"text_offset": list(range(len(text) + 1)), "token_logprobs": [*costs, -9.0]},
-        )
-
-    ((a, b),) = served(answer).score_labels(["Q: "], [("(A)", "(B)")])
-    assert exp(a) == pytest.approx(exp(-1) + 2 * exp(-2) + exp(-3))  # A, " A" and (A, " (A"
-    assert exp(b) == pytest.approx(exp(-3) + 2 * exp(-4) + exp(-5))
-
-
 def test_labels_that_first_tokens_cannot_tell_apart_say_that_they_are_votes():
     def answer(path, body):
         if body.get("logprobs"):

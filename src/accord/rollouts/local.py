@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from accord import rollouts
-from accord.labels import shortest, spellings, total
+from accord.labels import bare, shortest, spellings, total
 from accord.losses.likelihood import segment_sum
 from accord.models.load import load_policy, resolve
 from accord.models.score import prepare, response_scores
@@ -145,7 +145,7 @@ class LocalModel(LanguageModel):
     def score_labels(self, prompts: Sequence[Prompt], labels: Sequence[Sequence[str]]) -> list[list[float | None]]:
         """Score answers over their spellings: all of a prompt's are branches of its tree."""
         spelled = [
-            [shortest(self._said(prompt, spelling) for spelling in spellings(label)) for label in of_prompt]
+            [shortest(self._spelled(prompt, label)) for label in of_prompt]
             for prompt, of_prompt in zip(prompts, labels, strict=True)
         ]
         trees = [
@@ -189,6 +189,12 @@ class LocalModel(LanguageModel):
     def _said(self, prompt: Prompt, text: str) -> tuple[int, ...]:
         template = self._template
         return template.text(text) if isinstance(prompt, str) else template.response(text, finished=False)
+
+    def _spelled(self, prompt: Prompt, label: str) -> Iterator[tuple[int, ...]]:
+        for spelling in spellings(label):
+            yield self._said(prompt, spelling)
+        for letter in bare(label):
+            yield (*self._said(prompt, letter), self._template.end_id)
 
     def _branches(self, prompt: Prompt, texts: Sequence[str]) -> tuple[Branch, ...]:
         return tuple(Branch.response(self._said(prompt, text)) for text in texts)

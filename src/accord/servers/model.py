@@ -15,11 +15,10 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import permutations
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
-from accord.labels import TopTokens, from_top, from_votes, label_of, shortest, spellings, total
+from accord.labels import TopTokens, from_top, from_votes
 from accord.protocols import LanguageModel, Prompt, Reply, Sampling, Usage
 from accord.servers.client import Client, NotThere, RequestFailed
 
@@ -108,23 +107,11 @@ class ServerModel(LanguageModel):
 
     def score(self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[str]]) -> list[list[float | None]]:
         """Score continuations by the best way the server has."""
-        return self._asked(prompts, continuations, self._each_echoed)
-
-    def score_labels(self, prompts: Sequence[Prompt], labels: Sequence[Sequence[str]]) -> list[list[float | None]]:
-        """Score answers over their spellings: with "echo" each spelling is asked for, else as `score`."""
-        return self._asked(prompts, labels, self._spellings_echoed)
-
-    def _asked(
-        self,
-        prompts: Sequence[Prompt],
-        continuations: Sequence[Sequence[str]],
-        echoed: Callable[[str, Sequence[str]], list[float | None]],
-    ) -> list[list[float | None]]:
         asked = list(zip(prompts, continuations, strict=True))
         for prompt, texts in asked:  # the first question of each kind finds out how
             if _kind(prompt) not in self._methods:
                 self._methods[_kind(prompt)] = self._probe(prompt, texts)
-        return self._parallel(lambda one: self._scores(*one, echoed), asked)
+        return self._parallel(lambda one: self._scores(*one), asked)
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """Return one vector per text. Raises: ValueError: the server gives none."""
@@ -200,14 +187,12 @@ class ServerModel(LanguageModel):
             return "echo"
         return "top" if _possible(lambda: self._top(prompt, retries=1)) else "votes"
 
-    def _scores(
-        self, prompt: Prompt, texts: Sequence[str], echoed: Callable[[str, Sequence[str]], list[float | None]]
-    ) -> list[float | None]:
+    def _scores(self, prompt: Prompt, texts: Sequence[str]) -> list[float | None]:
         method = self._methods[_kind(prompt)]
         try:
             if method == "echo":
                 assert isinstance(prompt, str)
-                return echoed(prompt, texts)
+                return [self._echoed(prompt, text) for text in texts]
             if method == "top":
                 tokens = self._top(prompt)
                 found = from_top(texts, tokens)
@@ -219,19 +204,6 @@ class ServerModel(LanguageModel):
             raise ValueError(f"{self.name}: {failed}; check the address (most end in /v1) and the model") from None
         except RequestFailed:
             return [None] * len(texts)
-
-    def _each_echoed(self, prompt: str, texts: Sequence[str]) -> list[float | None]:
-        return [self._echoed(prompt, text) for text in texts]
-
-    def _spellings_echoed(self, prompt: str, labels: Sequence[str]) -> list[float | None]:
-        """Each label over its spellings. Their tokens are not known here: characters stand for them.
-
-        Whether a token of "10" continues the one of "1" cannot be seen, so such labels are scored as they stand.
-        """
-        if any(label_of(other).startswith(label_of(label)) for label, other in permutations(labels, 2)):
-            return self._each_echoed(prompt, labels)
-        spelled = [shortest(map(tuple, spellings(label))) for label in labels]
-        return [*total([{one: self._echoed(prompt, "".join(one)) for one in of_label} for of_label in spelled])]
 
     def _echoed(self, prompt: str, text: str, retries: int | None = None) -> float:
         """Log-probability of a text after a prompt, from the log-probabilities of all tokens, echoed."""
