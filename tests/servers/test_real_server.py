@@ -12,11 +12,14 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from accord.cli import main
 from accord.protocols import Sampling, Unavailable
 from accord.records import Message
 from accord.servers import ServerModel
+from fakes import CHATML, tiny_llama
 
 COMMAND = shutil.which("transformers", path=Path(sys.executable).parent) or ""
 pytestmark = [
@@ -85,6 +88,53 @@ def test_labels_through_the_command(server, tmp_path, capsys):
     assert counts["labelled"] + counts["unscored"] == counts["given"] == 1
     asked = json.loads((tmp_path / "out" / "verdicts.jsonl").read_text())["asked"]
     assert [one["method"] for one in asked] == ["votes"] * 2
+
+
+WORDS = (
+    *("write", "name", "list", "find", "sort", "the", "a", "three", "red", "old"),
+    *("river", "garden", "poem", "letter", "about", "with", "two", "of", "day", "winter"),
+)
+
+
+@pytest.fixture(scope="module")
+def wordy_folder(tmp_path_factory):
+    """A random model whose tokens are words: what it says has words and varies, so it passes for instructions."""
+    special = ["<|end|>", "<|unknown|>"]
+    words = Tokenizer(models.WordLevel({word: place for place, word in enumerate((*special, *WORDS))}, "<|unknown|>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<|end|>", unk_token="<|unknown|>",
+                                        chat_template=CHATML)  # fmt: skip
+    model = tiny_llama(seed=3)
+    model.resize_token_embeddings(len(tokenizer))
+    model.config.max_position_embeddings = 4096
+    model.config.eos_token_id = model.generation_config.eos_token_id = 0
+    folder = tmp_path_factory.mktemp("models") / "wordy"
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_self_instruct_asks_reads_reports_and_goes_on(server, wordy_folder, tmp_path, capsys):
+    _, url, _ = server
+    seeds = str(Path(__file__).parents[2] / "recipes" / "data" / "seeds.jsonl")
+    out = tmp_path / "out"
+    command = ["data", "self-instruct", "--model", f"{url}#{wordy_folder}", "--seeds", seeds, "--target", "2",
+               "--batch", "1", "--out", str(out)]  # fmt: skip
+    assert main([*command, "--max-requests", "1"]) == 0
+    before = {path.name: path.read_bytes() for path in out.glob("*.jsonl")}
+    assert main([*command, "--max-requests", "4"]) == 0
+    report = json.loads((out / "report.json").read_text())
+    offered = report["instructions"]["accepted"] + sum(report["instructions"]["rejected"].values())
+    assert 1 < report["requests"] <= 4
+    assert report["instructions"]["accepted"] > 0
+    assert offered >= report["requests"]
+    for name in ("instructions.jsonl", "rejected.jsonl"):  # the second command went on where the first had stopped
+        assert (out / name).read_bytes().startswith(before.get(name, b""))
+    rows = {name: (out / f"{name}.jsonl").read_text().splitlines() for name in ("instructions", "classified")}
+    assert len(rows["classified"]) == len(rows["instructions"])
+    assert {json.loads(row)["method"] for row in rows["classified"]} <= {"score", "text"}
+    assert report["instances"]["kept"] + sum(report["instances"]["rejected"].values()) > 0
+    assert set(json.loads(rows["instructions"][0])["instruction"].lower().split()) <= set(WORDS)
 
 
 def test_a_killed_server_is_unavailable(server):

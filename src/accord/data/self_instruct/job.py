@@ -214,7 +214,9 @@ class _Job:
         if yes is not None and no is not None:
             return yes > no, "score"
         reply = self._ask([prompt], DECIDING, self._config.seed)[0]
-        return reply.text.strip().lower().startswith("yes"), "text"
+        if reply.finish == "error":
+            self._reject("request", prompt[-80:], f"no reply: {reply.error}")
+        return reply.text.strip().lower().startswith("yes"), "no answer" if reply.finish == "error" else "text"
 
     # -- steps 4 and 5
 
