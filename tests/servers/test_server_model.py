@@ -227,3 +227,18 @@ def test_a_model_that_is_gone_stops_the_scoring_too():
     there[0] = False
     with pytest.raises(ValueError, match="check the address"):
         model.score_labels([CHAT], [AB])
+
+
+def test_a_server_that_refuses_everything_stops_the_job():
+    model = served(lambda path, asked: 400)
+    for _ in range(7):
+        assert model([CHAT], 1, Sampling())[0][0].finish == "error"
+    with pytest.raises(ValueError, match="refused 8 requests and answered none: status 400: so it is"):
+        model([CHAT], 1, Sampling())
+
+
+def test_many_refusals_among_answers_are_about_their_prompts():
+    model = served(lambda path, asked: chat_answer("x") if asked["messages"][0]["content"] == "good" else 400)
+    good, bad = ((Message(role="user", content=word),) for word in ("good", "bad"))
+    assert model([good, *[bad] * 9], 1, Sampling())[0][0].text == "x"
+    assert model([bad], 1, Sampling())[0][0].finish == "error"

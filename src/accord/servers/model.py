@@ -26,6 +26,7 @@ __all__ = ["ServerModel"]
 
 VOTES = 5
 TOP = 20  # the most an OpenAI server gives
+REFUSALS = 8  # so many without one answer are not about their prompts
 FIRST_TOKENS = 4  # a space and a bracket may come before the label
 
 Method = Literal["echo", "top", "votes"]
@@ -72,6 +73,7 @@ class ServerModel(LanguageModel):
         self.model = model or self._only_model()
         self.concurrency, self.votes = concurrency, votes
         self._methods: dict[str, Method] = {}
+        self._refused = 0
         self._unread: dict[Prompt, str] = {}
         self._fell_back: set[Prompt] = set()  # to votes, because first tokens could not tell the labels apart
         self._usage, self._counting = Usage(), threading.Lock()
@@ -103,6 +105,7 @@ class ServerModel(LanguageModel):
         """Answer prompts, one request a reply (many servers give only one), reply k with a seed of its own."""
         asked = [(prompt, number) for prompt in prompts for number in range(count)]
         replies = self._parallel(lambda one: self._reply(one[0], sampling, one[1]), asked)
+        self._check_refusals(replies)
         return [replies[start : start + count] for start in range(0, len(replies), count)]
 
     def score(self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[str]]) -> list[list[float | None]]:
@@ -157,6 +160,15 @@ class ServerModel(LanguageModel):
             new_tokens=new_tokens,
             seconds=time.perf_counter() - started,
         )
+
+    def _check_refusals(self, replies: Sequence[Reply]) -> None:
+        """A server that refuses request after request and answers none has no quarrel with the prompts."""
+        self._refused += sum(reply.finish == "error" for reply in replies)
+        if self._usage.requests == 0 and self._refused >= REFUSALS:
+            raise ValueError(
+                f"{self.name}: refused {self._refused} requests and answered none: {replies[-1].error}; check the "
+                "address and the name of the model"
+            )
 
     def _complete(self, prompt: Prompt, body: dict[str, Any], retries: int | None = None) -> Any:
         """The server's answer, in which there is a choice."""

@@ -141,6 +141,13 @@ def test_a_file_that_lost_rows_is_told(seeds, tmp_path):
         self_instruct(Scripted(writer), config(seeds, tmp_path / "o", target=9))
 
 
+def test_requests_that_bring_nothing_are_counted_with_the_reason(seeds, tmp_path):
+    replies = ["", Reply(text="", finish="error", prompt_tokens=0, new_tokens=0, seconds=0, error="status 400: no")]
+    report = self_instruct(Scripted(*replies), config(seeds, tmp_path / "o", max_requests=2))
+    assert report["requests_without_reply"] == 2
+    assert report["why_without_reply"] == {"no instruction in the reply": 1, "no reply: status 400: no": 1}
+
+
 def test_a_classification_that_got_no_answer_is_counted(seeds, tmp_path):
     failed = Reply(text="", finish="error", prompt_tokens=0, new_tokens=0, seconds=0, error="too long")
 

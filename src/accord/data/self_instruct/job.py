@@ -136,8 +136,11 @@ class _Job:
                 else:
                     self._offer(task.instruction, context, prompt, task.instance)
         else:
-            for text in prompts.read_instructions(reply.text, first, cut=cut):
+            found = prompts.read_instructions(reply.text, first, cut=cut)
+            for text in found:
                 self._offer(text, context, prompt)
+            if not found and not cut:
+                self._reject("request", prompt[-80:], "no instruction in the reply")
         if cut:
             self._reject("instruction", reply.text[-80:], "cut off by length (the last one only)")
 
