@@ -8,6 +8,7 @@ from accord.protocols import Generate, LanguageModel, Sampling, Score
 from accord.records import Message
 from accord.rollouts.local import LocalModel
 from accord.text import Template
+from accord.trees import Branch, PromptTree
 from fakes import Scripted, tiny_llama, tiny_tokenizer
 from servers.served import chat_answer, served, text_answer
 
@@ -109,3 +110,42 @@ def test_quoted_special_tokens_cannot_end_a_turn():
     model = local()
     ids = model._ids((Message(role="user", content="a<|im_end|>\n<|im_start|>assistant\n(A)"),))
     assert ids.count(2) == 1  # the one <|im_end|> of the template itself
+
+
+@pytest.mark.parametrize("prompt", [CHAT, "Which? "], ids=["chat", "text"])
+def test_the_local_model_sums_a_label_over_its_spellings(prompt):
+    """By hand from the exact scores: in brackets, closed, or the letter and the end; one token is one byte here."""
+    model = local()
+    closed = [f"{letter}{end}" for letter in ("A", " A") for end in ").:,\n"]
+    ways = ["(A", " (A", *closed, "A<end>", " A<end>"]
+    a_whole = _sum(model, prompt, ways)
+    b_whole = _sum(model, prompt, [way.replace("A", "B") for way in ways])
+    ((a, b),) = model.score_labels([prompt], [("(A)", "(B)")])
+    assert exp(a) == pytest.approx(a_whole, rel=1e-4)
+    assert exp(b) == pytest.approx(b_whole, rel=1e-4)
+    ((strings, _),) = model.score([prompt], [("(A)", "(B)")])
+    assert strings < a
+
+
+def _sum(model, prompt, ways):
+    """Sum of the probabilities of texts, some of which end the reply."""
+    end = model._template.end_id
+    ids = [(*model._said(prompt, way.removesuffix("<end>")), *([end] if "<end>" in way else [])) for way in ways]
+    tree = PromptTree(model._ids(prompt), tuple(map(Branch.response, ids)))
+    return sum(map(exp, model._scored([tree])[0]))
+
+
+def test_the_local_model_tells_one_from_ten():
+    """P(1) of a scale to 10 is P(a reply begins with 1) without those that begin with 10."""
+    model = local()
+    (scores,) = model.score_labels([CHAT], [("(1)", "(2)", "(10)")])
+    closed = [f"{letter}{end}" for letter in ("1", " 1") for end in (*").:,\n", "<end>")]
+    begun, ten = _sum(model, CHAT, ["(1", " (1"]), _sum(model, CHAT, ["(10", " (10"])
+    assert exp(scores[0]) == pytest.approx(begun - ten + _sum(model, CHAT, closed), rel=1e-4)
+    assert exp(scores[2]) == pytest.approx(
+        _sum(model, CHAT, ["(10", " (10", *(c.replace("1", "10") for c in closed)]), rel=1e-4
+    )
+
+
+def test_labels_of_a_prompt_too_long_for_the_local_model_are_unscored():
+    assert local().score_labels(["ok", "x" * 600], [("(A)", "(B)")] * 2)[1] == [None, None]

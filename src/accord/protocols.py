@@ -137,9 +137,17 @@ class LanguageModel(ABC):
     def usage(self) -> Usage:
         """What it was asked so far."""
 
+    def method_of(self, prompt: Prompt) -> str:
+        """How the log-probabilities of a prompt that was scored last were had, where not all were had one way."""
+        return self.method
+
     def unread(self, prompt: Prompt) -> str | None:
         """What was said to a prompt whose scores could not be read; None: nothing is known of it."""
         return None
+
+    def rendered(self, prompt: Prompt) -> Any:
+        """What decides an answer beside the name and what is asked, as JSON: a prompt as the model gets it."""
+        return prompt if isinstance(prompt, str) else [[message.role, message.content] for message in prompt]
 
     @abstractmethod
     def generate(self, prompts: Sequence[Prompt], count: int, sampling: Sampling) -> list[list[Reply]]:
@@ -148,6 +156,10 @@ class LanguageModel(ABC):
     @abstractmethod
     def score(self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[str]]) -> list[list[float | None]]:
         """Score continuations, see `Score`."""
+
+    def score_labels(self, prompts: Sequence[Prompt], labels: Sequence[Sequence[str]]) -> list[list[float | None]]:
+        """Score answers such as (A) and (B) over all their spellings, see `accord.labels`; here: as they stand."""
+        return self.score(prompts, labels)
 
     @overload
     def __call__(self, prompts: Sequence[Prompt], count: int, sampling: Sampling) -> list[list[Reply]]: ...

@@ -70,6 +70,18 @@ def test_a_mixture_from_a_file_of_settings(here, capsys):
     assert code == 0
     assert "mine" in said.out
     assert "30 rows of 1 source" in said.out
+    assert "name them with --against" in said.out
+
+
+def test_a_mixture_is_checked_against_what_its_conversion_held_back(here, capsys):
+    """Against a test set of three rows the words of the templates count: it is far too small to tell them."""
+    assert run("data convert recipes/tasks/colours.yaml --out i", capsys)[0] == 0
+    code, said = run("data mix i/train --out mix.jsonl", capsys)
+    assert code == 0
+    assert "rows left out because they give one of 1 evaluation sets away" in said.out
+    assert str(Path("i/test/colours.jsonl")) in "".join(
+        json.loads(Path("mix.manifest.json").read_text())["evaluation_sets"]
+    )
 
 
 def test_lists(capsys):

@@ -142,3 +142,103 @@ def test_a_password_in_the_address_is_refused_without_being_shown():
     with pytest.raises(ValueError, match="holds a password") as caught:
         ServerModel("https://me:pa55@host/v1", "m")
     assert "pa55" not in str(caught.value)
+
+
+def test_labels_that_first_tokens_cannot_tell_apart_say_that_they_are_votes():
+    def answer(path, body):
+        if body.get("logprobs"):
+            rivals = [{"token": "1", "logprob": log(0.9)}, {"token": "2", "logprob": log(0.1)}]
+            return chat_answer("1", logprobs={"content": [{"token": "1", "logprob": log(0.9), "top_logprobs": rivals}]})
+        return chat_answer("10")
+
+    model = served(answer)
+    model.score_labels([CHAT], [("(1)", "(2)", "(10)")])
+    assert model.method == "top"
+    assert model.method_of(CHAT) == "votes"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"choices": [{"message": None, "finish_reason": "stop"}]},
+        {"choices": [{"finish_reason": "stop"}]},
+        {"choices": ["text"]},
+        {"choices": {"message": "x"}},
+        {"choices": [{"message": {"content": 7}}]},
+        {"choices": []},
+        ["no", "object"],
+    ],
+)
+def test_an_answer_of_another_form_is_an_error_reply_and_the_others_go_on(body):
+    def answer(path, asked):
+        return body if asked["messages"][0]["content"] == "bad" else chat_answer("fine")
+
+    prompts = [(Message(role="user", content=word),) for word in ("good", "bad")]
+    (good,), (bad,) = served(answer)(prompts, 1, Sampling())
+    assert (good.text, bad.text, bad.finish) == ("fine", "", "error")
+    assert "the answer holds no" in bad.error
+
+
+def test_no_text_parts_of_a_text_and_usage_of_another_form_are_read():
+    said = iter([None, [{"type": "text", "text": "in "}, {"type": "text", "text": "parts"}]])
+
+    def answer(path, asked):
+        return {"choices": [{"message": {"content": next(said)}}], "usage": "plenty"}
+
+    ((none, parts),) = served(answer, concurrency=1)([CHAT], 2, Sampling())
+    assert (none.text, none.error, parts.text) == ("", None, "in parts")
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"content": [{"token": "A"}]},
+        {"content": [{"token": "A", "logprob": None}]},
+        {"content": [7]},
+        {"tokens": ["A"], "top_logprobs": [None]},
+        {"tokens": ["A", "B"], "top_logprobs": [{"A": -1.0}]},
+        {"other": 1},
+        "text",
+    ],
+)
+def test_log_probabilities_of_another_form_are_none(told):
+    """The server is then one that has none: it votes."""
+    model = served(lambda path, asked: chat_answer("(A)", logprobs=told if asked.get("logprobs") else None))
+    assert model([CHAT], [AB])[0][0] == 0.0
+    assert model.method == "votes"
+
+
+@pytest.mark.parametrize("status", [404, 402])
+def test_a_model_that_is_not_there_stops_the_job_instead_of_losing_every_row(status):
+    model = served(lambda path, asked: status)
+    with pytest.raises(ValueError, match=f"status {status}: so it is"):
+        model([CHAT] * 3, 1, Sampling())
+
+
+def test_a_model_that_is_gone_stops_the_scoring_too():
+    there = [True]
+
+    def answer(path, asked):
+        rivals = [{"token": "A", "logprob": -0.1}]
+        return chat_answer("A", logprobs={"content": rivals}) if there[0] else 404
+
+    model = served(answer)
+    model.score_labels([CHAT], [AB])
+    there[0] = False
+    with pytest.raises(ValueError, match="check the address"):
+        model.score_labels([CHAT], [AB])
+
+
+def test_a_server_that_refuses_everything_stops_the_job():
+    model = served(lambda path, asked: 400)
+    for _ in range(7):
+        assert model([CHAT], 1, Sampling())[0][0].finish == "error"
+    with pytest.raises(ValueError, match="refused 8 requests and answered none: status 400: so it is"):
+        model([CHAT], 1, Sampling())
+
+
+def test_many_refusals_among_answers_are_about_their_prompts():
+    model = served(lambda path, asked: chat_answer("x") if asked["messages"][0]["content"] == "good" else 400)
+    good, bad = ((Message(role="user", content=word),) for word in ("good", "bad"))
+    assert model([good, *[bad] * 9], 1, Sampling())[0][0].text == "x"
+    assert model([bad], 1, Sampling())[0][0].finish == "error"

@@ -16,6 +16,7 @@ from accord.cli.options import add_config_arguments, config_from
 from accord.cli.progress import bars
 from accord.data.curation.mix import Mixed, mix
 from accord.data.curation.plan import MixConfig
+from accord.data.curation.written import beside
 
 __all__ = ["add_arguments", "run"]
 
@@ -56,7 +57,21 @@ def print_mixed(console: Console, mixed: Mixed, config: MixConfig) -> None:
         console.print(
             f"{mixed.wanted:,} were asked for: no row stands in it more than {config.max_repeats} times", style="yellow"
         )
-    if config.against:
-        console.print(f"{mixed.contaminated:,} rows left out because they give evaluation sets away")
+    _print_contaminated(console, mixed, config)
     if mixed.bad:
         console.print(f"{mixed.bad:,} bad rows set aside", style="yellow")
+
+
+def _print_contaminated(console: Console, mixed: Mixed, config: MixConfig) -> None:
+    if not mixed.contaminated:
+        console.print("no evaluation set to check against: name them with --against", style="dim", soft_wrap=True)
+        return
+    count = sum(mixed.contaminated.values())
+    where = f": {beside(config.out, 'removed.jsonl')}" if count else ""
+    console.print(
+        f"{count:,} rows left out because they give one of {len(mixed.contaminated):,} evaluation sets away{where}",
+        soft_wrap=True,
+    )
+    by_set = sorted(mixed.contaminated.items(), key=lambda pair: -pair[1])
+    for name, number in [pair for pair in by_set if pair[1]][:10]:
+        console.print(f"  {number:>6,} give away {name}", soft_wrap=True)

@@ -49,7 +49,8 @@ def print_report(console: Console, report: dict[str, Any], config: SelfInstructC
     table = Table(box=None, padding=(0, 2, 0, 2))
     for name in ("step", "reason", "rejected"):
         table.add_column(name, justify="right" if name == "rejected" else "left")
-    for step, part in (("instructions", wanted), ("instances", instances)):
+    without = {"rejected": report["why_without_reply"]}
+    for step, part in (("requests", without), ("instructions", wanted), ("instances", instances)):
         for reason, count in part["rejected"].items():
             table.add_row(step, reason, f"{count:,}")
     if table.row_count:

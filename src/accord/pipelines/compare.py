@@ -89,10 +89,9 @@ def write_results(
     result: dict[str, Any] = {"model": models["model"].name, "baseline": models["baseline"].name, "rewards": {}}
     asked = [at for at, row in enumerate(rows) if row["set"] == "prompts"]
     for name in config.reward:
-        scores = {
-            side: text_rewards(name, prompts, [row[side] for row in rows], config, config.baseline) for side in models
-        }
-        picked = {side: [scores[side][at] for at in asked] for side in models}
+        texts = [row[side] for side in models for row in rows]
+        scores = text_rewards(name, [*prompts] * len(models), texts, config, config.baseline)
+        picked = {side: [scores[nth * len(rows) + at] for at in asked] for nth, side in enumerate(models)}
         outcome_N = outcomes(picked["model"], picked["baseline"])
         same = [rows[at]["model"] == rows[at]["baseline"] for at in asked]
         result["rewards"][name] = {

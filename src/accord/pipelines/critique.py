@@ -171,9 +171,9 @@ def _write_samples(run: Run, threads: Sequence[Thread]) -> None:
 def _rewards(name: str, threads: Sequence[Thread], config: CritiqueConfig) -> list[float | None]:
     """Mean reward of the replies as they stand after each round, the draft first."""
     live = [one for one in threads if one.rounds]
-    means: list[float | None] = []
-    for number in range(config.rounds + 1):
-        texts = [critiques.reply_after(one, number) for one in live]
-        scores = text_rewards(name, [one.prompt for one in live], texts, config, config.model) if live else []
-        means.append(sum(scores) / len(scores) if scores else None)
-    return means
+    if not live:
+        return [None] * (config.rounds + 1)
+    texts = [critiques.reply_after(one, number) for number in range(config.rounds + 1) for one in live]
+    scores = text_rewards(name, [one.prompt for one in live] * (config.rounds + 1), texts, config, config.model)
+    by_round = [scores[start : start + len(live)] for start in range(0, len(scores), len(live))]
+    return [sum(of_round) / len(live) for of_round in by_round]

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from accord.data import files
+from accord.evaluate.winrate import position_flips
 from accord.feedback.ai import label as labels
 from accord.feedback.ai import worth
 from accord.feedback.ai.constitution import few_not_preachy, load_constitution
@@ -133,13 +134,19 @@ class _Judge:
 
     def noter(self, name: str) -> Note:
         """Figures to log of a file's verdicts, and the cost so far."""
+        seen = unscored = flipped = both = 0
 
         def note(done: int) -> tuple[Mapping[str, float], Mapping[str, Any]]:
-            found = worth.label_figures(self.verdicts(name))
+            nonlocal seen, unscored, flipped, both
+            fresh = self.verdicts(name)[seen:]  # counted on: a whole count each batch would grow with their square
+            seen += len(fresh)
+            flips = position_flips([one.first_wins("12") for one in fresh], [one.first_wins("21") for one in fresh])
+            unscored, both = unscored + flips.n_unscored, both + flips.n
+            flipped += round(flips.flip_rate * flips.n) if flips.n else 0
             cost = self.cost.figures()
-            figures = {"label__unscored": found["unscored"] / done}
-            if found["flip_rate"] is not None:
-                figures["label__flips"] = found["flip_rate"]
+            figures = {"label__unscored": unscored / done}
+            if both:
+                figures["label__flips"] = flipped / both
             if "money" in cost:
                 figures["label__money"] = cost["money"]
             return figures, {key: value for key, value in cost.items() if key not in ("money", "currency")}

@@ -39,5 +39,6 @@ def open_language_model(spec: str, **options: Any) -> LanguageModel:
 
     kept = {name: value for name, value in options.items() if name not in of_server | {"precision"}}
     local = LocalModel.load(spec, **kept)
-    local.compute_under(Precision(options.get("precision", "auto"), local.device).forward)
+    precision = Precision(options.get("precision", "auto"), local.device)
+    local.compute_under(precision.forward, precision.name)
     return local

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from accord import rollouts
+from accord.labels import bare, shortest, spellings, total
 from accord.losses.likelihood import segment_sum
 from accord.models.load import load_policy, resolve
 from accord.models.score import prepare, response_scores
@@ -62,7 +63,7 @@ class LocalModel(LanguageModel):
         """
         self._model: Any = model
         self._template, self._name, self._micro_tokens = template, name, micro_tokens
-        self._usage, self._max_length = Usage(), max_length
+        self._usage, self._max_length, self._arithmetic = Usage(), max_length, ""
         prepare(model)
         self._sampler = NativeSampler(
             model, end_ids=template.end_ids, tokenizer=template.tokenizer, max_rows=max_rows, autocast=forward
@@ -94,9 +95,13 @@ class LocalModel(LanguageModel):
         """Where its weights are."""
         return next(self._model.parameters()).device
 
-    def compute_under(self, forward: Forward) -> None:
-        """Enter this around all forward passes from now on, such as autocast."""
-        self._sampler.autocast = forward
+    def compute_under(self, forward: Forward, arithmetic: str = "") -> None:
+        """Enter this around all forward passes from now on, such as autocast; `arithmetic` is what it is called."""
+        self._sampler.autocast, self._arithmetic = forward, arithmetic
+
+    def rendered(self, prompt: Prompt) -> Any:
+        """Token ids, which the template decides too, and the arithmetic."""
+        return [self._arithmetic, self._ids(prompt)]
 
     @property
     def room(self) -> int | None:
@@ -132,12 +137,28 @@ class LocalModel(LanguageModel):
             for index, row in enumerate(ids)
         ]
 
-    @torch.no_grad()
     def score(self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[str]]) -> list[list[float | None]]:
         """Score continuations, without an end token; None for those of a prompt that is too long for the model."""
-        trees = [self._tree(prompt, texts) for prompt, texts in zip(prompts, continuations, strict=True)]
+        asked = zip(prompts, continuations, strict=True)
+        return self._scored([PromptTree(self._ids(prompt), self._branches(prompt, texts)) for prompt, texts in asked])
+
+    def score_labels(self, prompts: Sequence[Prompt], labels: Sequence[Sequence[str]]) -> list[list[float | None]]:
+        """Score answers over their spellings: all of a prompt's are branches of its tree."""
+        spelled = [
+            [shortest(self._spelled(prompt, label)) for label in of_prompt]
+            for prompt, of_prompt in zip(prompts, labels, strict=True)
+        ]
+        trees = [
+            PromptTree(self._ids(prompt), tuple(Branch.response(ids) for label in of_prompt for ids in label))
+            for prompt, of_prompt in zip(prompts, spelled, strict=True)
+        ]
+        return [_totals(*both) for both in zip(spelled, self._scored(trees), strict=True)]
+
+    @torch.no_grad()
+    def _scored(self, trees: Sequence[PromptTree]) -> list[list[float | None]]:
+        """Log-probability of each branch; None for those of a tree that is too long for the model."""
         fits = [index for index, tree in enumerate(trees) if tree.branches and self._fits(tree.longest)]
-        scores: list[list[float | None]] = [[None] * len(texts) for texts in continuations]
+        scores: list[list[float | None]] = [[None] * len(tree.branches) for tree in trees]
         self._model.eval()
         for group in budget_packs([trees[index].length for index in fits], self._micro_tokens):
             chosen = [fits[place] for place in group]
@@ -147,7 +168,7 @@ class LocalModel(LanguageModel):
             logprob_N = iter(segment_sum(found.logprob_T.float(), found.response_T, batch.count).tolist())
             for index in chosen:
                 self._usage.add(trees[index].length, 0)
-                scores[index] = [next(logprob_N) for _ in continuations[index]]
+                scores[index] = [next(logprob_N) for _ in trees[index].branches]
         return scores
 
     # -- inside --------------------------------------------------------------------------------------------------------
@@ -165,12 +186,18 @@ class LocalModel(LanguageModel):
             text = text.replace(token, f"{token[0]} {token[1:]}")
         return text
 
-    def _tree(self, prompt: Prompt, texts: Sequence[str]) -> PromptTree:
-        said = (
-            self._template.text(text) if isinstance(prompt, str) else self._template.response(text, finished=False)
-            for text in texts
-        )
-        return PromptTree(self._ids(prompt), tuple(map(Branch.response, said)))
+    def _said(self, prompt: Prompt, text: str) -> tuple[int, ...]:
+        template = self._template
+        return template.text(text) if isinstance(prompt, str) else template.response(text, finished=False)
+
+    def _spelled(self, prompt: Prompt, label: str) -> Iterator[tuple[int, ...]]:
+        for spelling in spellings(label):
+            yield self._said(prompt, spelling)
+        for letter in bare(label):
+            yield (*self._said(prompt, letter), self._template.end_id)
+
+    def _branches(self, prompt: Prompt, texts: Sequence[str]) -> tuple[Branch, ...]:
+        return tuple(Branch.response(self._said(prompt, text)) for text in texts)
 
     def _fits(self, tokens: int) -> bool:
         return self.room is None or tokens <= self.room
@@ -194,6 +221,15 @@ class LocalModel(LanguageModel):
             new_tokens=len(rollout.tokens),
             seconds=seconds,
         )
+
+
+def _totals(spelled: list[list[tuple[int, ...]]], row: list[float | None]) -> list[float | None]:
+    """Of the spellings of each label and their log-probabilities in order, the labels' own."""
+    known = [value for value in row if value is not None]
+    if len(known) < len(row):
+        return [None] * len(spelled)
+    values = iter(known)
+    return [*total([{ids: next(values) for ids in label} for label in spelled])]
 
 
 def _stream(ids: Sequence[int]) -> int:

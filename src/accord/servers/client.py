@@ -23,7 +23,7 @@ import httpx2
 from accord import __version__
 from accord.protocols import Unavailable
 
-__all__ = ["Client", "RequestFailed"]
+__all__ = ["Client", "NotThere", "RequestFailed"]
 
 PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 LONGEST_WAIT = 60.0
@@ -32,6 +32,10 @@ FIRST_PATIENCE = 30.0
 
 class RequestFailed(Exception):
     """One request has no answer: the server refuses it, or it alone keeps failing. One line, without the key."""
+
+
+class NotThere(RequestFailed):
+    """The server has no such address or no such model: no other request of the kind can do better."""
 
 
 class Client:
@@ -98,9 +102,9 @@ class Client:
             retries: give the request up after so many, whatever becomes of others: for asking what a server can do.
 
         Raises:
-            RequestFailed: the server refuses this request, or it failed too often.
+            RequestFailed: the server refuses this request, or it failed too often; `NotThere`: it has no such address.
             Unavailable: nothing gets through any more.
-            ValueError: the server does not know us, or has no such address.
+            ValueError: the server does not know us, or wants to be paid.
         """
         return self._send("POST", path, body, retries)
 
@@ -154,8 +158,11 @@ class Client:
             return None, f"status {response.status_code}", _retry_after(response.headers.get("retry-after"))
         if response.status_code in (401, 403):
             raise ValueError(f"{self.url}: status {response.status_code}, access refused; {self._key_advice()}")
+        if response.status_code == 402:
+            raise ValueError(f"{self.url}: status 402: {_reason(response)}; see to the account, then go on")
         if response.status_code >= 400:
-            raise RequestFailed(f"status {response.status_code}: {_reason(response)}")
+            failed = NotThere if response.status_code == 404 else RequestFailed
+            raise failed(f"status {response.status_code}: {_reason(response)}")
         try:
             return response.json(), None, None
         except ValueError:

@@ -18,14 +18,15 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
+from accord.labels import TopTokens, from_top, from_votes
 from accord.protocols import LanguageModel, Prompt, Reply, Sampling, Usage
-from accord.servers.client import Client, RequestFailed
-from accord.servers.labels import TopTokens, from_top, from_votes
+from accord.servers.client import Client, NotThere, RequestFailed
 
 __all__ = ["ServerModel"]
 
 VOTES = 5
 TOP = 20  # the most an OpenAI server gives
+REFUSALS = 8  # so many without one answer are not about their prompts
 FIRST_TOKENS = 4  # a space and a bracket may come before the label
 
 Method = Literal["echo", "top", "votes"]
@@ -72,7 +73,9 @@ class ServerModel(LanguageModel):
         self.model = model or self._only_model()
         self.concurrency, self.votes = concurrency, votes
         self._methods: dict[str, Method] = {}
+        self._refused = 0
         self._unread: dict[Prompt, str] = {}
+        self._fell_back: set[Prompt] = set()  # to votes, because first tokens could not tell the labels apart
         self._usage, self._counting = Usage(), threading.Lock()
 
     @property
@@ -90,6 +93,10 @@ class ServerModel(LanguageModel):
         """How log-probabilities were had so far; "not asked" before the first question."""
         return " and ".join(sorted(set(self._methods.values()))) or "not asked"
 
+    def method_of(self, prompt: Prompt) -> str:
+        """Of prompts of this kind; votes where the first tokens could not tell."""
+        return "votes" if prompt in self._fell_back else self._methods.get(_kind(prompt), self.method)
+
     def unread(self, prompt: Prompt) -> str | None:
         """What was said in place of a label when a prompt was last scored."""
         return self._unread.get(prompt)
@@ -98,15 +105,15 @@ class ServerModel(LanguageModel):
         """Answer prompts, one request a reply (many servers give only one), reply k with a seed of its own."""
         asked = [(prompt, number) for prompt in prompts for number in range(count)]
         replies = self._parallel(lambda one: self._reply(one[0], sampling, one[1]), asked)
+        self._check_refusals(replies)
         return [replies[start : start + count] for start in range(0, len(replies), count)]
 
     def score(self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[str]]) -> list[list[float | None]]:
         """Score continuations by the best way the server has."""
         asked = list(zip(prompts, continuations, strict=True))
         for prompt, texts in asked:  # the first question of each kind finds out how
-            kind = "text" if isinstance(prompt, str) else "chat"
-            if kind not in self._methods:
-                self._methods[kind] = self._probe(prompt, texts)
+            if _kind(prompt) not in self._methods:
+                self._methods[_kind(prompt)] = self._probe(prompt, texts)
         return self._parallel(lambda one: self._scores(*one), asked)
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
@@ -133,7 +140,9 @@ class ServerModel(LanguageModel):
         try:
             answer = self._complete(prompt, body)
             choice = answer["choices"][0]
-            said = choice["text"] if isinstance(prompt, str) else choice["message"]["content"]
+            said = _said(choice, prompt)
+        except NotThere as failed:
+            raise ValueError(f"{self.name}: {failed}; check the address (most end in /v1) and the model") from None
         except RequestFailed as failed:
             return Reply(
                 text="",
@@ -143,14 +152,23 @@ class ServerModel(LanguageModel):
                 seconds=time.perf_counter() - started,
                 error=str(failed),
             )
-        usage = answer.get("usage") or {}
+        prompt_tokens, new_tokens = _tokens_used(answer)
         return Reply(
-            text=_before(said or "", sampling.stop),
+            text=_before(said, sampling.stop),
             finish="length" if choice.get("finish_reason") == "length" else "stop",
-            prompt_tokens=usage.get("prompt_tokens") or 0,
-            new_tokens=usage.get("completion_tokens") or 0,
+            prompt_tokens=prompt_tokens,
+            new_tokens=new_tokens,
             seconds=time.perf_counter() - started,
         )
+
+    def _check_refusals(self, replies: Sequence[Reply]) -> None:
+        """A server that refuses request after request and answers none has no quarrel with the prompts."""
+        self._refused += sum(reply.finish == "error" for reply in replies)
+        if self._usage.requests == 0 and self._refused >= REFUSALS:
+            raise ValueError(
+                f"{self.name}: refused {self._refused} requests and answered none: {replies[-1].error}; check the "
+                "address and the name of the model"
+            )
 
     def _complete(self, prompt: Prompt, body: dict[str, Any], retries: int | None = None) -> Any:
         """The server's answer, in which there is a choice."""
@@ -162,11 +180,11 @@ class ServerModel(LanguageModel):
             messages = [{"role": message.role, "content": message.content} for message in prompt]
             path, question = "/chat/completions", {"messages": messages}
         answer = self.client.post(path, {"model": self.model, **question, **body}, retries=retries)
-        if not isinstance(answer, dict) or not answer.get("choices"):
+        choices = answer.get("choices") if isinstance(answer, dict) else None
+        if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
             raise RequestFailed("the answer holds no choice")
-        usage = answer.get("usage") or {}
         with self._counting:
-            self._usage.add(usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0)
+            self._usage.add(*_tokens_used(answer))
         return answer
 
     # -- scores --------------------------------------------------------------------------------------------------------
@@ -182,7 +200,7 @@ class ServerModel(LanguageModel):
         return "top" if _possible(lambda: self._top(prompt, retries=1)) else "votes"
 
     def _scores(self, prompt: Prompt, texts: Sequence[str]) -> list[float | None]:
-        method = self._methods["text" if isinstance(prompt, str) else "chat"]
+        method = self._methods[_kind(prompt)]
         try:
             if method == "echo":
                 assert isinstance(prompt, str)
@@ -192,7 +210,10 @@ class ServerModel(LanguageModel):
                 found = from_top(texts, tokens)
                 if found is not None:
                     return self._kept(prompt, found, "".join(said for said, _ in tokens))
+                self._fell_back.add(prompt)
             return self._voted(prompt, texts)
+        except NotThere as failed:
+            raise ValueError(f"{self.name}: {failed}; check the address (most end in /v1) and the model") from None
         except RequestFailed:
             return [None] * len(texts)
 
@@ -220,15 +241,10 @@ class ServerModel(LanguageModel):
         chat = not isinstance(prompt, str)
         asked = {"logprobs": True, "top_logprobs": TOP} if chat else {"logprobs": TOP}
         answer = self._complete(prompt, {"max_tokens": FIRST_TOKENS, "temperature": 0, **asked}, retries)
-        told = answer["choices"][0].get("logprobs") or {}
-        if told.get("content"):  # the chat form, which some servers use for completions too
-            return [
-                (one["token"], {rival["token"]: rival["logprob"] for rival in one.get("top_logprobs") or [one]})
-                for one in told["content"]
-            ]
-        if told.get("top_logprobs"):
-            return list(zip(told["tokens"], told["top_logprobs"], strict=True))
-        raise RequestFailed("the answer holds no log-probabilities")
+        try:
+            return _first_tokens(answer["choices"][0].get("logprobs") or {})
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise RequestFailed(f"the answer holds no log-probabilities ({error!r})") from None
 
     def _voted(self, prompt: Prompt, texts: Sequence[str]) -> list[float | None]:
         sampling = Sampling(temperature=1.0, max_new_tokens=16)
@@ -273,12 +289,47 @@ class ServerModel(LanguageModel):
             pool.shutdown(wait=True, cancel_futures=True)
 
 
+def _kind(prompt: Prompt) -> str:
+    return "text" if isinstance(prompt, str) else "chat"
+
+
 def _possible(ask: Callable[[], Any]) -> bool:
     try:
         ask()
     except RequestFailed:
         return False
     return True
+
+
+def _said(choice: dict[str, Any], prompt: Prompt) -> str:
+    """The text of a choice. Raises: RequestFailed: it holds none."""
+    try:
+        said = choice["text"] if isinstance(prompt, str) else choice["message"]["content"]
+        parts = [part.get("text") or "" for part in said] if isinstance(said, list) else [said or ""]
+        return "".join(parts)
+    except (AttributeError, KeyError, TypeError):
+        raise RequestFailed("the answer holds no text") from None
+
+
+def _tokens_used(answer: dict[str, Any]) -> tuple[int, int]:
+    """Of the prompt and of the reply, as the server counts; 0 where it does not."""
+    usage = answer.get("usage")
+    counts = [usage.get(name) if isinstance(usage, dict) else None for name in ("prompt_tokens", "completion_tokens")]
+    prompt, new = (count if isinstance(count, int) else 0 for count in counts)
+    return prompt, new
+
+
+def _first_tokens(told: dict[str, Any]) -> TopTokens:
+    """The tokens of a reply with their likeliest rivals, in the form of chat or of completions."""
+    if told.get("content"):  # the chat form, which some servers use for completions too
+        return [
+            (one["token"], {rival["token"]: float(rival["logprob"]) for rival in one.get("top_logprobs") or [one]})
+            for one in told["content"]
+        ]
+    if not told.get("top_logprobs"):
+        raise ValueError("neither content nor top_logprobs")
+    tops = ({token: float(value) for token, value in top.items()} for top in told["top_logprobs"])
+    return list(zip(told["tokens"], tops, strict=True))
 
 
 def _before(text: str, stop: Sequence[str]) -> str:

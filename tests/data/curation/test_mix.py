@@ -1,5 +1,6 @@
 import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -101,10 +102,58 @@ def test_rows_that_give_an_evaluation_set_away_stay_out(tmp_path):
     path = tmp_path / "c.jsonl"
     path.write_text("".join(json.dumps({"prompt": text, "response": "r"}) + "\n" for text in ("fine", f"say {words}")))
     mixed = mix(config(tmp_path, str(path), against=(tmp_path / "eval.jsonl",)))
-    assert (mixed.contaminated, mixed.rows) == (1, 1)
+    assert (mixed.contaminated, mixed.rows) == ({str(tmp_path / "eval.jsonl"): 1}, 1)
     manifest = json.loads((tmp_path / "mix.manifest.json").read_text())
     assert manifest["contaminated"] == manifest["sources"][0]["contaminated"] == 1
     assert list(manifest["evaluation_sets"]) == [str(tmp_path / "eval.jsonl")]
+    (listed,) = rows_of(tmp_path / "mix.removed.jsonl")
+    assert (listed["row"], listed["evaluation"]["row"], listed["reason"]) == (2, 1, "13 words")
+    assert listed["raw"]["prompt"] == f"say {words}"
+
+
+@pytest.fixture
+def converted(tmp_path):
+    """A conversion of two tasks, one held out; a training row gives a test row away, another a held-out one."""
+    texts = {name: " ".join(f"{name}{n}" for n in range(14)) for name in ("test", "held", "own")}
+    written = {
+        "train/a.jsonl": ["fine", texts["test"], texts["held"], texts["own"]],
+        "test/a.jsonl": [texts["test"]],
+        "held-out/b.jsonl": [texts["held"]],
+    }
+    for name, prompts in written.items():
+        path = tmp_path / "i" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps({"prompt": text, "response": "r"}) + "\n" for text in prompts))
+    tasks = {"a": {"outputs": {"train/a.jsonl": {}, "test/a.jsonl": {}}}, "b": {"outputs": {"held-out/b.jsonl": {}}}}
+    (tmp_path / "i" / "manifest.json").write_text(json.dumps({"tasks": tasks}))
+    return tmp_path
+
+
+def test_what_the_conversion_held_back_is_checked_unless_switched_off(converted):
+    folder = str(converted / "i" / "train")
+    mixed = mix(config(converted, folder))
+    assert {Path(name).parent.name: count for name, count in mixed.contaminated.items()} == {"test": 1, "held-out": 1}
+    assert {row["prompt"].split()[0] for row in rows_of(converted / "mix.jsonl")} == {"fine", "own0"}
+    manifest = json.loads((converted / "mix.manifest.json").read_text())
+    assert manifest["contaminated"] == sum(manifest["contaminated_by_set"].values()) == 2
+    assert len(manifest["evaluation_sets"]) == 2
+    off = mix(config(converted, folder, against_held_back=False, out=converted / "off.jsonl"))
+    assert (off.contaminated, off.rows) == ({}, 4)
+    assert not (converted / "off.removed.jsonl").exists()
+
+
+def test_a_split_that_is_mixed_itself_is_no_evaluation_set(converted):
+    names = [f"{converted}/i/{name} name={name[:4]}" for name in ("train/a.jsonl", "test/a.jsonl")]
+    assert [Path(name).parent.name for name in mix(config(converted, *names)).contaminated] == ["held-out"]
+
+
+@pytest.mark.parametrize(
+    "text", ["no json", "[]", '{"tasks": 3}', '{"tasks": {"a": {"outputs": {"test/a.jsonl": {}}}}}']
+)
+def test_a_manifest_of_something_else_names_no_evaluation_set(converted, text):
+    """The last is of a conversion, and does not name the source: another program wrote train/ beside it."""
+    (converted / "i" / "manifest.json").write_text(text)
+    assert mix(config(converted, str(converted / "i" / "train"))).contaminated == {}
 
 
 def test_settings_of_a_source_and_folders(tmp_path):

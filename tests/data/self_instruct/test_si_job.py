@@ -132,6 +132,35 @@ def test_a_stopped_job_ends_in_the_same_files(seeds, tmp_path, error):
         assert cut.read_bytes() == whole.read_bytes(), name
 
 
+def test_a_file_that_lost_rows_is_told(seeds, tmp_path):
+    """Bytes that are missing are not made up."""
+    self_instruct(Scripted(writer), config(seeds, tmp_path / "o", target=5))
+    path = tmp_path / "o/instructions.jsonl"
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(DataError, match=r"instructions.jsonl: has \d+ bytes, and .*state.json counts"):
+        self_instruct(Scripted(writer), config(seeds, tmp_path / "o", target=9))
+
+
+def test_requests_that_bring_nothing_are_counted_with_the_reason(seeds, tmp_path):
+    replies = ["", Reply(text="", finish="error", prompt_tokens=0, new_tokens=0, seconds=0, error="status 400: no")]
+    report = self_instruct(Scripted(*replies), config(seeds, tmp_path / "o", max_requests=2))
+    assert report["requests_without_reply"] == 2
+    assert report["why_without_reply"] == {"no instruction in the reply": 1, "no reply: status 400: no": 1}
+
+
+def test_a_classification_that_got_no_answer_is_counted(seeds, tmp_path):
+    failed = Reply(text="", finish="error", prompt_tokens=0, new_tokens=0, seconds=0, error="too long")
+
+    def model(prompt, texts=None):
+        if texts:
+            return [None, None]
+        return failed if prompt.startswith("Can the following") else writer(prompt)
+
+    self_instruct(Scripted(model), config(seeds, tmp_path / "o", target=4))
+    assert {row["method"] for row in rows_of(tmp_path / "o/classified.jsonl")} == {"no answer"}
+    assert [row["reason"] for row in rows_of(tmp_path / "o/rejected.jsonl")].count("no reply: too long") == 4
+
+
 def test_a_finished_job_asks_nothing(seeds, tmp_path):
     self_instruct(Scripted(writer), config(seeds, tmp_path / "o"))
     model = Scripted(writer)

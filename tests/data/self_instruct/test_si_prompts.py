@@ -35,6 +35,13 @@ def test_of_a_reply_that_was_cut_off_only_the_last_goes():
     assert prompts.read_instructions(" On", 9, cut=True) == []
 
 
+def test_a_number_said_again_is_no_part_of_the_instruction():
+    """The prompt ends with "9."; chat models begin with it once more."""
+    assert prompts.read_instructions("9. One.\n10. Two.", 9, cut=False) == ["One.", "Two."]
+    assert prompts.read_instructions("\n 9) One.", 9, cut=False) == ["One."]
+    assert prompts.read_instructions(" Say:\n9. is odd", 9, cut=False) == ["Say: 9. is odd"]
+
+
 def test_the_prompt_of_step_three():
     prompt = prompts.classification_prompt("Is it red?")
     assert prompt.count("Is it classification? Yes") + prompt.count("Is it classification? No") == len(CLASSIFIED) == 31

@@ -94,6 +94,20 @@ def test_a_row_with_the_same_text_is_no_exemplar():
     assert made(renderer, shots=[renderer.row(ROW, "another")]).shots == 0
 
 
+@pytest.mark.parametrize("changes", [{}, {"rationale": "why"}, {"templates": [{"id": "c", "response": "{{ option }}",
+    "prompt": "{{ choice(['Say', 'Tell', 'Find out']) }}: {{ hypothesis }}\n{{ OPTIONS }}"}]}])  # fmt: skip
+def test_nor_is_one_whose_options_words_or_cue_were_drawn_otherwise(changes):
+    """In 40 pairs of rows with the same text the drawn order of options, words and cues differ in most."""
+    renderer = Renderer(task(**changes), reasoning_share=1)
+    raw = ROW | {"why": "Robins are birds"}
+    prompts = set()
+    for number in range(40):
+        example = made(renderer, raw, key=f"a:{number}", shots=[renderer.row(raw, f"b:{number}")])
+        assert example.shots == 0
+        prompts.add(example.prompt)
+    assert len(prompts) > 1
+
+
 def test_reasoning_comes_before_the_answer():
     reasoned = task(rationale="why", options_order="fixed")
     example = made(Renderer(reasoned, reasoning_share=1), ROW | {"why": "Robins are birds"})

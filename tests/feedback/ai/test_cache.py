@@ -82,3 +82,40 @@ def test_another_file_is_no_cache(tmp_path):
 def test_it_starts_without_torch(module):
     code = f"import accord.{module}, sys; assert not sys.modules.keys() & {{'torch', 'transformers'}}"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_labels_and_scores_of_the_same_texts_are_two_questions(tmp_path):
+    model = Cached(Scripted([-1.0, -2.0], [-3.0, -4.0]), tmp_path / "c.sqlite")
+    assert model.score([CHAT], [("A", "B")]) == [[-1.0, -2.0]]
+    assert model.score_labels([CHAT], [("A", "B")]) == [[-3.0, -4.0]]
+    assert model.score_labels([CHAT], [("A", "B")]) == [[-3.0, -4.0]]
+
+
+def test_a_prompt_that_is_rendered_otherwise_is_another_question(tmp_path):
+    """Another chat template in the same folder, another arithmetic: the name of the model says nothing of them."""
+
+    class Rendering(Scripted):
+        how = "bf16"
+
+        def rendered(self, prompt):
+            return [self.how, super().rendered(prompt)]
+
+    script = Rendering("a", "b")
+    model = Cached(script, tmp_path / "c.sqlite")
+    assert model([CHAT], 1, Sampling())[0][0].text == "a"
+    assert model([CHAT], 1, Sampling())[0][0].text == "a"
+    script.how = "fp32"
+    assert model([CHAT], 1, Sampling())[0][0].text == "b"
+
+
+def test_each_score_says_how_it_was_had_where_kept_and_fresh_ones_are_mixed(tmp_path):
+    class Server(Scripted):
+        method = "votes"
+
+    Cached(Server([-1.0, -2.0]), tmp_path / "c.sqlite").score_labels(["one"], [("A", "B")])
+    later = Server([-1.0, -2.0])
+    later.method = "top"
+    again = Cached(later, tmp_path / "c.sqlite")
+    again.score_labels(["one", "two"], [("A", "B")] * 2)
+    assert [again.method_of(prompt) for prompt in ("one", "two")] == ["votes", "top"]
+    assert again.method == "top and votes"

@@ -73,6 +73,12 @@ class Find(NamedTuple):
     shared: str
     rule: str
 
+    @property
+    def listed(self) -> dict[str, Any]:
+        """As it stands beside the row that goes."""
+        evaluation = {"file": self.file, "row": self.number}
+        return {"reason": self.rule, "evaluation": evaluation, "shared": self.shared, "action": "removed"}
+
 
 class Prompt(NamedTuple):
     """An evaluation prompt and where it stands."""
@@ -230,8 +236,7 @@ def decontaminate(config: DecontaminateConfig, tell: Tell = silent) -> Written:
         if find is None:
             return None
         by_set[find.file] += 1
-        evaluation = {"file": find.file, "row": find.number}
-        return {"reason": find.rule, "evaluation": evaluation, "shared": find.shared, "action": "removed"}
+        return find.listed
 
     report = {
         "accord": accord.__version__,

@@ -15,7 +15,8 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ import accord
 from accord.data import files
 from accord.data.curation.contamination import Index, evaluation_index
 from accord.data.curation.examples import Aside, examples
-from accord.data.curation.plan import MixConfig, MixSource, Share, plan, read_sources, shares
+from accord.data.curation.plan import MixConfig, MixSource, Share, held_back, plan, read_sources, shares
 from accord.data.curation.written import beside
 from accord.data.files import DataError
 from accord.data.lines import Lines, write_json
@@ -36,11 +37,19 @@ __all__ = ["Mixed", "mix"]
 
 
 class Mixed(NamedTuple):
-    """A finished mixture: shares by source, its rows, rows left out as contaminated, bad rows, rows asked for."""
+    """A finished mixture.
+
+    Attributes:
+        shares: by source.
+        rows: of the mixture.
+        contaminated: rows left out because they give an evaluation set away, by that set; 0 for sets nobody gave away.
+        bad: rows set aside.
+        wanted: rows asked for.
+    """
 
     shares: list[Share]
     rows: int
-    contaminated: int
+    contaminated: Mapping[str, int]
     bad: int
     wanted: int
 
@@ -56,16 +65,21 @@ class _Rows:
         self._copy = folder / f"{source.name}.jsonl"
         self._file: Any = None
 
-    def index(self, bad: Aside | None, against: Index | None, tell: Tell) -> None:
-        """Read the source once, check every row, and copy the usable ones."""
+    def index(self, bad: Aside | None, against: Index | None, removed: Lines, tell: Tell) -> Counter[str]:
+        """Read the source once, check every row, and copy the usable ones; returns how many each set lost us."""
+        given_away: Counter[str] = Counter()
         with self._copy.open("wb") as copy:
             for example in counted(examples([self.source.path], bad), f"reading {self.source.name}", tell):
-                if against is not None and against.find(example) is not None:
-                    self.contaminated += 1
+                find = None if against is None else against.find(example)
+                if find is not None:
+                    given_away[find.file] += 1
+                    removed.add({"file": example.file, "row": example.number, **find.listed, "raw": example.raw})
                     continue
                 self.kind = example.kind
                 self.starts.append(copy.tell())
                 copy.write(json.dumps(example.raw, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
+        self.contaminated = given_away.total()
+        return given_away
 
     def read(self, number: int) -> dict[str, Any]:
         """A row."""
@@ -91,15 +105,18 @@ def mix(config: MixConfig, tell: Tell = silent) -> Mixed:
     sources = read_sources(config)
     _check(sources, config)
     by_name = {source.name: source for source in sources}
-    against = evaluation_index(config.against, fields=config.against_fields, tell=tell) if config.against else None
+    sets = [*config.against, *(held_back(sources) if config.against_held_back else ())]
+    against = evaluation_index(sets, fields=config.against_fields, tell=tell) if sets else None
+    contaminated = Counter({str(path): 0 for path in sets})
     folder = config.out.with_name(f".{config.out.name}.sources")
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         bad = stack.enter_context(Lines(beside(config.out, "bad-rows.jsonl"), keep_empty=False))
+        removed = stack.enter_context(Lines(beside(config.out, "removed.jsonl"), keep_empty=False))
         rows = [_Rows(source, folder) for source in sources]
         for one in rows:
             stack.callback(one.close)
-            one.index(bad if config.skip_bad_rows else None, against, tell)
+            contaminated.update(one.index(bad if config.skip_bad_rows else None, against, removed, tell))
             if not one.starts:
                 raise DataError(f"{one.source.path}: no usable row; remove the source or mend it")
             if one.kind != rows[0].kind:
@@ -111,11 +128,11 @@ def mix(config: MixConfig, tell: Tell = silent) -> Mixed:
         usable = {name: min(size, config.max_examples) for name, size in sizes.items()}
         parts = shares(usable, by_name, config)
         order = plan(parts, sizes, config)
-        _write(rows, order, config, _fingerprint(rows, config), tell)
-        mixed = Mixed(parts, len(order), sum(one.contaminated for one in rows), bad.rows, config.rows or len(order))
+        _write(rows, order, config, _fingerprint(rows, sets, config), tell)
+        mixed = Mixed(parts, len(order), contaminated, bad.rows, config.rows or len(order))
     with contextlib.suppress(OSError):
         folder.rmdir()
-    write_json(_manifest(rows, mixed, config), beside(config.out, "manifest.json"))
+    write_json(_manifest(rows, mixed, sets, config), beside(config.out, "manifest.json"))
     return mixed
 
 
@@ -126,9 +143,9 @@ def _check(sources: Sequence[MixSource], config: MixConfig) -> None:
         raise DataError(f"{config.out}: --out is one of the sources; choose another file")
 
 
-def _fingerprint(rows: Sequence[_Rows], config: MixConfig) -> str:
+def _fingerprint(rows: Sequence[_Rows], sets: Sequence[Path], config: MixConfig) -> str:
     made_of = [accord.__version__, config.model_dump(mode="json"), [[str(part) for part in one.source] for one in rows]]
-    made_of += [[one.sha256 for one in rows], [files.sha256(path) for path in config.against]]
+    made_of += [[one.sha256 for one in rows], [files.sha256(path) for path in sets]]
     return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
 
 
@@ -172,14 +189,15 @@ def _whole_lines(path: Path) -> int:
     return lines
 
 
-def _manifest(rows: Sequence[_Rows], mixed: Mixed, config: MixConfig) -> dict[str, Any]:
+def _manifest(rows: Sequence[_Rows], mixed: Mixed, sets: Sequence[Path], config: MixConfig) -> dict[str, Any]:
     return {
         "accord": accord.__version__,
         "settings": config.model_dump(mode="json"),
         "rows": mixed.rows,
         "sha256": files.sha256(config.out),
-        "contaminated": mixed.contaminated,
-        "evaluation_sets": {str(path): files.sha256(path) for path in config.against},
+        "contaminated": sum(mixed.contaminated.values()),
+        "contaminated_by_set": {name: count for name, count in mixed.contaminated.items() if count},
+        "evaluation_sets": {str(path): files.sha256(path) for path in sets},
         "bad": mixed.bad,
         "sources": [
             {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -14,7 +15,7 @@ from accord.data.curation.examples import expanded
 from accord.data.draws import draw
 from accord.data.files import DataError
 
-__all__ = ["MixConfig", "MixSource", "Share", "plan", "read_sources", "shares"]
+__all__ = ["MixConfig", "MixSource", "Share", "held_back", "plan", "read_sources", "shares"]
 
 
 def _as_tuple(value: Any) -> Any:
@@ -50,6 +51,11 @@ class MixConfig(BaseModel):
     )
     against_fields: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = Field(
         (), description="columns that hold the prompt of evaluation rows in a format of their own"
+    )
+    against_held_back: bool = Field(
+        True,
+        description="check too against what `accord data convert` held back beside the sources: test/, held-out/ and "
+        "other splits, which `accord eval tasks` asks about",
     )
     seed: int = Field(0, ge=0, description="which rows, and their order")
     skip_bad_rows: bool = Field(False, description="set bad rows aside instead of stopping at the first")
@@ -152,3 +158,30 @@ def read_sources(config: MixConfig) -> list[MixSource]:
     if twice:
         raise DataError(f'two sources are called "{twice}"; tell them apart: "PATH name=NAME"')
     return found
+
+
+def held_back(sources: Sequence[MixSource]) -> list[Path]:
+    """What conversions that sources come from keep for evaluation: the files of their splits other than train.
+
+    A source in FOLDER/train/ is of a conversion if FOLDER/manifest.json names it; files that are sources themselves are
+    no evaluation sets.
+    """
+    named = {source.path.resolve() for source in sources}
+    folders = dict.fromkeys(source.path.resolve().parent.parent for source in sources)
+    found = []
+    for folder in folders:
+        outputs = _outputs(folder / "manifest.json")
+        if not any(folder / name in named for name in outputs):
+            continue
+        kept = (folder / name for name in outputs if not name.startswith("train/"))
+        found += [path for path in kept if path not in named and path.is_file() and path.stat().st_size]
+    return found
+
+
+def _outputs(manifest: Path) -> list[str]:
+    """Names of the files a conversion wrote; none where there is no manifest of one."""
+    try:
+        tasks = json.loads(manifest.read_text(encoding="utf-8"))["tasks"]
+        return [name for entry in tasks.values() for name in entry["outputs"]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []

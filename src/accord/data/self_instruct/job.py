@@ -136,8 +136,11 @@ class _Job:
                 else:
                     self._offer(task.instruction, context, prompt, task.instance)
         else:
-            for text in prompts.read_instructions(reply.text, first, cut=cut):
+            found = prompts.read_instructions(reply.text, first, cut=cut)
+            for text in found:
                 self._offer(text, context, prompt)
+            if not found and not cut:
+                self._reject("request", prompt[-80:], "no instruction in the reply")
         if cut:
             self._reject("instruction", reply.text[-80:], "cut off by length (the last one only)")
 
@@ -214,7 +217,9 @@ class _Job:
         if yes is not None and no is not None:
             return yes > no, "score"
         reply = self._ask([prompt], DECIDING, self._config.seed)[0]
-        return reply.text.strip().lower().startswith("yes"), "text"
+        if reply.finish == "error":
+            self._reject("request", prompt[-80:], f"no reply: {reply.error}")
+        return reply.text.strip().lower().startswith("yes"), "no answer" if reply.finish == "error" else "text"
 
     # -- steps 4 and 5
 

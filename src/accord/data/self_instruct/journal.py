@@ -39,7 +39,13 @@ class Journal:
             self._check(saved["made_of"])
             self.state, self._lengths = saved["state"], saved["lengths"]
         for name, length in self._lengths.items():
-            if (folder / name).exists():
+            found = (folder / name).stat().st_size if (folder / name).exists() else 0
+            if found < length:
+                raise DataError(
+                    f"{folder / name}: has {found} bytes, and {self._path} counts {length}; put the file back, or "
+                    "choose another --out to begin anew"
+                )
+            if found:
                 os.truncate(folder / name, length)
 
     def _check(self, before: Mapping[str, Any]) -> None:

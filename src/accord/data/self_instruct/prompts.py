@@ -71,7 +71,9 @@ def read_instructions(reply: str, first: int, *, cut: bool) -> list[str]:
     """
     found, expected, start = [], first + 1, 0
     for mark in _NUMBER.finditer(reply):
-        if int(mark[1]) == expected:
+        if int(mark[1]) == first and not reply[: mark.start()].strip():
+            start = mark.end()  # chat models say the number again that the prompt ends with
+        elif int(mark[1]) == expected:
             found.append(reply[start : mark.start()])
             expected, start = expected + 1, mark.end()
     if not cut:

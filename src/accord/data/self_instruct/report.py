@@ -10,6 +10,7 @@ from typing import Any
 __all__ = ["report_of", "size_class", "verb_and_noun"]
 
 Row = Mapping[str, Any]
+LONGEST_REASON = 160
 _NOT_NOUNS = frozenset(
     [
         "a",
@@ -93,7 +94,8 @@ def report_of(
     """Figures of a job as JSON; shares are 0 to 1."""
     reasons: dict[str, Counter[str]] = defaultdict(Counter)
     for row in rejected:
-        reasons[row["step"]][row["reason"].split(":")[0]] += 1
+        step, reason = row["step"], row["reason"]
+        reasons[step][reason[:LONGEST_REASON] if step == "request" else reason.split(":")[0]] += 1
     offered = len(accepted) + reasons["instruction"].total()
     with_instances = len({row["id"] for row in instances})
     first = [row["nearest"][0]["f1"] for row in accepted if row["nearest"]]
@@ -115,6 +117,7 @@ def report_of(
             "rejected": dict(reasons["instance"].most_common()),
         },
         "requests_without_reply": reasons["request"].total(),
+        "why_without_reply": dict(reasons["request"].most_common(5)),
         "nearest_f1": _histogram(first),
         "verbs": _verbs([row["instruction"] for row in accepted]),
     }

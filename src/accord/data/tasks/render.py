@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from string import ascii_uppercase
 from typing import Any
@@ -241,12 +241,13 @@ class Renderer:
         prompt, response = self._render(template, row, listed=listed, reasoned=reasoned)
         shots = []
         room = self._max_characters - len(prompt)
+        question = self._question(template, row, row.key) if exemplars else ""
         for exemplar in reversed(exemplars):
             if reasoned and not exemplar.rationale:
                 continue
-            shot = "\n".join(self._render(template, exemplar, listed=listed, reasoned=reasoned))
-            if shot.startswith(prompt):
+            if self._question(template, exemplar, row.key) == question:
                 continue  # another row with the same text: it would give the answer away
+            shot = "\n".join(self._render(template, exemplar, listed=listed, reasoned=reasoned))
             room -= len(shot) + 2
             if room < 0:
                 break
@@ -259,6 +260,13 @@ class Renderer:
             reasoned=reasoned,
             options=row.options if listed and "OPTIONS" in _compiled(template.prompt)[1] else (),
         )
+
+    def _question(self, template: Template, row: Row, key: str) -> str:
+        """The prompt as it is whatever was drawn for the row: of two rows with the same text it is the same."""
+        options = tuple(sorted(row.options))
+        right = options.index(row.options[row.right]) if options else -1
+        plain = replace(row, key=key, options=options, right=right)
+        return self._render(template, plain, listed=True, reasoned=False)[0]
 
     def _render(self, template: Template, row: Row, *, listed: bool, reasoned: bool) -> tuple[str, str]:
         values = dict(row.values)

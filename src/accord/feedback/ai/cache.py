@@ -1,14 +1,15 @@
 """What a model was asked before is not asked again: one SQLite file, keyed by content.
 
-A key is the SHA-256 of kind, model (name and revision), rendered prompt, continuations or sampling, and number of the
-reply: whatever decides an answer. Errors and scores that could not be had are not kept: they are asked again.
+A key is the SHA-256 of kind, model (name and revision), rendered prompt (in this process its tokens and the
+arithmetic), continuations or sampling, and number of the reply: whatever decides an answer. Errors and scores that
+could not be had are not kept: they are asked again.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ class Cached(LanguageModel):
     def __init__(self, model: LanguageModel, path: Path) -> None:
         """Open the file, or make it. Raises: ValueError: it is something else."""
         self.model, self.hits, self._method = model, 0, ""
+        self._methods: dict[Prompt, str] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._file = sqlite3.connect(path, timeout=60, isolation_level=None)
@@ -54,6 +56,14 @@ class Cached(LanguageModel):
         """What the model was asked in truth."""
         return self.model.usage
 
+    def method_of(self, prompt: Prompt) -> str:
+        """Of the last question; of kept scores how they were had then."""
+        return self._methods.get(prompt, self.method)
+
+    def rendered(self, prompt: Prompt) -> Any:
+        """The model's own."""
+        return self.model.rendered(prompt)
+
     def unread(self, prompt: Prompt) -> str | None:
         """The model's own: what could not be read is not kept here."""
         return self.model.unread(prompt)
@@ -75,24 +85,32 @@ class Cached(LanguageModel):
 
     def score(self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[str]]) -> list[Scores]:
         """As the model."""
-        keys = [self._key("score", prompt, list(texts)) for prompt, texts in zip(prompts, continuations, strict=True)]
+        return self._scored("score", self.model.score, prompts, continuations)
+
+    def score_labels(self, prompts: Sequence[Prompt], labels: Sequence[Sequence[str]]) -> list[Scores]:
+        """As the model."""
+        return self._scored("labels", self.model.score_labels, prompts, labels)
+
+    def _scored(
+        self, kind: str, ask: Callable[..., list[Scores]], prompts: Sequence[Prompt], texts: Sequence[Sequence[str]]
+    ) -> list[Scores]:
+        keys = [self._key(kind, prompt, list(of_prompt)) for prompt, of_prompt in zip(prompts, texts, strict=True)]
         known = [self._get(key) for key in keys]
         scores: list[Any] = [found and found["scores"] for found in known]
         missing = [place for place, found in enumerate(known) if found is None]
-        self._method = next((found["method"] for found in known if found), "")
+        self._methods = {prompt: found["method"] for prompt, found in zip(prompts, known, strict=True) if found}
         self.hits += len(keys) - len(missing)
-        if missing:
-            fresh = self.model.score([prompts[place] for place in missing], [continuations[place] for place in missing])
-            self._method = self.model.method
-            for place, row in zip(missing, fresh, strict=True):
-                scores[place] = row
-                if None not in row:
-                    self._put([(keys[place], {"scores": row, "method": self._method})])
+        fresh = ask([prompts[place] for place in missing], [texts[place] for place in missing]) if missing else []
+        for place, row in zip(missing, fresh, strict=True):
+            scores[place] = row
+            self._methods[prompts[place]] = method = self.model.method_of(prompts[place])
+            if None not in row:
+                self._put([(keys[place], {"scores": row, "method": method})])
+        self._method = " and ".join(sorted(set(self._methods.values())))
         return scores
 
     def _key(self, kind: str, prompt: Prompt, *how: object) -> str:
-        text = prompt if isinstance(prompt, str) else [[message.role, message.content] for message in prompt]
-        return digest(kind, self.name, text, *how)
+        return digest(kind, self.name, self.model.rendered(prompt), *how)
 
     def _get(self, key: str) -> Any:
         row = self._file.execute("SELECT value FROM answer WHERE key = ?", (key,)).fetchone()

@@ -3,7 +3,7 @@
 Bai et al. 2022 (arXiv:2212.08073), Lee et al. 2023 (arXiv:2309.00267). For a pair (y1, y2), each of m sampled
 principles is asked in both orders:
 
-    q            = sigma(logp_A - logp_B) = P(the reply shown first is better)
+    q            = sigma(logp_A - logp_B) = P(the reply shown first is better), A and B over all spellings
     value of y1  = q in order y1-y2, 1 - q in order y2-y1
     probability  = mean over principles and orders;  with chain of thought clamped to [0.40, 0.60]
 
@@ -22,11 +22,11 @@ from accord.feedback.ai import forms
 from accord.feedback.ai.constitution import ComparisonExample, Constitution, Principle
 from accord.feedback.ai.draws import choose, digest, shuffled
 from accord.feedback.ai.forms import Form, Question
+from accord.labels import LEAST_MASS
 from accord.protocols import LanguageModel, Reply, Sampling
 from accord.records import Comparison, Conversation, to_row
 
 __all__ = [
-    "LEAST_MASS",
     "LOW_MASS",
     "Answer",
     "LabelPlan",
@@ -40,8 +40,6 @@ __all__ = [
 ]
 
 CLAMP = (0.40, 0.60)
-LEAST_MASS = 0.05
-"""A server's first tokens that give the answers less than this are about something else: unscored."""
 LOW_MASS = 0.5
 """Below this the model does not keep to the form well; counted, and said."""
 
@@ -210,10 +208,14 @@ def answered(
     usable = [place for place, reply in enumerate(reasoned) if reply is None or _is_whole(reply)]
     final = [questions[p] if (said := reasoned[p]) is None else forms.concluding(questions[p], said.text.strip())
              for p in usable]  # fmt: skip
-    scored = dict(zip(usable, model.score([one.prompt for one in final], [one.labels for one in final]), strict=True))
-    method = model.method
-    answers = [_answer(name, scored.get(place), reasoned[place], method) for place, name in enumerate(names)]
     prompts = {place: one.prompt for place, one in zip(usable, final, strict=True)}
+    found = model.score_labels([*prompts.values()], [one.labels for one in final])
+    scored = dict(zip(usable, found, strict=True))
+    methods = {place: model.method_of(prompt) for place, prompt in prompts.items()}
+    answers = [
+        _answer(name, scored.get(place), reasoned[place], methods.get(place, model.method))
+        for place, name in enumerate(names)
+    ]
     return [
         replace(one, raw=model.unread(prompts[place])) if one.problem and place in prompts else one
         for place, one in enumerate(answers)

@@ -20,6 +20,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from accord.feedback.ai.forms import inert, quoted
+from accord.labels import LEAST_MASS
 from accord.protocols import LanguageModel, Prompt, Reply, Sampling
 from accord.records import Conversation, Message
 
@@ -111,6 +112,7 @@ class Rated:
         criterion: its id.
         value: on the criterion's scale, the expectation or the step that was said; None: unscored.
         mass: probability of all steps together; None with reasoning.
+        method: how the log-probabilities were had; None with reasoning.
         reply: what was said, with reasoning.
         problem: why it is unscored.
     """
@@ -118,6 +120,7 @@ class Rated:
     criterion: str
     value: float | None
     mass: float | None = None
+    method: str | None = None
     reply: str | None = None
     problem: str | None = None
 
@@ -134,8 +137,11 @@ def rate(responses: Sequence[tuple[Conversation, str]], model: LanguageModel, pl
         found = [_said(criterion, reply) for criterion, (reply,) in
                  zip(asked, model.generate(prompts, 1, sampling), strict=True)]  # fmt: skip
     else:
-        scores = model.score(prompts, [[f"({step})" for step in criterion.steps] for criterion in asked])
-        found = [_expected(criterion, row) for criterion, row in zip(asked, scores, strict=True)]
+        scores = model.score_labels(prompts, [[f"({step})" for step in criterion.steps] for criterion in asked])
+        found = [
+            _expected(criterion, row, model.method_of(prompt))
+            for criterion, row, prompt in zip(asked, scores, prompts, strict=True)
+        ]
     return [found[start : start + len(criteria)] for start in range(0, len(found), len(criteria))]
 
 
@@ -170,12 +176,16 @@ def said_rating(reply: str, criterion: Criterion) -> int | None:
     return value if value in criterion.steps else None
 
 
-def _expected(criterion: Criterion, row: Sequence[float | None]) -> Rated:
+def _expected(criterion: Criterion, row: Sequence[float | None], method: str) -> Rated:
     known = [one for one in row if one is not None]
     if len(known) < len(row):
-        return Rated(criterion=criterion.id, value=None, problem="no answer could be read")
+        return Rated(criterion=criterion.id, value=None, method=method, problem="no answer could be read")
     mass = math.fsum(map(math.exp, known))
-    return Rated(criterion=criterion.id, value=expected_value(criterion.steps, known), mass=mass)
+    value: float | None = expected_value(criterion.steps, known)
+    problem = None
+    if method == "top" and mass < LEAST_MASS:
+        value, problem = None, "the model speaks of something else"
+    return Rated(criterion=criterion.id, value=value, mass=mass, method=method, problem=problem)
 
 
 def _said(criterion: Criterion, reply: Reply) -> Rated:
