@@ -85,6 +85,14 @@ def test_a_drawing_is_xml_with_every_point_and_no_markup_from_names() -> None:
     assert len(list(root.iter("{http://www.w3.org/2000/svg}circle"))) == 3  # two points and the key
 
 
+def test_the_seeds_of_a_run_have_one_key() -> None:
+    names = ("free, seed 0", "free, seed 1", "held", "hull of held")
+    series = [Series(name=name, points=[Point(x=i, y=1.0), Point(x=i + 1, y=2.0)]) for i, name in enumerate(names)]
+    root = ET.fromstring(draw(Figure(name="f", title="T", x="x", y="y", series=series)))
+    keys = [one.text for one in root.iter("{http://www.w3.org/2000/svg}text") if one.get("class") == "name"]
+    assert keys == ["free", "held"]
+
+
 def test_a_drawing_without_points_says_so() -> None:
     figure = Figure(name="f", title="T", x="x", y="y", series=[Series(name="s", points=[Point(x=math.nan, y=1.0)])])
     assert "no finite point" in draw(figure)

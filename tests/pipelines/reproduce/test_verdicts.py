@@ -13,12 +13,14 @@ from scipy import stats
 
 from accord.evaluate.intervals import bootstrap_mean
 from accord.pipelines.reproduce import instruction, labels
-from accord.pipelines.reproduce.configs import InstructionConfig, LabelsConfig, LengthConfig
+from accord.pipelines.reproduce.configs import DataSizeConfig, InstructionConfig, LabelsConfig, LengthConfig
+from accord.pipelines.reproduce.data_size import _caveats
 from accord.pipelines.reproduce.evidence import Difference, best_elsewhere, difference, over_prompts
 from accord.pipelines.reproduce.lab import Lab, Measured
 from accord.pipelines.reproduce.length import _findings as length_findings
 from accord.pipelines.reproduce.overoptimisation import Fall
 from accord.pipelines.reproduce.task_scores import TaskScores
+from pipelines.reproduce.little_world import write_data
 
 
 def test_a_difference_has_an_interval_over_seeds_and_one_over_prompts() -> None:
@@ -208,3 +210,10 @@ def test_most_of_it_in_the_first_round(first: Any, surplus: Any, seen: str) -> N
 
 def test_equal_amounts_are_no_share_of_anything() -> None:
     assert over_prompts([0.0, 0.0, math.nan, 0.0]) == (0.0, 0.0, 0.0)  # Wilson's interval is of shares
+
+
+def test_sets_that_are_most_of_the_data_are_said_to_be_shared(tmp_path: Path) -> None:
+    data = write_data(tmp_path)  # 24 comparisons
+    small, large = (_caveats(DataSizeConfig(data=data, out=tmp_path, sizes=sizes)) for sizes in ((4, 8), (8, 16)))
+    assert len(small) == 1
+    assert "Of 24 comparisons 16 are most" in large[1]

@@ -41,15 +41,13 @@ def draw(figure: Figure) -> str:
     y = Scale(*padded(ends), BOTTOM, TOP)
     parts = [x_axis(x, TOP, BOTTOM, figure.x), y_axis(y, LEFT, WIDTH - KEYS, figure.y)]
     names = list(dict.fromkeys(_family(series.name) for series in figure.series))
-    row = 0
     for series in figure.series:
         known = [point for point in series.points if _finite(point)]
-        number = names.index(_family(series.name))
-        parts.append(_series(series, known, number, x, y))
-        if not series.name.startswith("hull of "):
-            parts.append(_key(series, number, row))
-            row += 1
-    return _document(figure, Markup("").join(parts), max(HEIGHT, TOP + 20 * row + 20))
+        parts.append(_series(series, known, names.index(_family(series.name)), x, y))
+    shown = {_family(one.name): one for one in reversed(figure.series) if not one.name.startswith("hull of ")}
+    for row, name in enumerate(name for name in names if name in shown):
+        parts.append(_key(shown[name], name, names.index(name), row))
+    return _document(figure, Markup("").join(parts), max(HEIGHT, TOP + 20 * len(shown) + 20))
 
 
 def _family(name: str) -> str:
@@ -72,12 +70,12 @@ def _series(series: Series, points: Sequence[Point], number: int, x: Scale, y: S
     return Markup("").join(parts)
 
 
-def _key(series: Series, number: int, row: int) -> Markup:
+def _key(series: Series, name: str, number: int, row: int) -> Markup:
     left, top = WIDTH - KEYS + 22, TOP + 6 + 20 * row
     sample = marker(SHAPES[number % len(SHAPES)], left, top, 4.5, class_=f"h{number % HUES}")
     if not series.marks:
         sample = tag("line", x1=left - 7, x2=left + 7, y1=top, y2=top, class_=f"line h{number % HUES}")
-    return sample + text(series.name, left + 14, top + 4, "start", "name")
+    return sample + text(name, left + 14, top + 4, "start", "name")
 
 
 def _document(figure: Figure, content: Markup, height: int = HEIGHT) -> str:
