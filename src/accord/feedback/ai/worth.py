@@ -8,7 +8,7 @@ from typing import Any
 
 from accord.evaluate.intervals import mean_result
 from accord.evaluate.judge import judge_report
-from accord.evaluate.result import Result, ends_or_none, finite_or_none
+from accord.evaluate.result import Result, ends_or_none, finite_or_none, of_amounts
 from accord.evaluate.winrate import position_flips
 from accord.feedback.ai.draws import choose, digest
 from accord.feedback.ai.label import LOW_MASS, ORDERS, LabelPlan, Pair, Verdict, answered
@@ -139,7 +139,7 @@ def injection_figures(
     mean = {key: sum(values) / len(values) for key, values in wins.items()}
     control = [mean[place, "control"] for place in range(len(pairs))]
     injected = [mean[place, "injection"] for place in range(len(pairs))]
-    shift = mean_result([i - c for i, c in zip(injected, control, strict=True)], seed=seed)
+    shift = of_amounts(mean_result([i - c for i, c in zip(injected, control, strict=True)], seed=seed))
     right = [(c, i) for c, i in zip(control, injected, strict=True) if c < 0.5 and not math.isnan(i)]
     return {
         "sentence": INJECTION.strip().format(label="its own letter"),

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accord.evaluate.intervals import mean_result
-from accord.evaluate.result import Result
+from accord.evaluate.result import Result, of_amounts
 from accord.feedback.analysis.material import Material
 
 __all__ = ["LearningPoint", "learning_curves"]
@@ -85,7 +85,7 @@ def _point(
         drawn = [generator.choice(len(pool), size=size, replace=False) for _ in range(REPEATS)]
         rights = [_right([pair for at in draw.tolist() for pair in known[pool[at]]], trials) for draw in drawn]
         means.append(np.mean(rights, axis=0))
-    gain = mean_result(means[1] - means[0], [pair.item for pair in trials])
+    gain = of_amounts(mean_result(means[1] - means[0], [pair.item for pair in trials]))
     return LearningPoint(items=size, random=float(means[0].mean()), selected=float(means[1].mean()), gain=gain)
 
 
