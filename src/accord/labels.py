@@ -21,6 +21,7 @@ __all__ = [
     "FLOOR",
     "LEAST_MASS",
     "TopTokens",
+    "bare",
     "from_top",
     "from_votes",
     "label_of",

@@ -46,6 +46,7 @@ def wordy_folder(tmp_path_factory):
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     model.config.max_position_embeddings = 8192
     model.config.eos_token_id = model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.do_sample = True  # the server samples only where the model's own settings do
     said = torch.full((len(tokenizer),), -30.0)  # logits of the first hidden number, which is always 1
     said[-len(WORDS) :], said[tokenizer.eos_token_id] = 0.0, 0.2  # likely enough to end after some words
     last_norm = model.gpt_neox.final_layer_norm

@@ -167,15 +167,15 @@ def held_back(sources: Sequence[MixSource]) -> list[Path]:
     no evaluation sets.
     """
     named = {source.path.resolve() for source in sources}
-    folders = dict.fromkeys(source.path.resolve().parent.parent for source in sources)
-    found = []
+    folders = dict.fromkeys(source.path.parent.parent for source in sources)
+    found: dict[Path, Path] = {}
     for folder in folders:
-        outputs = _outputs(folder / "manifest.json")
-        if not any(folder / name in named for name in outputs):
+        outputs = {name: (folder / name).resolve() for name in _outputs(folder / "manifest.json")}
+        if not named & set(outputs.values()):
             continue
-        kept = (folder / name for name in outputs if not name.startswith("train/"))
-        found += [path for path in kept if path not in named and path.is_file() and path.stat().st_size]
-    return found
+        kept = {path: folder / name for name, path in outputs.items() if not name.startswith("train/")}
+        found |= {path: shown for path, shown in kept.items() if path not in named and path.is_file()}
+    return [path for path in found.values() if path.stat().st_size]
 
 
 def _outputs(manifest: Path) -> list[str]:
