@@ -10,7 +10,7 @@ import time
 import uuid
 from typing import Any
 
-__all__ = ["content_hash", "new_id", "new_secret", "now_ms", "token_hash"]
+__all__ = ["blind_id", "content_hash", "new_id", "new_secret", "now_ms", "token_hash"]
 
 
 def now_ms() -> int:
@@ -32,6 +32,14 @@ def new_id() -> str:
     with _lock:
         _last = value = max(value, _last + 1)
     return str(uuid.UUID(int=value))
+
+
+def blind_id() -> str:
+    """A UUIDv4, which tells nothing of its age, for what people judge blind.
+
+    Responses are added model by model: in ids that sort by age, the order on the page would tell who wrote what.
+    """
+    return str(uuid.uuid4())
 
 
 def new_secret() -> str:

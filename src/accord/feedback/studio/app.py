@@ -93,6 +93,7 @@ async def _sweeping(app: FastAPI) -> AsyncIterator[None]:
     finally:
         task.cancel()
         app.state.studio.explorations.close()
+        await run_in_threadpool(app.state.studio.writings.close)
 
 
 async def _sweep_for_ever(studio: Studio) -> None:

@@ -22,6 +22,7 @@ from accord.feedback.studio.explorations import Explorations
 from accord.feedback.studio.limits import Limits
 from accord.feedback.studio.reports import Reports
 from accord.feedback.studio.security import is_from_here
+from accord.feedback.studio.writing import Writings
 from accord.protocols import Generate
 
 __all__ = [
@@ -52,6 +53,7 @@ class Studio:
         clock: UTC milliseconds.
         reports: of campaigns, kept until something changes.
         explorations: of chat logs, in memory.
+        writings: replies of models on their way.
     """
 
     store: Store
@@ -61,6 +63,7 @@ class Studio:
     clock: Callable[[], int] = now_ms
     reports: Reports = field(default_factory=Reports)
     explorations: Explorations = field(default_factory=Explorations)
+    writings: Writings = field(default_factory=Writings)
 
 
 @dataclass(frozen=True, kw_only=True)
