@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from accord.feedback.store import ExportOptions, export_campaign
 from accord.feedback.store.queries.talks import lines_of
 from accord.protocols import LanguageModel, Reply, Unavailable, Usage
+from feedback.studio.browsers import NEEDED, Desk, launched, serving
 from feedback.studio.test_talking import Model, begin, carried
 from feedback.studio.visitors import text_of
 
@@ -154,6 +156,51 @@ def test_picks_between_candidates_go_out_with_both(place):
     assert {one["model"] for one in picked["responses"]} == {"new@1", "old@1"}
     assert picked["responses"][1]["text"] == row["messages"][1]["content"]  # B stands second
     assert [one["text"] for one in failed["responses"]] == [one["text"] for one in picked["responses"]]
+
+
+@NEEDED
+def test_words_appear_one_by_one_in_a_browser_and_a_button_stops_them(place):
+    model, _, talk = chat(place, "one", "two", "PAUSE", "three", "four")
+    with launched() as browser, serving(place.app) as base:
+        desk = Desk(browser, base, place, place.world.people[0])
+        page = desk.page
+        page.goto(talk)
+        page.fill("#text", "count, please")
+        page.keyboard.press("Control+Enter")
+        page.wait_for_selector(".line.assistant .writing >> text=one two")
+        assert "count, please" in page.inner_text(".line.user")
+        page.get_by_role("button", name="Stop").click()
+        until(lambda: place.app.state.studio.writings._current[place.world.people[0]][0].stopped)
+        model.go.set()
+        page.wait_for_selector("text=stopped")
+        assert page.input_value("#text") == ""
+        assert desk.complaints == []
+    assert [line.text for line in kept(place, talk)] == ["count, please", "one two three"]
+
+
+@NEEDED
+def test_who_leaves_stops_the_model_and_what_it_said_is_kept(place):
+    model, _, talk = chat(place, "one", "two", "PAUSE", "three", "four")
+    with launched() as browser, serving(place.app) as base:
+        page = Desk(browser, base, place, place.world.people[0]).page
+        page.goto(talk)
+        page.fill("#text", "count, please")
+        page.keyboard.press("Control+Enter")
+        page.wait_for_selector(".line.assistant .writing >> text=one two")
+        writing, _ = place.app.state.studio.writings._current[place.world.people[0]]
+        page.goto("/account")
+        until(lambda: writing.stopped)
+        model.go.set()
+        until(lambda: writing.done)
+    assert [line.sampling.get("finish") for line in kept(place, talk)] == [None, "stopped"]
+
+
+def until(holds) -> None:
+    for _ in range(400):
+        if holds():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it never came to that")
 
 
 def exported(place) -> list[dict]:

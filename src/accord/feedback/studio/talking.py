@@ -24,7 +24,7 @@ from accord.protocols import Generate, LanguageModel, Reply, Sampling, Unavailab
 from accord.records import Conversation, Message
 from accord.servers import ServerModel
 
-__all__ = ["Candidate", "candidates", "opened", "sealed", "written"]
+__all__ = ["Candidate", "candidates", "opened", "sampled", "sealed", "written"]
 
 _one_at_a_time = threading.Lock()  # a local model computes one batch at a time
 
@@ -71,6 +71,17 @@ def candidates(
 def _ask(model: Generate, name: str, messages: Sequence[Message], sampling: Sampling) -> Candidate:
     with _answering(), _turn_of(model):
         return _candidate(name, model([tuple(messages)], 1, sampling)[0][0])
+
+
+def sampled(model: Generate, name: str, messages: Conversation, count: int, *, max_new_tokens: int) -> list[str]:
+    """Replies of one model to one prompt.
+
+    Raises:
+        ValueError: the model does not answer.
+    """
+    sampling = Sampling(temperature=1.0, max_new_tokens=max_new_tokens)
+    with _answering(), _turn_of(model):
+        return [_candidate(name, reply).text for reply in model([messages], count, sampling)[0]]
 
 
 @contextmanager

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from fastapi import APIRouter, Request, Response
 from sqlalchemy.orm import Session
-from starlette.datastructures import FormData
 from starlette.responses import StreamingResponse
 
 from accord.feedback.store import MissingError, add_model, add_turn, consent_in_force, has_confirmed, start_conversation
@@ -35,7 +34,7 @@ from accord.feedback.studio.wording import HARM_AREAS
 from accord.feedback.studio.writing import Writing
 from accord.records import Message
 
-__all__ = ["router"]
+__all__ = ["begin_talk", "router", "watch"]
 
 router = APIRouter()
 
@@ -71,15 +70,24 @@ def show_talks(request: Request, studio: StudioOf, me: Me, campaign_id: str) -> 
 @router.post("/c/{campaign_id}/chat")
 def begin(studio: StudioOf, me: Me, campaign_id: str, form: Form) -> Response:
     """Start a conversation; an attempt to break a model says what it is after."""
-    campaign = studio.store.read(_campaign, me.user_id, campaign_id)
+    started = begin_talk(studio, me.user_id, campaign_id, str(form.get("area", "")), str(form.get("goal", "")))
+    return redirect(f"/talk/{started}")
+
+
+def begin_talk(studio: Studio, user_id: str, campaign_id: str, area: str, goal: str) -> str:
+    """Start a conversation of a person; return its id.
+
+    Raises:
+        ValueError: the campaign takes none now, or an attempt names no area or goal.
+    """
+    campaign = studio.store.read(_campaign, user_id, campaign_id)
     if campaign.state not in ("open", "pilot") or not studio.models:
         raise ValueError("this campaign takes no new conversations now; ask its admin")
-    area, goal = str(form.get("area", "")), str(form.get("goal", "")).strip()[:2000]
+    goal = goal.strip()[:2000]
     if campaign.task_type == "redteam" and (area not in HARM_AREAS or not goal):
         raise ValueError("an attempt has to name its area and its goal; choose and write them")
     words = f"{area}: {goal}" if campaign.task_type == "redteam" else None
-    started = studio.store.run(_begin, campaign_id, me.user_id, list(studio.models)[:2], words)
-    return redirect(f"/talk/{started}")
+    return studio.store.run(_begin, campaign_id, user_id, list(studio.models)[:2], words)
 
 
 def _begin(session: Session, campaign_id: str, user_id: str, names: Sequence[str], goal: str | None) -> str:
@@ -135,13 +143,18 @@ def _talk_page(
 @router.post("/talk/{conversation_id}/say")
 def say(request: Request, studio: StudioOf, me: Me, conversation_id: str, form: Form) -> Response:
     """Keep what the person says, at once; then ask for the reply."""
-    campaign = _heard(studio, me, conversation_id, form)
+    campaign = hear(studio, me.user_id, conversation_id, str(form.get("text", "")))
     return _reply(request, studio, me, conversation_id, campaign)
 
 
-def _heard(studio: Studio, me: Me, conversation_id: str, form: FormData) -> Campaign:
-    conversation, campaign, lines = studio.store.read(_mine, me.user_id, conversation_id)
-    text = str(form.get("text", "")).replace("\r\n", "\n").strip()
+def hear(studio: Studio, user_id: str, conversation_id: str, text: str) -> Campaign:
+    """Keep what a person says, unless the last thing they said still waits for its reply.
+
+    Raises:
+        ValueError: it is too long, or the conversation is over.
+    """
+    conversation, campaign, lines = studio.store.read(_mine, user_id, conversation_id)
+    text = text.replace("\r\n", "\n").strip()
     chosen = [line for line in lines if line.chosen]
     if text and not (chosen and chosen[-1].role == "user"):
         if len(text) > LONGEST:
@@ -149,7 +162,7 @@ def _heard(studio: Studio, me: Me, conversation_id: str, form: FormData) -> Camp
         parent = chosen[-1].turn_id if chosen else None
         (kept,), _ = scrub([text])  # personal data is replaced before anything is written
         studio.store.run(
-            add_turn, conversation_id=conversation.id, user_id=me.user_id, role="user", text=kept, parent_id=parent
+            add_turn, conversation_id=conversation.id, user_id=user_id, role="user", text=kept, parent_id=parent
         )
     return campaign
 
@@ -160,19 +173,24 @@ def say_and_watch(studio: StudioOf, me: Me, conversation_id: str, form: Form) ->
 
     Two candidates are not sent like this: how fast each of them comes would tell them apart.
     """
-    _heard(studio, me, conversation_id, form)
+    return watch(studio, me.user_id, conversation_id, str(form.get("text", "")))
+
+
+def watch(studio: Studio, user_id: str, conversation_id: str, text: str) -> Response:
+    """The reply to what a person says, as events."""
+    hear(studio, user_id, conversation_id, text)
     if len(studio.models) != 1:
-        raise ValueError("only one model at a time can be watched; send the form instead")
+        raise ValueError("only one model at a time can be watched; send the form of the page instead")
     name, model = next(iter(studio.models.items()))
 
     def write(writing: Writing) -> None:
-        chosen = _waiting(studio, me, conversation_id)
+        chosen = _waiting(studio, user_id, conversation_id)
         if chosen:
             found = written(model, name, _messages(chosen), writing, max_new_tokens=studio.config.max_new_tokens)
             parent, kept = chosen[-1].turn_id, [] if found is None else [found]
-            studio.store.run(_keep, conversation_id, me.user_id, parent, kept, picked=0, verdict="only one")
+            studio.store.run(_keep, conversation_id, user_id, parent, kept, picked=0, verdict="only one")
 
-    writing = studio.writings.begin(me.user_id, conversation_id, write)
+    writing = studio.writings.begin(user_id, conversation_id, write)
     return StreamingResponse(writing.events(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
 
@@ -187,6 +205,7 @@ def stop(studio: StudioOf, me: Me, conversation_id: str, form: Form) -> Response
 @router.post("/talk/{conversation_id}/thumb")
 def rate_reply(studio: StudioOf, me: Me, conversation_id: str, form: Form) -> Response:
     """A thumb up or down on a reply, or none."""
+    studio.store.read(my_conversation, conversation_id=conversation_id, user_id=me.user_id)
     thumbs = {"up": 1, "down": -1, "none": 0}
     thumb, turn_id = thumbs.get(str(form.get("thumb", ""))), str(form.get("turn", ""))
     if thumb is None:
@@ -204,9 +223,9 @@ def edit_reply(studio: StudioOf, me: Me, conversation_id: str, form: Form) -> Re
     return redirect(f"/talk/{conversation_id}")
 
 
-def _waiting(studio: Studio, me: Me, conversation_id: str) -> list[Line]:
+def _waiting(studio: Studio, user_id: str, conversation_id: str) -> list[Line]:
     """The conversation where a person has spoken last; else nothing."""
-    _, _, lines = studio.store.read(_mine, me.user_id, conversation_id)
+    _, _, lines = studio.store.read(_mine, user_id, conversation_id)
     chosen = spoken(lines)
     return chosen if chosen and chosen[-1].role == "user" else []
 
@@ -216,7 +235,7 @@ def _messages(lines: Sequence[Line]) -> list[Message]:
 
 
 def _reply(request: Request, studio: Studio, me: Me, conversation_id: str, campaign: Campaign) -> Response:
-    chosen = _waiting(studio, me, conversation_id)
+    chosen = _waiting(studio, me.user_id, conversation_id)
     if not chosen:
         return redirect(f"/talk/{conversation_id}")
     try:
