@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import uuid
 from collections import Counter
 
 import pytest
 from sqlalchemy import select
 
+from accord.feedback.store import forget
 from accord.feedback.store.ids import new_id
 from accord.feedback.store.order import ON_DEMAND, display_order, is_random, places, queue_number
-from accord.feedback.store.tables import Response
+from accord.feedback.store.tables import Response, User
 from feedback.worlds import make_world
 
 
@@ -83,3 +85,15 @@ def test_the_ids_of_responses_do_not_tell_which_came_first(store):
         sorted(s.id for s in task.responses) for task in (world.next(world.add_person(f"p{n}")) for n in range(30))
     ]
     assert {texts[first] for first, _ in pairs} == {"one", "two"}
+
+
+def test_pseudonyms_do_not_tell_when_their_accounts_were_made(store):
+    world = make_world(store, items=0, people=12)
+    users = store.read(lambda s: [s.get(User, one) for one in world.people])
+    pseudonyms = [user.pseudonym for user in users]
+    assert {uuid.UUID(one).version for one in pseudonyms} == {4}
+    assert pseudonyms != sorted(pseudonyms)
+    store.run(forget, user_id=users[0].id, now=world.now)
+    renewed = store.read(lambda s: s.get(User, users[0].id)).pseudonym
+    assert renewed != pseudonyms[0]
+    assert uuid.UUID(renewed).version == 4

@@ -35,9 +35,10 @@ def new_id() -> str:
 
 
 def blind_id() -> str:
-    """A UUIDv4, which tells nothing of its age, for what people judge blind.
+    """A UUIDv4, which tells nothing of its age, for what is seen by those who must not know more.
 
-    Responses are added model by model: in ids that sort by age, the order on the page would tell who wrote what.
+    Responses are added model by model: ids that sort by age would tell annotators which ones are of the same model.
+    Pseudonyms go out with exports: a time in them is when the account was made, and that is who it is.
     """
     return str(uuid.uuid4())
 
