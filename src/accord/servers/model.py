@@ -140,13 +140,13 @@ class ServerModel(LanguageModel):
                         choice.get("text") if isinstance(prompt, str) else (choice.get("delta") or {}).get("content")
                     )
                     said, finish = said + (piece or ""), choice.get("finish_reason") or finish
-                    yield _said(_before(said, sampling.stop), "length", started)
+                    yield _grown(_before(said, sampling.stop), "length", started)
         except RequestFailed as failed:
             yield _failed(failed, started)
             return
         with self._counting:
             self._usage.add(0, 0)  # a stream counts no tokens
-        yield _said(_before(said, sampling.stop), "length" if finish in ("length", None) else "stop", started)
+        yield _grown(_before(said, sampling.stop), "length" if finish in ("length", None) else "stop", started)
 
     def _reply(self, prompt: Prompt, sampling: Sampling, number: int) -> Reply:
         started = time.perf_counter()
@@ -312,7 +312,7 @@ def _settings(sampling: Sampling, number: int) -> dict[str, Any]:
     }
 
 
-def _said(text: str, finish: Literal["stop", "length"], started: float) -> Reply:
+def _grown(text: str, finish: Literal["stop", "length"], started: float) -> Reply:
     seconds = time.perf_counter() - started
     return Reply(text=text, finish=finish, prompt_tokens=0, new_tokens=0, seconds=seconds)
 
