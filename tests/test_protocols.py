@@ -149,3 +149,19 @@ def test_the_local_model_tells_one_from_ten():
 
 def test_labels_of_a_prompt_too_long_for_the_local_model_are_unscored():
     assert local().score_labels(["ok", "x" * 600], [("(A)", "(B)")] * 2)[1] == [None, None]
+
+
+def test_a_local_stream_grows_token_by_token_and_can_be_left():
+    model, prompt = local(), (Message(role="user", content="hello"),)
+    replies = list(model.stream(prompt, Sampling(temperature=1.0, max_new_tokens=12, seed=3)))
+    assert [reply.new_tokens for reply in replies] == list(range(1, len(replies) + 1))
+    assert replies[-1].finish == "stop" or len(replies) == 12
+    assert all(reply.finish == "length" for reply in replies[:-1])
+    before = model.usage.new_tokens
+    left = model.stream(prompt, Sampling(max_new_tokens=12, seed=3))
+    next(left)
+    left.close()
+    assert model.usage.new_tokens == before + 1  # nothing was computed behind the first token
+    first = replies[-1].text[0]
+    (*_, cut) = model.stream(prompt, Sampling(max_new_tokens=12, seed=3, stop=(first,)))
+    assert (cut.text, cut.finish) == ("", "stop")

@@ -7,7 +7,7 @@ implementations share: `accord.rollouts.local.LocalModel` in this process, `acco
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias, overload
 
@@ -152,6 +152,14 @@ class LanguageModel(ABC):
     @abstractmethod
     def generate(self, prompts: Sequence[Prompt], count: int, sampling: Sampling) -> list[list[Reply]]:
         """Answer prompts, see `Generate`."""
+
+    def stream(self, prompt: Prompt, sampling: Sampling) -> Iterator[Reply]:
+        """Yield one reply as it grows, each time all of it so far; the last one is whole.
+
+        What is yielded before has `finish` "length": who stops reading there has cut it off, and a model that can
+        computes no further. One that cannot yields the whole reply at once.
+        """
+        yield self.generate([prompt], 1, sampling)[0][0]
 
     @abstractmethod
     def score(self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[str]]) -> list[list[float | None]]:

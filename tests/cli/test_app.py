@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -169,3 +170,28 @@ def test_the_quickstart_ends_with_its_table_and_what_to_try(capsys: pytest.Captu
         "YOUR_MODEL",
     ):
         assert part in printed
+
+
+def test_what_a_missing_torch_costs_is_one_line_that_names_the_extra(tmp_path: Path) -> None:
+    without = "import sys; sys.modules.update(dict.fromkeys(('torch', 'transformers'))); "
+    words = ["train", "sft", "--model", "smollm2-135m", "--data", str(ROOT / "recipes/data/demonstrations.jsonl")]
+    command = f"from accord.cli import main; sys.exit(main({[*words, '--out', str(tmp_path / 'o')]}))"
+    done = python("-c", without + command)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "pip install 'accord-align[train]'" in done.stderr
+
+
+def test_another_missing_package_is_a_defect(raising, capsys: pytest.CaptureFixture[str]) -> None:
+    raising(ModuleNotFoundError("No module named 'rich.x'", name="rich.x"))
+    assert main(["report"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_the_extra_that_errors_name_is_the_one_that_is_installed() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert {name.partition(">")[0] for name in extras["train"]} == app.TRAIN_EXTRA
+    studio = " ".join(
+        extras["studio"] + tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    )
+    assert not any(name in studio for name in app.TRAIN_EXTRA)

@@ -26,7 +26,7 @@ class Waits:
 
 
 def client_options(answer, waits: Waits | None = None, **more):
-    """`answer(path, body)` returns a JSON object, a status, (status, headers), or raises a transport error."""
+    """`answer(path, body)` returns a JSON object, events, a status, (status, headers), or raises a transport error."""
     waits = waits or Waits()
 
     def handle(request: httpx2.Request) -> httpx2.Response:
@@ -34,6 +34,8 @@ def client_options(answer, waits: Waits | None = None, **more):
         said = answer(request.url.path.removeprefix("/v1"), body)
         if isinstance(said, int):
             return httpx2.Response(said, json={"error": {"message": "so it is"}})
+        if isinstance(said, str):
+            return httpx2.Response(200, text=said, headers={"Content-Type": "text/event-stream"})
         if isinstance(said, tuple):
             return httpx2.Response(said[0], headers=said[1], json={})
         return httpx2.Response(200, json=said)

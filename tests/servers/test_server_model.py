@@ -1,5 +1,6 @@
 """The server client finds out what a server can do, and reads it right."""
 
+import json
 import threading
 from math import exp, log
 
@@ -242,3 +243,30 @@ def test_many_refusals_among_answers_are_about_their_prompts():
     good, bad = ((Message(role="user", content=word),) for word in ("good", "bad"))
     assert model([good, *[bad] * 9], 1, Sampling())[0][0].text == "x"
     assert model([bad], 1, Sampling())[0][0].finish == "error"
+
+
+def events(*pieces: str, finish: str = "stop") -> str:
+    rows = [{"choices": [{"delta": {"content": piece}, "finish_reason": None}]} for piece in pieces]
+    rows.append({"choices": [{"delta": {}, "finish_reason": finish}]})
+    return ": hello\n\n" + "".join(f"data: {json.dumps(row)}\n\n" for row in rows) + "data: [DONE]\n\n"
+
+
+def test_a_stream_grows_and_ends_as_the_server_says():
+    asked = []
+    model = served(lambda path, body: asked.append((path, body)) or events("It ", "is ", "B"))
+    replies = list(model.stream(CHAT, Sampling(seed=4, max_new_tokens=9)))
+    assert [reply.text for reply in replies] == ["It ", "It is ", "It is B", "It is B", "It is B"]
+    assert {reply.finish for reply in replies[:-1]} == {"length"}
+    assert replies[-1].finish == "stop"
+    path, body = asked[0]
+    assert (path, body["stream"], body["max_tokens"], body["seed"]) == ("/chat/completions", True, 9, 4 * 1_000_003)
+    (*_, last) = served(lambda path, body: events("cut", finish="length")).stream(CHAT, Sampling())
+    assert (last.text, last.finish) == ("cut", "length")
+
+
+def test_a_stream_that_is_refused_or_no_json_is_an_error_reply():
+    (refused,) = served(lambda path, body: 400).stream(CHAT, Sampling())
+    assert (refused.finish, refused.text) == ("error", "")
+    assert "so it is" in refused.error
+    (*_, broken) = served(lambda path, body: "data: {nonsense\n\n").stream(CHAT, Sampling())
+    assert (broken.finish, broken.error) == ("error", "an event that is no JSON")

@@ -31,6 +31,7 @@ from accord.protocols import Unavailable
 __all__ = ["COMMANDS", "EXAMPLES", "Command", "main", "parser_of"]
 
 PAUSED = 75  # EX_TEMPFAIL of sysexits.h: try again later
+TRAIN_EXTRA = frozenset({"torch", "transformers", "peft", "safetensors", "accelerate", "huggingface_hub", "gguf"})
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,12 @@ def execute(command: Command, words: Sequence[str]) -> int:
     except BrokenPipeError:  # the reader of a pipe has left: `accord data inspect FILE | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in TRAIN_EXTRA:
+            return report_exception(error)
+        print_error(f"`accord {command.name}` needs {missing} here; pip install 'accord-align[train]'")
+        return 2
     except Exception as error:
         return report_exception(error)
 

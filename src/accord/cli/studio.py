@@ -48,6 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         from accord.feedback.store import Store, now_ms
         from accord.feedback.studio.demo import add_demo
         from accord.feedback.studio.serve import admin_link, serve
+        from accord.pipelines.feedback_data import import_upload
 
     store = Store.open(config.database)
     console = output_console()
@@ -64,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         console.print("Ctrl-C stops it; nothing is lost.", style="dim")
 
     try:
-        serve(store, config, models=models, ready=ready)
+        serve(store, config, models=models, importer=import_upload, ready=ready)
     finally:
         store.close()
     return 0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -34,7 +34,7 @@ from accord.feedback.store.tables import Campaign, Guideline
 from accord.pipelines.feedback_settings import CampaignTarget, FeedbackImport
 from accord.records import Comparison, Demonstration, Judgment, Ranking, ResponseSet
 
-__all__ = ["ImportOutcome", "import_files", "import_rows", "misfit", "target_campaign"]
+__all__ = ["ImportOutcome", "import_files", "import_rows", "import_upload", "misfit", "target_campaign"]
 
 CONSENT = "Your judgments are kept under a pseudonym and may be used to train and evaluate models."
 GUIDELINE = (
@@ -148,6 +148,24 @@ def import_files(
         **{**vars(outcome), "campaign": name, "formats": dict(read.formats)}
         | {"bad_rows": read.bad_rows + outcome.bad_rows}
     )
+
+
+def import_upload(store: Store, path: Path, *, campaign_id: str, source: str, kind: str) -> ImportOutcome:
+    """What the studio's page does with a file: every format `import_files` reads, bad rows set aside and named."""
+    if kind not in ("normal", "gold", "qualification"):
+        raise ValueError(f"found the kind {kind!r}; expected normal, gold or qualification")
+    settings = FeedbackImport.model_fields
+    read = read_collection([path], skip_bad_rows=True)
+    consent = str(settings["consent"].default)
+    outcome = import_rows(
+        store,
+        read.rows,
+        campaign_id=campaign_id,
+        source=source,
+        consent=consent,
+        kind=kind,  # type: ignore[arg-type]
+    )
+    return replace(outcome, formats=dict(read.formats), bad_rows=read.bad_rows + outcome.bad_rows)
 
 
 CHUNK = 200  # rows between two steps of the progress bar

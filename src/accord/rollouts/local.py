@@ -113,15 +113,7 @@ class LocalModel(LanguageModel):
         """Answer prompts; one that leaves no room for `max_new_tokens` gets replies that are errors."""
         ids = [self._ids(prompt) for prompt in prompts]
         fits = [index for index, row in enumerate(ids) if self._fits(len(row) + sampling.max_new_tokens)]
-        wanted = rollouts.Sampling(
-            samples=count,
-            max_new_tokens=sampling.max_new_tokens,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            stop=sampling.stop,
-            presence_penalty=sampling.presence_penalty,
-            seed=sampling.seed,
-        )
+        wanted = _wanted(count, sampling)
         started = time.perf_counter()
         chosen = [ids[index] for index in fits]
         for row in chosen:
@@ -136,6 +128,30 @@ class LocalModel(LanguageModel):
             replies.get(index) or [self._too_long(len(row), sampling.max_new_tokens)] * count
             for index, row in enumerate(ids)
         ]
+
+    def stream(self, prompt: Prompt, sampling: Sampling) -> Iterator[Reply]:
+        """Yield a reply token by token; closing the iterator ends the sampling."""
+        ids = self._ids(prompt)
+        if not self._fits(len(ids) + sampling.max_new_tokens):
+            yield self._too_long(len(ids), sampling.max_new_tokens)
+            return
+        self._usage.add(len(ids), 0)
+        started, tokens = time.perf_counter(), list[int]()
+        for token in self._sampler.stream(ids, _wanted(1, sampling)):
+            tokens.append(token)
+            self._usage.new_tokens += 1
+            text = self._text(prompt, tokens)
+            whole = _before(text, sampling.stop)
+            ended = token in self._template.end_ids or whole != text
+            yield Reply(
+                text=whole.removesuffix("\ufffd"),  # half a character: the rest comes with the next token
+                finish="stop" if ended else "length",
+                prompt_tokens=len(ids),
+                new_tokens=len(tokens),
+                seconds=time.perf_counter() - started,
+            )
+            if ended:
+                return
 
     def score(self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[str]]) -> list[list[float | None]]:
         """Score continuations, without an end token; None for those of a prompt that is too long for the model."""
@@ -206,16 +222,16 @@ class LocalModel(LanguageModel):
         error = f"the prompt has {prompt} tokens; with {new} new ones that is more than the model's {self.room}"
         return Reply(text="", finish="error", prompt_tokens=prompt, new_tokens=0, seconds=0.0, error=error)
 
+    def _text(self, prompt: Prompt, tokens: Sequence[int]) -> str:
+        if not isinstance(prompt, str):
+            return self._template.decode(tokens)
+        tokenizer = self._template.tokenizer
+        return str(tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
     def _reply(self, prompt: Prompt, length: int, rollout: Rollout, stop: tuple[str, ...], seconds: float) -> Reply:
-        if isinstance(prompt, str):
-            tokenizer = self._template.tokenizer
-            text = tokenizer.decode(rollout.tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        else:
-            text = self._template.decode(rollout.tokens)
-        places = [place for string in stop if (place := text.find(string)) >= 0]
         self._usage.new_tokens += len(rollout.tokens)
         return Reply(
-            text=text[: min(places)] if places else text,
+            text=_before(self._text(prompt, rollout.tokens), stop),
             finish=rollout.finish,
             prompt_tokens=length,
             new_tokens=len(rollout.tokens),
@@ -230,6 +246,24 @@ def _totals(spelled: list[list[tuple[int, ...]]], row: list[float | None]) -> li
         return [None] * len(spelled)
     values = iter(known)
     return [*total([{ids: next(values) for ids in label} for label in spelled])]
+
+
+def _before(text: str, stop: Sequence[str]) -> str:
+    """A text up to the first of its stop strings."""
+    places = [place for string in stop if (place := text.find(string)) >= 0]
+    return text[: min(places)] if places else text
+
+
+def _wanted(count: int, sampling: Sampling) -> rollouts.Sampling:
+    return rollouts.Sampling(
+        samples=count,
+        max_new_tokens=sampling.max_new_tokens,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        stop=sampling.stop,
+        presence_penalty=sampling.presence_penalty,
+        seed=sampling.seed,
+    )
 
 
 def _stream(ids: Sequence[int]) -> int:

@@ -9,12 +9,13 @@ one success `Unavailable` is raised, and the job pauses. A server that was never
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -107,6 +108,30 @@ class Client:
             ValueError: the server does not know us, or wants to be paid.
         """
         return self._send("POST", path, body, retries)
+
+    def events(self, path: str, body: Mapping[str, Any]) -> Iterator[Any]:
+        """POST a JSON object and yield the JSON of each server-sent event of the answer as it comes, until "[DONE]".
+
+        Somebody is watching, so a failure is not tried again.
+
+        Raises:
+            RequestFailed: the server refuses, or the connection fails.
+        """
+        try:
+            with self._http.stream("POST", f"{self.url}{path}", json=body) as response:
+                if response.status_code >= 400:
+                    response.read()
+                    raise RequestFailed(f"status {response.status_code}: {_reason(response)}")
+                for line in response.iter_lines():
+                    data = line.removeprefix("data:").strip() if line.startswith("data:") else ""
+                    if data == "[DONE]":
+                        return
+                    if data:
+                        yield json.loads(data)
+        except httpx2.TransportError as error:
+            raise RequestFailed(f"{type(error).__name__} ({error})") from None
+        except json.JSONDecodeError:
+            raise RequestFailed("an event that is no JSON") from None
 
     def _send(self, method: str, path: str, body: Mapping[str, Any] | None, retries: int | None = None) -> Any:
         failures, before = 0, 0

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit, urlunsplit
@@ -127,31 +127,37 @@ class ServerModel(LanguageModel):
 
     # -- replies -------------------------------------------------------------------------------------------------------
 
+    def stream(self, prompt: Prompt, sampling: Sampling) -> Iterator[Reply]:
+        """Yield a reply as the server sends it; closing the iterator closes the connection."""
+        path, question = self._question(prompt)
+        body = {"model": self.model, **question, **_settings(sampling, 0), "stream": True}
+        started = time.perf_counter()
+        said, finish = "", None
+        try:
+            for event in self.client.events(path, body):
+                for choice in event.get("choices") or ():
+                    piece = (
+                        choice.get("text") if isinstance(prompt, str) else (choice.get("delta") or {}).get("content")
+                    )
+                    said, finish = said + (piece or ""), choice.get("finish_reason") or finish
+                    yield _grown(_before(said, sampling.stop), "length", started)
+        except RequestFailed as failed:
+            yield _failed(failed, started)
+            return
+        with self._counting:
+            self._usage.add(0, 0)  # a stream counts no tokens
+        yield _grown(_before(said, sampling.stop), "length" if finish in ("length", None) else "stop", started)
+
     def _reply(self, prompt: Prompt, sampling: Sampling, number: int) -> Reply:
-        body = {
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "max_tokens": sampling.max_new_tokens,
-            "seed": (sampling.seed * 1_000_003 + number) % 2**31,
-            **({"stop": list(sampling.stop)} if sampling.stop else {}),
-            **({"presence_penalty": sampling.presence_penalty} if sampling.presence_penalty else {}),
-        }
         started = time.perf_counter()
         try:
-            answer = self._complete(prompt, body)
+            answer = self._complete(prompt, _settings(sampling, number))
             choice = answer["choices"][0]
             said = _said(choice, prompt)
         except NotThere as failed:
             raise ValueError(f"{self.name}: {failed}; check the address (most end in /v1) and the model") from None
         except RequestFailed as failed:
-            return Reply(
-                text="",
-                finish="error",
-                prompt_tokens=0,
-                new_tokens=0,
-                seconds=time.perf_counter() - started,
-                error=str(failed),
-            )
+            return _failed(failed, started)
         prompt_tokens, new_tokens = _tokens_used(answer)
         return Reply(
             text=_before(said, sampling.stop),
@@ -170,15 +176,16 @@ class ServerModel(LanguageModel):
                 "address and the name of the model"
             )
 
+    def _question(self, prompt: Prompt) -> tuple[str, dict[str, Any]]:
+        """Where a prompt goes, and how."""
+        if isinstance(prompt, str):
+            return "/completions", {"prompt": prompt}
+        messages = [{"role": message.role, "content": message.content} for message in prompt]
+        return "/chat/completions", {"messages": messages}
+
     def _complete(self, prompt: Prompt, body: dict[str, Any], retries: int | None = None) -> Any:
         """The server's answer, in which there is a choice."""
-        path: str
-        question: dict[str, Any]
-        if isinstance(prompt, str):
-            path, question = "/completions", {"prompt": prompt}
-        else:
-            messages = [{"role": message.role, "content": message.content} for message in prompt]
-            path, question = "/chat/completions", {"messages": messages}
+        path, question = self._question(prompt)
         answer = self.client.post(path, {"model": self.model, **question, **body}, retries=retries)
         choices = answer.get("choices") if isinstance(answer, dict) else None
         if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
@@ -291,6 +298,28 @@ class ServerModel(LanguageModel):
 
 def _kind(prompt: Prompt) -> str:
     return "text" if isinstance(prompt, str) else "chat"
+
+
+def _settings(sampling: Sampling, number: int) -> dict[str, Any]:
+    """Sampling as a server is told of it; reply `number` has a seed of its own."""
+    return {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "max_tokens": sampling.max_new_tokens,
+        "seed": (sampling.seed * 1_000_003 + number) % 2**31,
+        **({"stop": list(sampling.stop)} if sampling.stop else {}),
+        **({"presence_penalty": sampling.presence_penalty} if sampling.presence_penalty else {}),
+    }
+
+
+def _grown(text: str, finish: Literal["stop", "length"], started: float) -> Reply:
+    seconds = time.perf_counter() - started
+    return Reply(text=text, finish=finish, prompt_tokens=0, new_tokens=0, seconds=seconds)
+
+
+def _failed(failed: RequestFailed, started: float) -> Reply:
+    seconds = time.perf_counter() - started
+    return Reply(text="", finish="error", prompt_tokens=0, new_tokens=0, seconds=seconds, error=str(failed))
 
 
 def _possible(ask: Callable[[], Any]) -> bool:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import uuid
 from collections import Counter
 
 import pytest
+from sqlalchemy import select
 
+from accord.feedback.store import forget
 from accord.feedback.store.ids import new_id
 from accord.feedback.store.order import ON_DEMAND, display_order, is_random, places, queue_number
+from accord.feedback.store.tables import Response, User
+from feedback.worlds import make_world
 
 
 def test_the_order_is_by_hmac_of_item_annotator_and_response():
@@ -71,3 +76,24 @@ def test_ids_sort_by_age_and_say_they_are_uuid7():
 def test_all_random_is_a_permutation(count):
     priority = {f"i{n}": 0.0 for n in range(count)}
     assert sorted(places(priority, "s", frozenset(priority)).values()) == list(range(count))
+
+
+def test_the_ids_of_responses_do_not_tell_which_came_first(store):
+    world = make_world(store, items=30)  # of each item "one" was added before "two"
+    texts = {one.id: one.text for one in store.read(lambda s: s.scalars(select(Response)).all())}
+    pairs = [
+        sorted(s.id for s in task.responses) for task in (world.next(world.add_person(f"p{n}")) for n in range(30))
+    ]
+    assert {texts[first] for first, _ in pairs} == {"one", "two"}
+
+
+def test_pseudonyms_do_not_tell_when_their_accounts_were_made(store):
+    world = make_world(store, items=0, people=12)
+    users = store.read(lambda s: [s.get(User, one) for one in world.people])
+    pseudonyms = [user.pseudonym for user in users]
+    assert {uuid.UUID(one).version for one in pseudonyms} == {4}
+    assert pseudonyms != sorted(pseudonyms)
+    store.run(forget, user_id=users[0].id, now=world.now)
+    renewed = store.read(lambda s: s.get(User, users[0].id)).pseudonym
+    assert renewed != pseudonyms[0]
+    assert uuid.UUID(renewed).version == 4

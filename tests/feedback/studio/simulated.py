@@ -1,4 +1,8 @@
-"""Many annotators at once, each with a connection of their own, who take tasks until there are none."""
+"""Many annotators at once, each with a connection of their own, who take tasks until there are none.
+
+They think between two clicks, as people do; how long is the caller's. What the client itself costs is kept apart: its
+lag (how late its own timers fire) and its processor time are no part of the server's figures.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +22,20 @@ class Log:
     seconds: dict[str, list[float]] = field(default_factory=dict)
     trouble: list[str] = field(default_factory=list)
     submitted: set[str] = field(default_factory=set)
+    lag: list[float] = field(default_factory=list)  # seconds by which timers of the client were late
 
-    def p95(self) -> float:
-        every = sorted(one for times in self.seconds.values() for one in times)
-        return every[int(0.95 * (len(every) - 1))]
+    def every(self) -> list[float]:
+        return [one for times in self.seconds.values() for one in times]
+
+    async def watch_the_client(self) -> None:
+        while True:
+            began = time.perf_counter()
+            await asyncio.sleep(0.1)
+            self.lag.append(time.perf_counter() - began - 0.1)
+
+
+def quantile(values: list[float], share: float) -> float:
+    return sorted(values)[int(share * (len(values) - 1))]
 
 
 async def work(
@@ -30,6 +44,7 @@ async def work(
     """Look, save a draft, submit, sometimes twice; sometimes skip; until all together have submitted `wanted` tasks."""
     random_ = random.Random(seed)
     token, csrf = session
+    again = max(pause / 2, 0.05)
     async with httpx.AsyncClient(base_url=base, cookies={"session": token}, timeout=60) as client:
 
         async def ask(what: str, method: str, path: str, data: dict[str, str] | None = None) -> httpx.Response:
@@ -47,7 +62,7 @@ async def work(
             if found is None and len(log.submitted) >= wanted:
                 return
             if found is None:  # all are taken, and one of those who took them may still skip
-                await asyncio.sleep(pause / 2)
+                await asyncio.sleep(again)
                 continue
             mine = found[1]
             responses = re.findall(r'data-response="([^"]+)"', page.text)

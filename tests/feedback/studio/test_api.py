@@ -15,6 +15,8 @@ from schemathesis.specs.openapi.checks import (
 
 from accord.feedback.store import verdicts
 from accord.feedback.store.queries.tokens import add_token
+from feedback.studio.test_talking import Model
+from feedback.studio.test_watching import Writer, events, shown
 from feedback.studio.visitors import HOST, Visitor
 
 YEAR = 365 * 86_400_000
@@ -106,6 +108,51 @@ def test_from_a_project_to_an_export(place):
     assert [one["kind"] for one in client.get("/api/v1/events?limit=200").json()][-1] == "import"
 
 
+def test_a_program_agrees_and_talks(place):
+    place.models["writer@1"] = Writer("one", "two")
+    place.open(items=0, people=0, task_type="chat")
+    bob = place.someone("annotator")
+    client = program(place, bob.user_id, "annotate")
+    talk = {"campaign": place.world.campaign}
+    assert client.post("/api/v1/conversations", json=talk).status_code == 400  # agreed to nothing yet
+    text = client.get(f"/api/v1/projects/{place.world.project}/consent").json()
+    agree = {"project": place.world.project, "uses": ["train"]}
+    assert client.post("/api/v1/consents", json={**agree, "text": place.world.project}).status_code == 400
+    assert client.post("/api/v1/consents", json={**agree, "text": text["id"]}).status_code == 201
+    begun = client.post("/api/v1/conversations", json=talk).json()["id"]
+    answer = client.post(f"/api/v1/conversations/{begun}/turns", json={"text": "count"})
+    assert shown(events(answer)) == "one two"
+    other = program(place, place.someone("annotator", name="eve").user_id, "annotate")
+    assert other.post(f"/api/v1/conversations/{begun}/turns", json={"text": "x"}).status_code == 404
+
+
+def test_an_admin_s_program_samples_and_reads(place):
+    place.models["new@1"] = Model("new@1")
+    place.open(items=2, people=1)
+    place.world.submit(place.world.next())
+    place.world.next()
+    client = program(place, place.someone("admin").user_id, "admin", "review")
+    one = f"/api/v1/campaigns/{place.world.campaign}"
+    assert client.get(f"{one}/progress").json() == {"state": "open", "slots": 6, "filled": 1, "leased": 1}
+    (line,) = client.get(f"{one}/annotators").json()
+    assert (line["judgments"], line["agrees"]) == (1, None)
+    prompts, seen = f"/api/v1/prompts?project={place.world.project}&limit=1", []
+    while page := client.get(f"{prompts}&after={seen[-1] if seen else ''}").json():
+        seen += [row["id"] for row in page]
+    assert len(seen) == 2
+    responses = client.get(f"/api/v1/responses?project={place.world.project}").json()
+    assert {row["text"] for row in responses} == {"one", "two"}
+    made = client.post(f"{one}/sample", json={"prompts": ["sing"], "count": 2})
+    assert made.status_code == 400  # one distinct reply, and a ranking takes two
+    place.models["old@1"] = Model("old@1")
+    assert len(client.post(f"{one}/sample", json={"prompts": ["sing"]}).json()) == 1
+    models = {row["model"] for row in client.get(f"/api/v1/responses?project={place.world.project}").json()}
+    assert models == {None, "new@1", "old@1"}
+    annotator = program(place, place.world.people[0], "admin", "review")
+    for path in (f"{one}/progress", f"{one}/annotators", prompts, f"/api/v1/responses?project={place.world.project}"):
+        assert annotator.get(path).status_code == 404
+
+
 def test_the_page_of_the_api_lists_its_calls(place):
     place.open(people=1)
     page = place.person().get("/api/v1/")
@@ -138,4 +185,4 @@ def test_schemathesis_finds_no_fault(place):
 
         call()
         seen.add(operation.label)
-    assert len(seen) >= 18
+    assert len(seen) >= 28

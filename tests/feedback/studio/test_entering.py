@@ -173,6 +173,14 @@ def test_reading_writes_at_most_once_a_minute(place, stranger, hashed):
     assert len(set(seen)) == 1
 
 
+def test_a_stolen_session_does_not_guess_the_password_either(place, stranger, hashed):
+    thief = place.enter(add_ada(place, hashed))
+    new = {"old": "wrong", "new": "another good password"}
+    assert [thief.post("/account/password", new).status_code for _ in range(7)] == [400] * 5 + [429] * 2
+    assert thief.post("/account/password", {**new, "old": PASSWORD}).status_code == 429
+    assert log_in(stranger).status_code == 303  # the door is another one
+
+
 def test_a_new_password_logs_all_others_out(place, stranger, hashed):
     user = add_ada(place, hashed)
     here, there = place.enter(user), place.enter(user)

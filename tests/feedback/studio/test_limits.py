@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from accord.feedback.studio.limits import Limits
+from concurrent.futures import ThreadPoolExecutor
+
+from accord.feedback.studio.limits import Limits, _Failures
 
 MINUTE = 60_000
 
 
 def fail(limits, times, account="ada", address="1.2.3.4", now=0):
     for _ in range(times):
-        limits.login_failed(account, address, now)
+        for name in (limits._name("account", account), limits._name("address", address)):
+            limits._failures.setdefault(name, _Failures()).times.append(now)
 
 
 def test_five_failures_are_free_then_the_wait_doubles():
@@ -19,6 +22,20 @@ def test_five_failures_are_free_then_the_wait_doubles():
         fail(limits, 1)
         assert count < 9
     assert waits == [0, 0, 0, 0, 0, 1000, 2000, 4000, 8000]
+
+
+def test_a_hundred_guesses_at_once_are_not_free():
+    limits = Limits(120)
+    with ThreadPoolExecutor(20) as pool:
+        waits = list(pool.map(lambda _: limits.login_try("ada", "1.2.3.4", 0), range(100)))
+    assert waits.count(0) == 5
+
+
+def test_a_login_that_succeeds_costs_its_address_nothing():
+    limits = Limits(120)
+    for number in range(50):
+        assert limits.login_try(f"person {number}", "1.2.3.4", 0) == 0
+        limits.login_succeeded(f"person {number}", "1.2.3.4")
 
 
 def test_nobody_is_locked_out_for_good():
@@ -39,6 +56,7 @@ def test_an_address_that_tries_many_accounts_waits_too_and_others_do_not():
 def test_success_frees_the_account_but_not_the_address():
     limits = Limits(120)
     fail(limits, 6)
+    assert limits.login_try("Ada", "1.2.3.4", 2000) == 0
     limits.login_succeeded("Ada", "1.2.3.4")
     assert limits.login_wait("ada", "5.6.7.8", 0) == 0
     assert limits.login_wait("ada", "1.2.3.4", 0) == 2000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from html import unescape
 
@@ -20,12 +21,13 @@ class Model:
     """Says its name and how many messages it has heard; `away` cannot be reached."""
 
     def __init__(self, name: str):
-        self.name, self.away, self.heard = name, False, []
+        self.name, self.away, self.heard, self.seeds = name, False, [], []
 
     def __call__(self, prompts, count, sampling):
         if self.away:
             raise Unavailable("no route")
         self.heard.append(prompts[0])
+        self.seeds.append(sampling.seed)
         said = f"{self.name} heard {len(prompts[0])}"
         return [[Reply(text=said, finish="stop", prompt_tokens=1, new_tokens=1, seconds=0.25)]]
 
@@ -66,6 +68,9 @@ def test_two_candidates_have_no_names_and_one_is_picked(talking):
     page = ada.post(f"{talk}/say", {"text": "hello"})
     shown = re.findall(r"(?s)Reply (\w)</h2>.*?<p>(.*?)</p>", page.text)
     assert [letter for letter, _ in shown] == ["A", "B"]
+    hidden = base64.b64decode(carried(page)["sealed"])
+    assert b"new" not in hidden
+    assert b"seconds" not in hidden  # the slower one gives itself away
     picked = ada.post(f"{talk}/pick", {**carried(page), "verdict": "B"})
     assert shown[1][1] in picked.text
     assert shown[0][1] not in picked.text
@@ -91,7 +96,7 @@ def test_nobody_puts_words_into_a_models_mouth(talking):
     ada = talking.person()
     talk = begin(talking, ada)
     given = carried(ada.post(f"{talk}/say", {"text": "hello"}))
-    forged = {**given, "sealed": given["sealed"].replace("heard", "swore")}
+    forged = {**given, "sealed": given["sealed"][:-8] + given["sealed"][-8:].swapcase()}
     assert ada.post(f"{talk}/pick", {**forged, "verdict": "A"}).status_code == 400
     other = begin(talking, ada)
     ada.post(f"{other}/say", {"text": "hello"})
@@ -110,6 +115,8 @@ def test_both_failed_asks_again_and_keeps_both(talking):
     lines = talking.store.read(lines_of, talk.rpartition("/")[2])
     assert [line.chosen for line in lines] == [True, False, False, False, True]
     assert [line.sampling.get("verdict") for line in lines[1:]] == ["failed", "failed", "tie", "tie"]
+    first, second = talking.models["new@1"].seeds
+    assert first != second  # or a model that can be seeded would fail in the same words again
 
 
 def test_a_model_that_is_away_loses_nothing(place):
@@ -132,8 +139,9 @@ def test_the_talk_of_another_is_not_found(talking):
     talk = begin(talking, talking.person(0))
     bob = talking.person(1)
     assert bob.get(talk).status_code == 404
-    for what in ("say", "pick", "finish"):
-        assert bob.post(f"{talk}/{what}", {"text": "x", "rating": "1"}).status_code == 404
+    for what in ("say", "pick", "finish", "stream", "stop", "thumb", "edit"):
+        given = {"text": "x", "rating": "1", "thumb": "up", "turn": "t"}
+        assert bob.post(f"{talk}/{what}", given).status_code == 404
 
 
 def test_a_rating_ends_it(place):

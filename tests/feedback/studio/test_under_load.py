@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -11,29 +12,33 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from sqlalchemy import select
 
 from accord.feedback.store import now_ms, start_session, verdicts
 from accord.feedback.store.tables import Draft, Item, Judgment, Slot
-from feedback.studio.simulated import Log, work
+from feedback.studio.simulated import Log, quantile, work
 from feedback.studio.visitors import Place
 
 
 @contextmanager
-def served(address: str, port: int):
-    """The real command in a process of its own."""
+def served(address: str, port: int, errors: Path | None = None):
+    """The real command in a process of its own; what it logs goes to `errors`."""
     command = "import sys; from accord.cli.app import main; sys.exit(main(sys.argv[1:]))"
-    options = ["--database", address, "--port", str(port), "--requests-per-minute", "100000"]
-    process = subprocess.Popen(
-        [sys.executable, "-c", command, "feedback", "studio", *options],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
+    options = ["--database", address, "--port", str(port), "--requests-per-minute", "100000", "--log-level", "info"]
+    with ExitStack() as opened:
+        process = subprocess.Popen(
+            [sys.executable, "-c", command, "feedback", "studio", *options],
+            stdout=subprocess.PIPE,
+            stderr=None if errors is None else opened.enter_context(errors.open("w")),
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
     try:
         for line in process.stdout:
             if line.startswith("Accord studio on"):
@@ -64,10 +69,32 @@ def settled(place):
     return place.store.read(read)
 
 
+def server_ms(log: Path) -> list[float]:
+    """What the server says each request took it, from the first byte of it to the last of the answer."""
+    lines = [line[line.index("{") :] for line in log.read_text().splitlines() if '"ms"' in line]
+    return [json.loads(line)["ms"] for line in lines]
+
+
+def processor_seconds(process: psutil.Process) -> float:
+    spent = process.cpu_times()
+    return spent.user + spent.system
+
+
+def of_others(server: psutil.Process) -> float:
+    """Processor seconds of this machine so far that neither the server, nor its database, nor this test has used."""
+    ours = [one for one in psutil.process_iter() if one.name() == "postgres"]
+    spent = psutil.cpu_times()
+    busy = sum(spent) - spent.idle - getattr(spent, "iowait", 0.0) - getattr(spent, "guest", 0.0)
+    return busy - sum(map(processor_seconds, [server, psutil.Process(), *ours]))
+
+
+# Between two clicks people take 0 to 20 s here, 10 in the mean: a ranking of two short texts in half a minute, which is
+# fast for a person. Without thinking, the figure is what the server can do, and waiting is all there is to latency.
 @pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_a_hundred_annotators_at_once(store, store_address, capsys):
-    items, people, pause = 100, 100, 20.0  # seconds between two clicks, at most; half of it in the mean
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("pause", [20.0, 0.0], ids=["thinking", "no thinking"])
+def test_a_hundred_annotators_at_once(store, store_address, tmp_path, capsys, pause):
+    items, people = 100, 100
     place = Place(store)
     place.now = now_ms()
     place.open(items=items, people=people, overlap=3)
@@ -77,22 +104,40 @@ def test_a_hundred_annotators_at_once(store, store_address, capsys):
     async def all_at_once():
         base = f"http://127.0.0.1:{port}"
         jobs = (work(base, place.world.campaign, one, log, seed, pause, 3 * items) for seed, one in enumerate(sessions))
+        watch = asyncio.create_task(log.watch_the_client())
         await asyncio.gather(*jobs)
+        watch.cancel()
 
-    began = time.monotonic()
-    with served(store_address, port):
+    with served(store_address, port, tmp_path / "log") as process:
+        running = psutil.Process(process.pid)
+        before, began = (processor_seconds(running), time.process_time(), of_others(running)), time.monotonic()
         asyncio.run(all_at_once())
+        seconds, after = time.monotonic() - began, (processor_seconds(running), time.process_time(), of_others(running))
+    spent, mine, others = (late - early for early, late in zip(before, after, strict=True))
     counted, each, states = settled(place)
-    requests = sum(map(len, log.seconds.values()))
-    rate = requests / (time.monotonic() - began)
+    trips, server = [1000 * one for one in log.every()], server_ms(tmp_path / "log")
+    requests = len(trips)
     with capsys.disabled():
-        sys.stdout.write(f"\n{requests} requests, {rate:.0f}/s, p95 {1000 * log.p95():.0f} ms\n")
+        sys.stdout.write(
+            f"\n{requests} requests, {requests / seconds:.0f}/s\n"
+            f"round trip: p50 {quantile(trips, 0.5):.0f} ms, p95 {quantile(trips, 0.95):.0f} ms\n"
+            f"server: p50 {quantile(server, 0.5):.0f} ms, p95 {quantile(server, 0.95):.0f} ms, "
+            f"processor {1000 * spent / requests:.1f} ms a request\n"
+            f"client: processor {1000 * mine / requests:.1f} ms a request, "
+            f"lag p95 {1000 * quantile(log.lag, 0.95):.0f} ms\n"
+            f"others had {others / seconds:.1f} of {psutil.cpu_count()} cores\n"
+        )
     assert log.trouble == []
     assert set(counted.values()) == {3}
     assert len(counted) == items
     assert set(each.values()) == {1}
     assert states == {"done": 3 * items}
-    assert log.p95() < float(os.environ.get("ACCORD_P95_SECONDS", "2"))
+    assert len(server) >= requests
+    if pause and others / seconds > 0.25:
+        pytest.skip(f"other processes had {others / seconds:.1f} cores: what is slow here is waiting for them")
+    if pause:
+        assert quantile(trips, 0.95) < 300
+        assert quantile(server, 0.95) < 300
 
 
 def test_a_server_that_is_killed_keeps_drafts_leases_and_sessions(store, store_address):

@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 from accord.feedback.store import Store, add_user, set_role, start_session
 from accord.feedback.store.tables import Campaign, Guideline
 from accord.feedback.studio import StudioConfig, create_app
+from accord.pipelines.feedback_data import import_upload
 from feedback.worlds import NOW, World, make_world
 
 HOST = "http://studio.test"
@@ -39,7 +40,11 @@ class Place:
         self.store, self.now = store, NOW
         self.models: dict[str, object] = {}
         self.app = create_app(
-            store, StudioConfig(requests_per_minute=10_000), models=self.models, clock=lambda: self.now
+            store,
+            StudioConfig(requests_per_minute=10_000),
+            models=self.models,
+            importer=import_upload,
+            clock=lambda: self.now,
         )
         self.world: World | None = None
 

@@ -21,7 +21,7 @@ from accord.feedback.store import personal_data
 from accord.feedback.store.database import Store
 from accord.feedback.store.exports import Export, ExportOptions, export_rows
 from accord.feedback.store.queries.common import must_have, write_event
-from accord.feedback.store.queries.conversations import messages_of
+from accord.feedback.store.queries.talks import lines_of, noted, spoken, thumbed
 from accord.feedback.store.queries.verdicts import adjudications, contents, verdicts
 from accord.feedback.store.tables import Campaign, Consent, Conversation, Exclusion, User
 
@@ -187,7 +187,8 @@ def _conversations(session: Session, campaign_id: str) -> Export:
         if conversation.state != "finished" or "train" not in consent.uses:
             left_out["unfinished" if conversation.state == "open" else "no consent to training"] += 1
             continue
-        messages = [message.model_dump(mode="json") for message in messages_of(session, conversation.id)]
+        lines = thumbed(session, lines_of(session, conversation.id))
+        messages = [{"role": line.role, "content": line.text} for line in spoken(lines)]
         meta = {"kind": conversation.kind, "rating": conversation.rating, "annotators": [pseudonym]}
-        rows.append({"messages": messages, "meta": {"item": conversation.id, **meta}})
+        rows.append({"messages": messages, "meta": {"item": conversation.id, **meta, **noted(lines)}})
     return Export(rows={"train": rows}, left_out=left_out)

@@ -10,7 +10,7 @@ import time
 import uuid
 from typing import Any
 
-__all__ = ["content_hash", "new_id", "new_secret", "now_ms", "token_hash"]
+__all__ = ["blind_id", "content_hash", "new_id", "new_secret", "now_ms", "token_hash"]
 
 
 def now_ms() -> int:
@@ -32,6 +32,15 @@ def new_id() -> str:
     with _lock:
         _last = value = max(value, _last + 1)
     return str(uuid.UUID(int=value))
+
+
+def blind_id() -> str:
+    """A UUIDv4, which tells nothing of its age, for what is seen by those who must not know more.
+
+    Responses are added model by model: ids that sort by age would tell annotators which ones are of the same model.
+    Pseudonyms go out with exports: a time in them is when the account was made, and that is who it is.
+    """
+    return str(uuid.uuid4())
 
 
 def new_secret() -> str:

@@ -6,6 +6,7 @@ from sqlalchemy.orm import Session
 
 from accord.feedback.store import MissingError
 from accord.feedback.store.queries.common import must_have, role_of
+from accord.feedback.store.queries.leases import task_of
 from accord.feedback.store.tables import Assignment, Campaign, Item, Project, User
 
 __all__ = [
@@ -96,8 +97,4 @@ def my_assignment(session: Session, user_id: str, assignment_id: str) -> tuple[A
     Raises:
         MissingError: no such task, or someone else's.
     """
-    assignment = session.get(Assignment, assignment_id)
-    if assignment is None or assignment.annotator_id != user_id:
-        raise MissingError(_NOBODY)
-    item = must_have(session, Item, assignment.item_id)
-    return assignment, item, must_have(session, Campaign, item.campaign_id)
+    return task_of(session, assignment_id, user_id)

@@ -19,7 +19,7 @@ import accord
 from accord.feedback.store import MissingError, Store, now_ms, sweep
 from accord.feedback.studio.api import create_api
 from accord.feedback.studio.config import StudioConfig
-from accord.feedback.studio.context import ForgedError, LoginNeededError, Studio, TooManyError
+from accord.feedback.studio.context import ForgedError, Importer, LoginNeededError, Studio, TooManyError
 from accord.feedback.studio.limits import Limits
 from accord.feedback.studio.pages import PAGES
 from accord.feedback.studio.security import BodyLimit, Hardening, problem
@@ -37,6 +37,7 @@ def create_app(
     config: StudioConfig,
     *,
     models: Mapping[str, Any] | None = None,
+    importer: Importer | None = None,
     clock: Callable[[], int] = now_ms,
 ) -> FastAPI:
     """Make the application.
@@ -45,6 +46,7 @@ def create_app(
         store: where everything is kept; the caller closes it.
         config: settings.
         models: name -> a model people can talk to.
+        importer: reads files that admins send, such as `accord.pipelines.feedback_data.import_upload`.
         clock: UTC milliseconds; another one in tests.
     """
     app = FastAPI(
@@ -61,6 +63,7 @@ def create_app(
         models={} if models is None else models,
         limits=Limits(config.requests_per_minute),
         clock=clock,
+        importer=importer,
     )
     app.add_middleware(BodyLimit)
     app.add_middleware(Hardening, secure=config.secure)
@@ -93,6 +96,7 @@ async def _sweeping(app: FastAPI) -> AsyncIterator[None]:
     finally:
         task.cancel()
         app.state.studio.explorations.close()
+        await run_in_threadpool(app.state.studio.writings.close)
 
 
 async def _sweep_for_ever(studio: Studio) -> None:

@@ -7,9 +7,10 @@ def submit(campaign_id: str, studio: StudioOf, me: Me, form: Form) -> Response: 
 from __future__ import annotations
 
 import hmac
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Protocol
 
 from fastapi import Depends, Request
 from starlette.concurrency import run_in_threadpool
@@ -22,11 +23,14 @@ from accord.feedback.studio.explorations import Explorations
 from accord.feedback.studio.limits import Limits
 from accord.feedback.studio.reports import Reports
 from accord.feedback.studio.security import is_from_here
+from accord.feedback.studio.writing import Writings
 from accord.protocols import Generate
 
 __all__ = [
     "ForgedError",
     "Form",
+    "Imported",
+    "Importer",
     "LoginNeededError",
     "Me",
     "OpenForm",
@@ -38,6 +42,48 @@ __all__ = [
     "in_thread",
     "studio_of",
 ]
+
+
+class Imported(Protocol):
+    """What became of the rows of a file: `accord.pipelines.feedback_data.ImportOutcome`."""
+
+    @property
+    def rows(self) -> int:
+        """Rows that were read."""
+        ...
+
+    @property
+    def formats(self) -> Mapping[str, int]:
+        """Rows by format."""
+        ...
+
+    @property
+    def items(self) -> int:
+        """Distinct items they are now."""
+        ...
+
+    @property
+    def judgments(self) -> int:
+        """Judgments that came with them and were not there before."""
+        ...
+
+    @property
+    def finds(self) -> Mapping[str, int]:
+        """Personal data that was replaced, by type."""
+        ...
+
+    @property
+    def bad_rows(self) -> Sequence[Any]:
+        """What was left out: `row` and `message`."""
+        ...
+
+
+class Importer(Protocol):
+    """Reads a file into a campaign. The studio does not read formats: they belong to `accord.data`."""
+
+    def __call__(self, store: Store, path: Path, *, campaign_id: str, source: str, kind: str) -> Imported:
+        """Import a file."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +98,8 @@ class Studio:
         clock: UTC milliseconds.
         reports: of campaigns, kept until something changes.
         explorations: of chat logs, in memory.
+        writings: replies of models on their way.
+        importer: reads uploaded files; None: there is no page for that.
     """
 
     store: Store
@@ -61,6 +109,8 @@ class Studio:
     clock: Callable[[], int] = now_ms
     reports: Reports = field(default_factory=Reports)
     explorations: Explorations = field(default_factory=Explorations)
+    writings: Writings = field(default_factory=Writings)
+    importer: Importer | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -60,17 +60,27 @@ class Limits:
         wait: int = min(1000 * 2 ** min(over, 20), LONGEST_WAIT_MS)
         return min(wait, max(0, failures.times[-1] + wait - now))
 
-    def login_failed(self, account: str, address: str, now: int) -> None:
-        """Count a failure."""
+    def login_try(self, account: str, address: str, now: int) -> int:
+        """Milliseconds until a login may be tried; at 0 this one is counted as failed until `login_succeeded`.
+
+        Checking a password takes a while: counted afterwards, a hundred guesses at once would all be free.
+        """
         with self._lock:
-            self._forget(now)
-            for name in (self._name("account", account.casefold()), self._name("address", address)):
-                self._failures.setdefault(name, _Failures()).times.append(now)
+            names = self._name("account", account.casefold()), self._name("address", address)
+            wait = max(self._wait(self._failures.get(name), now) for name in names)
+            if not wait:
+                self._forget(now)
+                for name in names:
+                    self._failures.setdefault(name, _Failures()).times.append(now)
+            return wait
 
     def login_succeeded(self, account: str, address: str) -> None:
         """Start again for the account; the address keeps its failures, so one own account does not buy more guesses."""
         with self._lock:
             self._failures.pop(self._name("account", account.casefold()), None)
+            tried = self._failures.get(self._name("address", address))
+            if tried is not None and tried.times:
+                tried.times.pop()  # this very try
 
     def _forget(self, now: int) -> None:
         old = [name for name, one in self._failures.items() if not one.times or one.times[-1] <= now - DAY_MS]

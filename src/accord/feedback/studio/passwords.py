@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import lru_cache
 
 from argon2 import PasswordHasher
@@ -11,6 +12,7 @@ __all__ = ["SHORTEST", "check_new", "hash_password", "matches", "needs_rehash"]
 
 SHORTEST, LONGEST = 12, 1024  # characters
 _hasher = PasswordHasher()
+_room = threading.BoundedSemaphore(2)  # each hash takes 64 MiB and a core: a burst of logins must not take the machine
 
 
 def check_new(password: str) -> None:
@@ -23,7 +25,8 @@ def check_new(password: str) -> None:
 
 def hash_password(password: str) -> str:
     """What is kept of a password."""
-    return _hasher.hash(password)
+    with _room:
+        return _hasher.hash(password)
 
 
 @lru_cache(maxsize=1)
@@ -34,7 +37,8 @@ def _nobody() -> str:
 def matches(kept: str | None, password: str) -> bool:
     """Whether a password is the right one; takes as long for an account that is not there (None)."""
     try:
-        right = _hasher.verify(kept or _nobody(), password[:LONGEST])
+        with _room:
+            right = _hasher.verify(kept or _nobody(), password[:LONGEST])
     except (VerificationError, InvalidHashError):
         return False
     return right and kept is not None

@@ -31,6 +31,7 @@ __all__ = ["render", "visible"]
 
 _LONGEST_CODE = 20_000  # characters that are coloured; longer code is shown plain
 _LONGEST_FORMULA = 2_000
+_LONGEST_KEPT = 4_000
 
 _TEXT = "a b blockquote br code del div em h1 h2 h3 h4 h5 h6 hr i li ol p pre s span strong sub sup u ul"
 _TABLES = "table thead tbody tr th td"
@@ -81,9 +82,17 @@ def _shown(text: str, place: int) -> str:
     return f"⟦U+{ord(character):04X}⟧"
 
 
-@lru_cache(maxsize=4096)
 def render(text: str) -> str:
-    """Return safe HTML of a markdown text."""
+    """Return safe HTML of a markdown text. Short ones are remembered: 4,096 long ones would fill the memory."""
+    return _remembered(text) if len(text) <= _LONGEST_KEPT else _rendered(text)
+
+
+@lru_cache(maxsize=2048)
+def _remembered(text: str) -> str:
+    return _rendered(text)
+
+
+def _rendered(text: str) -> str:
     return nh3.clean(
         _markdown().render(visible(text)),
         tags=_TAGS,

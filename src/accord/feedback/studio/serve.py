@@ -15,6 +15,7 @@ from accord.feedback.store import Store, invite
 from accord.feedback.store.tables import User
 from accord.feedback.studio.app import create_app
 from accord.feedback.studio.config import StudioConfig
+from accord.feedback.studio.context import Importer
 
 __all__ = ["admin_link", "serve"]
 
@@ -33,6 +34,7 @@ def serve(
     config: StudioConfig,
     *,
     models: Mapping[str, Any] | None = None,
+    importer: Importer | None = None,
     ready: Callable[[str], None],
 ) -> None:
     """Serve until interrupted.
@@ -41,12 +43,13 @@ def serve(
         store: where everything is kept.
         config: settings.
         models: name -> a model people can talk to.
+        importer: reads files that admins send.
         ready: called with the address once it is taken, before the first request.
 
     Raises:
         ValueError: the address is taken or not of this machine.
     """
-    app = create_app(store, config, models=models)
+    app = create_app(store, config, models=models, importer=importer)
     listening = _listen(config.host, config.port)
     scheme = "https" if config.tls_certificate else "http"
     host = f"[{config.host}]" if ":" in config.host else config.host

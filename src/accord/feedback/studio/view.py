@@ -56,6 +56,7 @@ def _templates() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        auto_reload=False,  # or each page asks the disk about every template it is made of
     )
     environment.filters.update(
         markdown=lambda text: Markup(render(text)),  # nh3 has cleaned it

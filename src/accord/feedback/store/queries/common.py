@@ -36,11 +36,9 @@ def role_of(session: Session, user_id: str, project_id: str, *, lock: bool = Fal
 
     `lock` makes a second transaction of the same person wait (two tabs that ask for a task at once).
     """
-    query = select(Membership.role).where(Membership.user_id == user_id, Membership.project_id == project_id)
-    query = query.with_for_update(key_share=True) if lock else query
-    role = session.scalar(query)
-    disabled = session.scalar(select(User.disabled_at).where(User.id == user_id))
-    return None if disabled is not None else role
+    query = select(Membership.role).join(User, User.id == Membership.user_id)
+    query = query.where(Membership.user_id == user_id, Membership.project_id == project_id, User.disabled_at.is_(None))
+    return session.scalar(query.with_for_update(key_share=True, of=Membership) if lock else query)
 
 
 def must_be(session: Session, user_id: str, project_id: str, *roles: str) -> None:

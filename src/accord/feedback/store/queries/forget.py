@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy import Select, delete, select, text, update
 from sqlalchemy.orm import Session
 
-from accord.feedback.store.ids import new_id
+from accord.feedback.store.ids import blind_id
 from accord.feedback.store.queries.common import must_have, write_event
 from accord.feedback.store.tables import (
     ApiToken,
@@ -64,8 +64,8 @@ def forget(session: Session, *, user_id: str, now: int) -> Forgotten:
     """
     user = must_have(session, User, user_id)
     campaigns = _campaigns_of(session, user_id)
-    user.handle, user.email, user.password_hash = f"forgotten-{new_id()}", None, None
-    user.pseudonym, user.disabled_at, user.is_admin = new_id(), now, False
+    user.handle, user.email, user.password_hash = f"forgotten-{blind_id()}", None, None
+    user.pseudonym, user.disabled_at, user.is_admin = blind_id(), now, False
     bodies = _erase_bodies(session, select(Body.id).where(Body.author_id == user_id))
     contents = _erase_contents(session, user_id)
     session.execute(update(Conversation).where(Conversation.user_id == user_id).values(goal=None, state="withdrawn"))

@@ -31,7 +31,7 @@ from accord.records import Conversation, Message
 
 ROUNDS = 5  # who finds the lease gone that was to be resumed looks again
 
-__all__ = ["Shown", "Task", "next_task", "renew", "sweep", "task_again"]
+__all__ = ["Shown", "Task", "next_task", "renew", "sweep", "task_again", "task_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,9 +194,10 @@ def _issue(session: Session, campaign: Campaign, item_id: str, annotator_id: str
             issued_at=now,
         )
         session.add(given)
-    else:
-        given.reissued += 1
-        given.guideline_id = campaign.guideline_id
+        session.flush()
+        return _shown(session, campaign, given, texts, until, fresh=True)
+    given.reissued += 1
+    given.guideline_id = campaign.guideline_id
     session.flush()
     return _shown(session, campaign, given, texts, until)
 
@@ -207,10 +208,7 @@ def task_again(session: Session, *, assignment_id: str, annotator_id: str) -> Ta
     Raises:
         MissingError: no such task, or someone else's.
     """
-    given = session.get(Assignment, assignment_id)
-    if given is None or given.annotator_id != annotator_id:
-        raise MissingError(f"there is no task {assignment_id!r} of yours; ask for the next one")
-    campaign = must_have(session, Campaign, must_have(session, Item, given.item_id).campaign_id)
+    given, _, campaign = task_of(session, assignment_id, annotator_id)
     texts = _texts(session, given.item_id)
     expires = select(Slot.expires_at).where(Slot.item_id == given.item_id, Slot.annotator_id == annotator_id)
     return _shown(session, campaign, given, texts, session.scalar(expires) or 0)
@@ -221,15 +219,44 @@ def _texts(session: Session, item_id: str) -> dict[str, str | None]:
     return dict(session.execute(query.where(ItemResponse.item_id == item_id)).all())
 
 
-def _shown(session: Session, campaign: Campaign, given: Assignment, texts: dict[str, str | None], until: int) -> Task:
-    item = must_have(session, Item, given.item_id)
-    draft = session.get(Draft, given.id)
-    revision = session.scalar(select(func.max(Judgment.revision)).where(Judgment.assignment_id == given.id))
+def task_of(session: Session, assignment_id: str, annotator_id: str) -> tuple[Assignment, Item, Campaign]:
+    """A task of this annotator, with its item and campaign.
+
+    Raises:
+        MissingError: no such task, or someone else's.
+    """
+    query = (
+        select(Assignment, Item, Campaign)
+        .join(Item, Item.id == Assignment.item_id)
+        .join(Campaign, Campaign.id == Item.campaign_id)
+        .where(Assignment.id == assignment_id, Assignment.annotator_id == annotator_id)
+    )
+    for assignment, item, campaign in session.execute(query):
+        return assignment, item, campaign
+    raise MissingError(f"there is no task {assignment_id!r} of yours; ask for the next one")
+
+
+def _shown(
+    session: Session,
+    campaign: Campaign,
+    given: Assignment,
+    texts: dict[str, str | None],
+    until: int,
+    *,
+    fresh: bool = False,
+) -> Task:
+    """What the annotator sees; a `fresh` task has neither a draft nor an answer to look for."""
+    prompt = select(Prompt.messages).join(Item, Item.prompt_id == Prompt.id).where(Item.id == given.item_id)
+    draft = None if fresh else session.get(Draft, given.id)
+    answers = select(func.max(Judgment.revision))
+    # By item and annotator, which are indexed; an assignment is the two.
+    answers = answers.where(Judgment.item_id == given.item_id, Judgment.annotator_id == given.annotator_id)
+    revision = None if fresh else session.scalar(answers.where(Judgment.assignment_id == given.id))
     return Task(
         assignment_id=given.id,
         item_id=given.item_id,
         task_type=campaign.task_type,
-        prompt=tuple(Message.model_validate(m) for m in must_have(session, Prompt, item.prompt_id).messages),
+        prompt=tuple(Message.model_validate(one) for one in session.scalar(prompt) or ()),
         responses=tuple(Shown(id=response, text=texts[response] or "") for response in given.display_order),
         guideline_id=given.guideline_id,
         expires_at=until,

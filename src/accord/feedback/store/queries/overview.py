@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
 from accord.feedback.store.order import ON_DEMAND
@@ -64,14 +64,17 @@ def my_work(session: Session, *, user_id: str, now: int) -> list[Work]:
 
 def work_in(session: Session, campaign: Campaign, *, user_id: str, now: int) -> Work:
     """The same of one campaign."""
-    project = session.scalar(select(Project.slug).where(Project.id == campaign.project_id)) or ""
-    return _work(session, campaign, project, "", user_id, now)
+    project = session.get(Project, campaign.project_id)
+    return _work(session, campaign, "" if project is None else project.slug, "", user_id, now)
 
 
 def _work(session: Session, campaign: Campaign, project: str, role: str, user_id: str, now: int) -> Work:
     slots, filled = progress(session, campaign.id)
-    mine = select(func.count(func.distinct(Judgment.item_id))).join(Item, Item.id == Judgment.item_id)
-    mine = mine.where(Item.campaign_id == campaign.id, Judgment.annotator_id == user_id)
+    today = case((Judgment.submitted_at > now - DAY_MS, Judgment.item_id))
+    counts = select(func.count(func.distinct(Judgment.item_id)), func.count(func.distinct(today)))
+    counts = counts.join(Item, Item.id == Judgment.item_id)
+    counts = counts.where(Item.campaign_id == campaign.id, Judgment.annotator_id == user_id)
+    mine, lately = session.execute(counts).one()
     return Work(
         campaign_id=campaign.id,
         name=campaign.name,
@@ -82,8 +85,8 @@ def _work(session: Session, campaign: Campaign, project: str, role: str, user_id
         role=role,
         slots=slots,
         filled=filled,
-        mine=session.scalar(mine) or 0,
-        today=session.scalar(mine.where(Judgment.submitted_at > now - DAY_MS)) or 0,
+        mine=mine,
+        today=lately,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from accord.feedback.store.queries.common import must_have, write_event
@@ -15,7 +15,9 @@ __all__ = [
     "add_guideline",
     "add_project",
     "confirm_guideline",
+    "confirming",
     "consent_in_force",
+    "consenting",
     "give_consent",
     "has_confirmed",
     "withdraw_consent",
@@ -75,24 +77,33 @@ def give_consent(session: Session, *, user_id: str, project_id: str, now: int, u
 
 def withdraw_consent(session: Session, *, user_id: str, project_id: str, now: int) -> None:
     """Note that a person takes consent back: no further task. What that does to judgments: `forget`."""
-    last = _last_consent(session, user_id, project_id)
+    last = session.scalar(_last_said(user_id, project_id))
     if last is not None and last.action == "given":
         session.add(Consent(user_id=user_id, consent_text_id=last.consent_text_id, action="withdrawn", uses=[], at=now))
         session.flush()
 
 
-def _last_consent(session: Session, user_id: str, project_id: str) -> Consent | None:
+def _last_said(user_id: Any, project_id: Any) -> Select[Consent]:
     query = select(Consent).join(ConsentText, ConsentText.id == Consent.consent_text_id)
     query = query.where(Consent.user_id == user_id, ConsentText.project_id == project_id)
-    return session.scalar(query.order_by(Consent.at.desc(), Consent.id.desc()).limit(1))
+    return query.order_by(Consent.at.desc(), Consent.id.desc()).limit(1)
 
 
 def consent_in_force(session: Session, user_id: str, project_id: str) -> Consent | None:
     """A person's consent to the newest text; None: not given, taken back, or given to an older text."""
-    last, newest = _last_consent(session, user_id, project_id), _newest_text(session, project_id)
-    if last is None or newest is None or last.action != "given" or last.consent_text_id != newest.id:
-        return None
-    return last
+    return session.scalar(consenting(user_id, project_id))
+
+
+def consenting(user_id: Any, project_id: Any) -> Select[Consent]:
+    """The query of `consent_in_force`: the last thing said about consent, if it is "given" and of the newest text."""
+    last = _last_said(user_id, project_id).with_only_columns(Consent.id)
+    newest = select(ConsentText.id).where(ConsentText.project_id == project_id)
+    newest = newest.order_by(ConsentText.version.desc()).limit(1)
+    return (
+        select(Consent)
+        .where(Consent.id == last.scalar_subquery(), Consent.action == "given")
+        .where(Consent.consent_text_id == newest.scalar_subquery())
+    )
 
 
 def add_guideline(session: Session, *, project_id: str, markdown: str, note: str = "") -> Guideline:
@@ -114,7 +125,11 @@ def confirm_guideline(session: Session, *, user_id: str, guideline_id: str) -> N
 
 def has_confirmed(session: Session, user_id: str, guideline_id: str) -> bool:
     """Whether a person has confirmed this version."""
-    query = select(Event.id).where(
+    return session.scalar(confirming(user_id, guideline_id).limit(1)) is not None
+
+
+def confirming(user_id: Any, guideline_id: Any) -> Select[str]:
+    """The query of `has_confirmed`."""
+    return select(Event.id).where(
         Event.kind == "guideline confirmed", Event.subject == guideline_id, Event.actor_id == user_id
     )
-    return session.scalar(query.limit(1)) is not None

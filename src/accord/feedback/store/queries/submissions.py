@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session, aliased
 
 from accord.feedback.store import payloads
 from accord.feedback.store.grading import is_right
 from accord.feedback.store.order import ON_DEMAND
 from accord.feedback.store.queries.campaigns import withdraw_item
-from accord.feedback.store.queries.common import MissingError, must_have, role_of, write_event
-from accord.feedback.store.queries.leases import renew
+from accord.feedback.store.queries.common import must_have, role_of, write_event
+from accord.feedback.store.queries.leases import renew, task_of
 from accord.feedback.store.queries.projects import consent_in_force
 from accord.feedback.store.queries.quality import pause_if_failing, settle_qualification
 from accord.feedback.store.settings import CampaignSettings
@@ -78,13 +78,6 @@ class Receipt:
     explanation: str | None = None
 
 
-def _mine(session: Session, assignment_id: str, annotator_id: str) -> Assignment:
-    assignment = session.get(Assignment, assignment_id)
-    if assignment is None or assignment.annotator_id != annotator_id:
-        raise MissingError(f"there is no task {assignment_id!r} of yours; ask for the next one")
-    return assignment
-
-
 def save_draft(
     session: Session, *, assignment_id: str, annotator_id: str, payload: dict[str, Any], version: int, now: int
 ) -> int:
@@ -93,8 +86,7 @@ def save_draft(
     Raises:
         DraftConflictError: `version` is not the one that is kept (0: none is).
     """
-    assignment = _mine(session, assignment_id, annotator_id)
-    campaign = must_have(session, Campaign, must_have(session, Item, assignment.item_id).campaign_id)
+    assignment, _, campaign = task_of(session, assignment_id, annotator_id)
     if version == 0 and session.get(Draft, assignment_id) is None:
         session.add(Draft(assignment_id=assignment_id, payload=payload, version=1, updated_at=now))
         session.flush()
@@ -121,12 +113,12 @@ def submit(session: Session, submission: Submission, *, now: int) -> Receipt:
         MissingError: the task is not this annotator's.
         ValueError: the payload is wrong, nothing was touched, consent is missing, or the time to revise is over.
     """
-    assignment = _mine(session, submission.assignment_id, submission.annotator_id)
-    campaign = must_have(session, Campaign, must_have(session, Item, assignment.item_id).campaign_id)
+    assignment, _, campaign = task_of(session, submission.assignment_id, submission.annotator_id)
     # One transaction of an annotator at a time, then one of an item: in this order everywhere, so nobody deadlocks.
     role_of(session, submission.annotator_id, campaign.project_id, lock=True)
     item = must_have(session, Item, assignment.item_id, lock=True)
-    known = session.scalar(select(Judgment).where(Judgment.client_key == submission.client_key))
+    earlier = _answers(session, assignment)
+    known = next((one for one in earlier if one.client_key == submission.client_key), None)
     if known is not None:
         return Receipt(judgment_id=known.id, counted=known.counted, repeated=True)
     payload = payloads.parse(campaign.task_type, submission.payload, texts_of(session, item.id))
@@ -139,7 +131,7 @@ def submit(session: Session, submission: Submission, *, now: int) -> Receipt:
     if consent is None:
         raise ValueError("consent to the newest text is missing; give it first; the draft is kept")
     held = _close_slot(session, item.id, submission.annotator_id, skips)
-    before = _check_revision(session, campaign, submission, held=held, skips=skips, now=now)
+    before = _check_revision(earlier, campaign, submission, held=held, skips=skips, now=now)
     if skips:
         counted = False
     elif before is not None and not held:
@@ -161,16 +153,21 @@ def texts_of(session: Session, item_id: str) -> dict[str, str | None]:
     return dict(session.execute(query.where(ItemResponse.item_id == item_id)).all())
 
 
+def _answers(session: Session, assignment: Assignment) -> list[Judgment]:
+    """What came of an assignment so far, oldest first. Item and annotator are indexed; an assignment is the two."""
+    query = select(Judgment).where(
+        Judgment.item_id == assignment.item_id,
+        Judgment.annotator_id == assignment.annotator_id,
+        Judgment.assignment_id == assignment.id,
+    )
+    return list(session.scalars(query.order_by(Judgment.revision)))
+
+
 def _check_revision(
-    session: Session, campaign: Campaign, submission: Submission, *, held: bool, skips: bool, now: int
+    earlier: Sequence[Judgment], campaign: Campaign, submission: Submission, *, held: bool, skips: bool, now: int
 ) -> Judgment | None:
     """The judgment that is revised, or None; raises unless this revision follows the last one and is in time."""
-    last = session.scalar(
-        select(Judgment)
-        .where(Judgment.assignment_id == submission.assignment_id)
-        .order_by(Judgment.revision.desc())
-        .limit(1)
-    )
+    last = earlier[-1] if earlier else None
     expected = 1 if last is None else last.revision + 1
     if submission.revision != expected:
         raise ValueError(f"found revision {submission.revision}; expected {expected}; load the task again")
@@ -178,11 +175,9 @@ def _check_revision(
         return last
     if skips:
         raise ValueError("a judgment cannot be revised to a skip; expected a verdict; the first one stands")
-    first = session.scalar(
-        select(func.min(Judgment.submitted_at)).where(Judgment.assignment_id == submission.assignment_id)
-    )
+    first = min(one.submitted_at for one in earlier)
     hours = CampaignSettings.model_validate(campaign.settings).revise_hours
-    if first is not None and now - first > hours * 3_600_000:
+    if now - first > hours * 3_600_000:
         raise ValueError(f"the judgment is older than {hours} h, and can no longer be revised; tell a reviewer")
     return last
 
@@ -254,10 +249,8 @@ def _insert(
         body_id=None if body is None else body.id,
     )
     session.add(judgment)
-    draft = session.get(Draft, assignment.id)
-    if draft is not None:
-        session.delete(draft)
     session.flush()
+    session.execute(delete(Draft).where(Draft.assignment_id == assignment.id))
     return judgment
 
 

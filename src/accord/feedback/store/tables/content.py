@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Index, UniqueConstraint
+from sqlalchemy import Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
+from accord.feedback.store.ids import blind_id
 from accord.feedback.store.tables.base import Millis, Record, one_of, reference
 
 __all__ = ["Body", "Conversation", "Guideline", "LanguageModel", "Prompt", "Response", "Turn"]
@@ -56,6 +57,7 @@ class Response(Record):
     """One response to a prompt. `text` is null once its author is forgotten."""
 
     __tablename__ = "response"
+    id: Mapped[str] = mapped_column(String(36), primary_key=True, default=blind_id, sort_order=-2)
     prompt_id: Mapped[str] = reference("prompt")
     content_hash: Mapped[str]
     text: Mapped[str | None]

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from accord.feedback.store.ids import new_id, now_ms
+from accord.feedback.store.ids import blind_id, now_ms
 from accord.feedback.store.tables.base import Base, Millis, Record, one_of, reference
 
 __all__ = ["ApiToken", "Consent", "ConsentText", "Event", "Invite", "LoginSession", "Membership", "Project", "User"]
@@ -20,7 +20,7 @@ class User(Record):
     handle: Mapped[str] = mapped_column(unique=True)
     email: Mapped[str | None]
     password_hash: Mapped[str | None]
-    pseudonym: Mapped[str] = mapped_column(unique=True, default=new_id)
+    pseudonym: Mapped[str] = mapped_column(unique=True, default=blind_id)
     is_admin: Mapped[bool] = mapped_column(default=False)
     disabled_at: Mapped[Millis | None]
     __table_args__ = (Index("uq_user_email", text("lower(email)"), unique=True),)

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 import accord
 from accord.feedback.store import DraftConflictError, MissingError
-from accord.feedback.studio.api import annotating, managing
+from accord.feedback.studio.api import annotating, managing, reading, talking
 from accord.feedback.studio.api.callers import ForbiddenError
 from accord.feedback.studio.context import ForgedError, LoginNeededError, Studio, TooManyError
 from accord.feedback.studio.security import problem
@@ -30,7 +30,9 @@ def create_api(studio: Studio) -> FastAPI:
     )
     api.state.studio = studio
     api.include_router(annotating.router)
+    api.include_router(talking.router)
     api.include_router(managing.router)
+    api.include_router(reading.router)
     api.add_api_route("/", _show, include_in_schema=False)
     for kind, status, title in _PROBLEMS:
         api.add_exception_handler(kind, _answer(status, title))

@@ -210,6 +210,73 @@ class ReviewIn(In):
     payload: Payload | None = None
 
 
+class ConsentTextOut(BaseModel):
+    """What people are asked to agree to."""
+
+    id: str
+    version: int
+    markdown: str
+
+
+class ConsentIn(In):
+    """Agreement to the text of that id, and to which uses."""
+
+    project: Id
+    text: Id
+    uses: list[Literal["train", "publish"]] = Field([], max_length=2)
+
+
+class ConversationIn(In):
+    """Where to talk; an attempt to break a model names its area and its goal."""
+
+    campaign: Id
+    area: Text = Field("", max_length=60)
+    goal: Text = Field("", max_length=2000)
+
+
+class TurnIn(In):
+    """What is said; nothing: ask again for the reply to what was said last."""
+
+    text: Text = Field("", max_length=8000)
+
+
+class ProgressOut(BaseModel):
+    """Judgments wanted of normal items, those that are in, and tasks that somebody holds now."""
+
+    state: str
+    slots: int
+    filled: int
+    leased: int
+
+
+class PromptOut(BaseModel):
+    """A prompt. `messages` is empty once its author is forgotten."""
+
+    id: str
+    messages: list[dict[str, Any]]
+    source: str
+    language: str | None
+    group: str | None
+    pii: str
+
+
+class ResponseOut(BaseModel):
+    """A response and who wrote it. `text` is null once its author is forgotten."""
+
+    id: str
+    prompt: str
+    text: str | None
+    origin: str
+    model: str | None
+
+
+class SampleIn(In):
+    """Prompts to be answered by every model of the studio, so many times each."""
+
+    prompts: list[Words] = Field(min_length=1, max_length=20)
+    count: int = Field(1, ge=1, le=4)
+
+
 class EventOut(BaseModel):
     """A line of the audit log."""
 

@@ -12,7 +12,7 @@ from accord.feedback.store.queries.logins import my_sessions, revoke_all
 from accord.feedback.store.queries.tokens import SCOPES, add_token, revoke_token, tokens_of
 from accord.feedback.store.tables import Membership, Project, User
 from accord.feedback.studio.access import may_see_project
-from accord.feedback.studio.context import Form, Me, Studio, StudioOf, Visitor
+from accord.feedback.studio.context import Form, Me, Studio, StudioOf, TooManyError, Visitor
 from accord.feedback.studio.passwords import check_new, hash_password, matches
 from accord.feedback.studio.view import page, redirect
 
@@ -67,9 +67,15 @@ def _projects(session: Session, user_id: str) -> list[tuple[Project, str, bool]]
 def change_password(request: Request, studio: StudioOf, me: Me, form: Form) -> Response:
     """Set a new password, by the old one; log all other browsers out."""
     user = studio.store.read(must_have, User, me.user_id)
+    subject = (
+        f"password of {me.user_id}"  # whoever took over a session must not guess here what they cannot at the door
+    )
+    wait = studio.limits.login_try(subject, subject, studio.clock())
+    if wait:
+        raise TooManyError(-(-wait // 1000))
     if not matches(user.password_hash, str(form.get("old", ""))):
-        studio.limits.login_failed(me.handle, "password change", studio.clock())
         raise ValueError("the old password is wrong; nothing was changed")
+    studio.limits.login_succeeded(subject, subject)
     check_new(str(form.get("new", "")))
     hashed = hash_password(str(form["new"]))
     studio.store.run(_change_password, me.user_id, hashed, me.session_id, studio.clock())

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 from fastapi import APIRouter, Request, Response
 from pydantic import ValidationError
 from sqlalchemy import select
@@ -13,12 +18,13 @@ from accord.feedback.store.queries.common import write_event
 from accord.feedback.store.queries.overview import guidelines_of, progress
 from accord.feedback.store.tables import TASK_TYPES, Campaign, Guideline
 from accord.feedback.studio.access import may_administer, may_administer_campaign
-from accord.feedback.studio.context import Form, Me, Studio, StudioOf, Visitor, in_thread
-from accord.feedback.studio.uploads import MOST_COMPLAINTS, keep, read_rows
+from accord.feedback.studio.context import Form, Me, StudioOf
 from accord.feedback.studio.view import page, redirect
 from accord.records import describe
 
 __all__ = ["router"]
+
+MOST_COMPLAINTS = 20
 
 router = APIRouter(prefix="/admin")
 
@@ -112,42 +118,42 @@ def change(studio: StudioOf, me: Me, campaign_id: str, form: Form) -> Response:
 
 
 @router.post("/campaign/{campaign_id}/import")
-async def import_rows(request: Request, studio: StudioOf, me: Me, campaign_id: str, form: Form) -> Response:
-    """Make items of an uploaded file; bad rows are named and left out."""
-    upload = form.get("file")
-    if not isinstance(upload, UploadFile):
-        raise ValueError("no file was sent; choose a .jsonl file")
-    data = await upload.read()
-    kind = str(form.get("kind", "normal"))
-    if kind not in ("normal", "gold", "qualification"):
-        raise ValueError(f"found the kind {kind!r}; expected normal, gold or qualification")
-    answer: Response = await in_thread(
-        _import, request, studio, me, campaign_id, data, upload.filename or "upload", kind
-    )
-    return answer
-
-
-def _import(
-    request: Request, studio: Studio, me: Visitor, campaign_id: str, data: bytes, name: str, kind: str
-) -> Response:
+def import_rows(request: Request, studio: StudioOf, me: Me, campaign_id: str, form: Form) -> Response:
+    """Make items of an uploaded file, in any format the command reads; bad rows are named and left out."""
     campaign = studio.store.read(may_administer_campaign, me.user_id, campaign_id)
     project = studio.store.read(may_administer, me.user_id, campaign.project_id)
-    rows, complaints = read_rows(data)
-    error, bare, report = None, 0, None
-    try:
-        bare, report = keep(studio.store, rows, campaign_id=campaign_id, source=name, kind=kind)
-    except ValueError as refused:
-        error = str(refused)
+    upload, kind = form.get("file"), str(form.get("kind", "normal"))
+    if not isinstance(upload, UploadFile):
+        raise ValueError("no file was sent; choose one")
+    if studio.importer is None:
+        raise ValueError("this studio reads no files; use `accord feedback import`")
+    name = Path(upload.filename or "upload").name
+    error, outcome = None, None
+    with TemporaryDirectory() as folder:
+        kept = Path(folder, "upload" + _ending(name))
+        with kept.open("wb") as file:
+            shutil.copyfileobj(upload.file, file)
+        try:
+            outcome = studio.importer(studio.store, kept, campaign_id=campaign_id, source=name, kind=kind)
+        except ValueError as refused:
+            error = str(refused).replace(str(kept), name)
+    bad = [] if outcome is None else [f"row {one.row}: {one.message}" for one in outcome.bad_rows]
+    if outcome is not None and not outcome.items and bad:
+        error = f"no row of {name} fits this campaign"
     return page(
         request,
         "admin_import.html",
         status=400 if error else 200,
         project=project,
         campaign=campaign,
-        rows=len(rows),
-        bare=bare,
-        report=report,
-        complaints=complaints[:MOST_COMPLAINTS],
-        more=max(0, len(complaints) - MOST_COMPLAINTS),
+        outcome=outcome,
+        complaints=bad[:MOST_COMPLAINTS],
+        more=max(0, len(bad) - MOST_COMPLAINTS),
         error=error,
     )
+
+
+def _ending(name: str) -> str:
+    """The part of a file's name that says how it is read; an unknown one is read as rows of JSON."""
+    found = re.search(r"\.(jsonl?|csv|tsv|parquet)(\.gz)?$", name.lower())
+    return found[0] if found else ".jsonl"

@@ -6,23 +6,35 @@ from collections.abc import Sequence
 
 from fastapi import APIRouter, Request, Response
 from sqlalchemy.orm import Session
+from starlette.responses import StreamingResponse
 
 from accord.feedback.store import MissingError, add_model, add_turn, consent_in_force, has_confirmed, start_conversation
 from accord.feedback.store.personal_data import scrub
 from accord.feedback.store.queries.common import must_have
 from accord.feedback.store.queries.overview import work_in
-from accord.feedback.store.queries.talks import Line, finish_talk, lines_of, my_conversation, my_conversations
+from accord.feedback.store.queries.talks import (
+    Line,
+    edit_turn,
+    finish_talk,
+    lines_of,
+    my_conversation,
+    my_conversations,
+    rate_turn,
+    spoken,
+    thumbed,
+)
 from accord.feedback.store.tables import Campaign, Conversation, Project
 from accord.feedback.studio.access import may_annotate
 from accord.feedback.studio.context import Form, Me, Studio, StudioOf
 from accord.feedback.studio.forms import payload_of
 from accord.feedback.studio.pages.task import filled
-from accord.feedback.studio.talking import Candidate, candidates, opened, sealed
+from accord.feedback.studio.talking import Candidate, candidates, opened, sealed, written
 from accord.feedback.studio.view import page, redirect
 from accord.feedback.studio.wording import HARM_AREAS
+from accord.feedback.studio.writing import Writing
 from accord.records import Message
 
-__all__ = ["router"]
+__all__ = ["begin_talk", "router", "watch"]
 
 router = APIRouter()
 
@@ -58,15 +70,24 @@ def show_talks(request: Request, studio: StudioOf, me: Me, campaign_id: str) -> 
 @router.post("/c/{campaign_id}/chat")
 def begin(studio: StudioOf, me: Me, campaign_id: str, form: Form) -> Response:
     """Start a conversation; an attempt to break a model says what it is after."""
-    campaign = studio.store.read(_campaign, me.user_id, campaign_id)
+    started = begin_talk(studio, me.user_id, campaign_id, str(form.get("area", "")), str(form.get("goal", "")))
+    return redirect(f"/talk/{started}")
+
+
+def begin_talk(studio: Studio, user_id: str, campaign_id: str, area: str, goal: str) -> str:
+    """Start a conversation of a person; return its id.
+
+    Raises:
+        ValueError: the campaign takes none now, or an attempt names no area or goal.
+    """
+    campaign = studio.store.read(_campaign, user_id, campaign_id)
     if campaign.state not in ("open", "pilot") or not studio.models:
         raise ValueError("this campaign takes no new conversations now; ask its admin")
-    area, goal = str(form.get("area", "")), str(form.get("goal", "")).strip()[:2000]
+    goal = goal.strip()[:2000]
     if campaign.task_type == "redteam" and (area not in HARM_AREAS or not goal):
         raise ValueError("an attempt has to name its area and its goal; choose and write them")
     words = f"{area}: {goal}" if campaign.task_type == "redteam" else None
-    started = studio.store.run(_begin, campaign_id, me.user_id, list(studio.models)[:2], words)
-    return redirect(f"/talk/{started}")
+    return studio.store.run(_begin, campaign_id, user_id, list(studio.models)[:2], words)
 
 
 def _begin(session: Session, campaign_id: str, user_id: str, names: Sequence[str], goal: str | None) -> str:
@@ -98,7 +119,7 @@ def _talk_page(
     fields: dict[str, str] | None = None,
 ) -> Response:
     conversation, campaign, lines = studio.store.read(_mine, me.user_id, conversation_id)
-    chosen = [line for line in lines if line.chosen]
+    chosen = spoken(studio.store.read(thumbed, lines))
     parent = chosen[-1].turn_id if chosen else ""
     text, signature = sealed(found, secret=campaign.secret, conversation_id=conversation_id, parent=parent)
     return page(
@@ -115,14 +136,25 @@ def _talk_page(
         signature=signature,
         error=error,
         fields=fields or {},
+        streams=len(studio.models) == 1,
     )
 
 
 @router.post("/talk/{conversation_id}/say")
 def say(request: Request, studio: StudioOf, me: Me, conversation_id: str, form: Form) -> Response:
     """Keep what the person says, at once; then ask for the reply."""
-    conversation, campaign, lines = studio.store.read(_mine, me.user_id, conversation_id)
-    text = str(form.get("text", "")).replace("\r\n", "\n").strip()
+    campaign = hear(studio, me.user_id, conversation_id, str(form.get("text", "")))
+    return _reply(request, studio, me, conversation_id, campaign)
+
+
+def hear(studio: Studio, user_id: str, conversation_id: str, text: str) -> Campaign:
+    """Keep what a person says, unless the last thing they said still waits for its reply.
+
+    Raises:
+        ValueError: it is too long, or the conversation is over.
+    """
+    conversation, campaign, lines = studio.store.read(_mine, user_id, conversation_id)
+    text = text.replace("\r\n", "\n").strip()
     chosen = [line for line in lines if line.chosen]
     if text and not (chosen and chosen[-1].role == "user"):
         if len(text) > LONGEST:
@@ -130,24 +162,90 @@ def say(request: Request, studio: StudioOf, me: Me, conversation_id: str, form: 
         parent = chosen[-1].turn_id if chosen else None
         (kept,), _ = scrub([text])  # personal data is replaced before anything is written
         studio.store.run(
-            add_turn, conversation_id=conversation.id, user_id=me.user_id, role="user", text=kept, parent_id=parent
+            add_turn, conversation_id=conversation.id, user_id=user_id, role="user", text=kept, parent_id=parent
         )
-    return _reply(request, studio, me, conversation_id, campaign)
+    return campaign
+
+
+@router.post("/talk/{conversation_id}/stream")
+def say_and_watch(studio: StudioOf, me: Me, conversation_id: str, form: Form) -> Response:
+    """Keep what the person says, and send the reply of the one model there is while it is written.
+
+    Two candidates are not sent like this: how fast each of them comes would tell them apart.
+    """
+    return watch(studio, me.user_id, conversation_id, str(form.get("text", "")))
+
+
+def watch(studio: Studio, user_id: str, conversation_id: str, text: str) -> Response:
+    """The reply to what a person says, as events."""
+    hear(studio, user_id, conversation_id, text)
+    if len(studio.models) != 1:
+        raise ValueError("only one model at a time can be watched; send the form of the page instead")
+    name, model = next(iter(studio.models.items()))
+
+    def write(writing: Writing) -> None:
+        chosen = _waiting(studio, user_id, conversation_id)
+        if chosen:
+            found = written(model, name, _messages(chosen), writing, max_new_tokens=studio.config.max_new_tokens)
+            parent, kept = chosen[-1].turn_id, [] if found is None else [found]
+            studio.store.run(_keep, conversation_id, user_id, parent, kept, picked=0, verdict="only one")
+
+    writing = studio.writings.begin(user_id, conversation_id, write)
+    return StreamingResponse(writing.events(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+
+
+@router.post("/talk/{conversation_id}/stop")
+def stop(studio: StudioOf, me: Me, conversation_id: str, form: Form) -> Response:
+    """End the reply that is being written; what is there so far is kept, and marked."""
+    studio.store.read(my_conversation, conversation_id=conversation_id, user_id=me.user_id)
+    studio.writings.stop(me.user_id, conversation_id)
+    return redirect(f"/talk/{conversation_id}")
+
+
+@router.post("/talk/{conversation_id}/thumb")
+def rate_reply(studio: StudioOf, me: Me, conversation_id: str, form: Form) -> Response:
+    """A thumb up or down on a reply, or none."""
+    studio.store.read(my_conversation, conversation_id=conversation_id, user_id=me.user_id)
+    thumbs = {"up": 1, "down": -1, "none": 0}
+    thumb, turn_id = thumbs.get(str(form.get("thumb", ""))), str(form.get("turn", ""))
+    if thumb is None:
+        raise ValueError("found no thumb; expected up, down or none")
+    studio.store.run(rate_turn, conversation_id=conversation_id, user_id=me.user_id, turn_id=turn_id, thumb=thumb)
+    return redirect(f"/talk/{conversation_id}")
+
+
+@router.post("/talk/{conversation_id}/edit")
+def edit_reply(studio: StudioOf, me: Me, conversation_id: str, form: Form) -> Response:
+    """What a reply should have been; the model's own words stay beside it."""
+    (text,), _ = scrub([str(form.get("text", ""))])
+    turn_id = str(form.get("turn", ""))
+    studio.store.run(edit_turn, conversation_id=conversation_id, user_id=me.user_id, turn_id=turn_id, text=text)
+    return redirect(f"/talk/{conversation_id}")
+
+
+def _waiting(studio: Studio, user_id: str, conversation_id: str) -> list[Line]:
+    """The conversation where a person has spoken last; else nothing."""
+    _, _, lines = studio.store.read(_mine, user_id, conversation_id)
+    chosen = spoken(lines)
+    return chosen if chosen and chosen[-1].role == "user" else []
+
+
+def _messages(lines: Sequence[Line]) -> list[Message]:
+    return [Message.model_validate({"role": line.role, "content": line.text}) for line in lines]
 
 
 def _reply(request: Request, studio: Studio, me: Me, conversation_id: str, campaign: Campaign) -> Response:
-    _, _, lines = studio.store.read(_mine, me.user_id, conversation_id)
-    chosen = [line for line in lines if line.chosen]
-    if not chosen or chosen[-1].role != "user":
+    chosen = _waiting(studio, me.user_id, conversation_id)
+    if not chosen:
         return redirect(f"/talk/{conversation_id}")
-    messages = [Message.model_validate({"role": line.role, "content": line.text}) for line in chosen]
     try:
         found = candidates(
             studio.models,
-            messages,
+            _messages(chosen),
             secret=campaign.secret,
             conversation_id=conversation_id,
             max_new_tokens=studio.config.max_new_tokens,
+            draws=len(studio.store.read(_after, conversation_id, chosen[-1].turn_id)),
         )
     except ValueError as error:
         return _talk_page(request, studio, me, conversation_id, error=str(error))

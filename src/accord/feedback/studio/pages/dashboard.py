@@ -18,6 +18,7 @@ from accord.feedback.store.queries.talks import successes
 from accord.feedback.store.queries.verdicts import verdicts
 from accord.feedback.store.tables import Campaign, Exclusion, Guideline, Item, Project
 from accord.feedback.studio.access import may_administer_campaign, may_review
+from accord.feedback.studio.charts import charts
 from accord.feedback.studio.context import Form, Me, Studio, StudioOf
 from accord.feedback.studio.figures import Pace, attempts, duels, judge_flips, pace, skips, throughput
 from accord.feedback.studio.pages.campaigns import STATES
@@ -98,6 +99,7 @@ def _figures(studio: Studio, campaign_id: str) -> dict[str, object]:
     found = studio.store.read(successes, campaign_id=campaign_id)
     return {
         "headline": headline(report) if report.counts["judgments"] else [],
+        "charts": charts(report) if report.counts["judgments"] else [],
         "sections": [one for one in sections(report) if one.identity != "disputed" and one.table is not None],
         "suspects": report.suspects,
         "people": material.people,

@@ -58,13 +58,12 @@ def log_in(request: Request, studio: StudioOf, form: OpenForm) -> Response:
     """Check the password; what fails looks and lasts the same whether there is such an account or not."""
     name, password = str(form.get("name", "")).strip(), str(form.get("password", ""))
     where, now = inside(str(form.get("next", "/"))), studio.clock()
-    wait = studio.limits.login_wait(name, _address(request), now)
+    wait = studio.limits.login_try(name, _address(request), now)
     if wait:
         raise TooManyError(-(-wait // 1000))
     account = studio.store.read(account_of, name)
     right = matches(account.password_hash if account else None, password)
     if account is None or not right or account.disabled:
-        studio.limits.login_failed(name, _address(request), now)
         return page(request, "login.html", status=401, where=where, error=WRONG)
     studio.limits.login_succeeded(name, _address(request))
     if account.password_hash is not None and needs_rehash(account.password_hash):

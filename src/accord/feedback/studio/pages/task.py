@@ -21,6 +21,7 @@ from accord.feedback.store import (
     DraftConflictError,
     MissingError,
     Receipt,
+    Stop,
     Submission,
     Task,
     next_task,
@@ -68,10 +69,10 @@ class _Around:
 @router.get("/c/{campaign_id}/task")
 def show_task(request: Request, studio: StudioOf, me: Me, campaign_id: str) -> Response:
     """The task at hand, or what has to come first, or why there is none."""
-    campaign = studio.store.read(may_annotate, me.user_id, campaign_id)
-    if campaign.task_type in ("chat", "redteam") and not request.query_params.get("rate"):
+    rates = bool(request.query_params.get("rate"))
+    campaign, task = studio.store.run(_take, me.user_id, campaign_id, rates, studio.clock())
+    if task is None:
         return redirect(f"/c/{campaign_id}/chat", done=request.query_params.get("done", ""))
-    task = studio.store.run(next_task, campaign_id=campaign_id, annotator_id=me.user_id, now=studio.clock())
     if task == "consent needed":
         return redirect(f"/c/{campaign_id}/consent")
     if task == "guideline needed":
@@ -81,6 +82,16 @@ def show_task(request: Request, studio: StudioOf, me: Me, campaign_id: str) -> R
         title, detail = STOPS[task]
         return page(request, "stop.html", title=title, detail=detail, campaign=campaign, work=work)
     return _task_page(request, studio, me, task)
+
+
+def _take(
+    session: Session, user_id: str, campaign_id: str, rates: bool, now: int
+) -> tuple[Campaign, Task | Stop | None]:
+    """The campaign, and the task or why there is none; None: here one talks first, and rates what others said after."""
+    campaign = may_annotate(session, user_id, campaign_id)
+    if campaign.task_type in ("chat", "redteam") and not rates:
+        return campaign, None
+    return campaign, next_task(session, campaign_id=campaign_id, annotator_id=user_id, now=now)
 
 
 @router.get("/t/{assignment_id}")
@@ -119,15 +130,21 @@ def _task_page(
 
 
 def _around(session: Session, task: Task, user_id: str, now: int) -> _Around:
-    item = must_have(session, Item, task.item_id)
-    campaign = must_have(session, Campaign, item.campaign_id)
+    query = (
+        select(Campaign, Guideline, Project)
+        .join(Item, Item.campaign_id == Campaign.id)
+        .join(Guideline, Guideline.id == Campaign.guideline_id)
+        .join(Project, Project.id == Campaign.project_id)
+        .where(Item.id == task.item_id)
+    )
+    campaign, guideline, project = session.execute(query).one()
     done = done_by(session, user_id=user_id)[::-1] if task.revision > 1 else []
     at = next((place for place, one in enumerate(done) if one.assignment_id == task.assignment_id), None)
     return _Around(
         campaign=campaign,
-        guideline=must_have(session, Guideline, campaign.guideline_id),
+        guideline=guideline,
         work=work_in(session, campaign, user_id=user_id, now=now),
-        warning=must_have(session, Project, campaign.project_id).content_warning,
+        warning=project.content_warning,
         last=None if at is None else done[at],
         earlier=done[at - 1].assignment_id if at else None,
         later=done[at + 1].assignment_id if at is not None and at + 1 < len(done) else None,
@@ -180,16 +197,15 @@ def _drop_draft(session: Session, user_id: str, assignment_id: str) -> None:
 @router.post("/t/{assignment_id}/submit")
 def submit_task(request: Request, studio: StudioOf, me: Me, assignment_id: str, form: Form) -> Response:
     """Take the answer. What does not fit comes back with all that was filled in."""
-    _, item, campaign = studio.store.read(my_assignment, me.user_id, assignment_id)
-    task = studio.store.read(task_again, assignment_id=assignment_id, annotator_id=me.user_id)
-    fields = filled(form)
+    assignment, item, campaign = studio.store.read(my_assignment, me.user_id, assignment_id)
+    fields, order = filled(form), list(assignment.display_order)
     try:
-        order = [shown.id for shown in task.responses]
         payload = _without_personal_data(payload_of(campaign.task_type, fields, order, item.source_ref))
         receipt = _send(studio, me, form, assignment_id, payload)
     except ValueError as error:
         if _wants_json(request):
             return JSONResponse({"error": str(error)}, status_code=400)
+        task = studio.store.read(task_again, assignment_id=assignment_id, annotator_id=me.user_id)
         return _task_page(request, studio, me, task, fields=fields, error=str(error), status=400)
     return _next(request, campaign, receipt, revises=_whole(form.get("revision"), 1) != 1)
 

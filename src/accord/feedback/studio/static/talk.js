@@ -10,13 +10,83 @@
     text.addEventListener("input", () => { try { sessionStorage.setItem(name, text.value); } catch { /* likewise */ } });
     text.focus();
   }
+  const busy = document.getElementById("busy");
+  const tell = (words) => { if (busy) busy.textContent = words; };
+
+  // One model's reply is shown while it comes: a line with plain text, and once it is whole the page with its markdown.
+  const addLine = (role, words) => {
+    const line = document.createElement("article");
+    line.className = `line ${role}`;
+    const said = document.createElement("div");
+    said.className = "text writing";
+    said.dir = "auto";
+    said.textContent = words;
+    line.append(said);
+    document.querySelector(".talk-lines .empty")?.remove();
+    document.querySelector(".talk-lines").append(line);
+    line.scrollIntoView({ block: "nearest" });
+    return said;
+  };
+  const stopButton = (line) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = "Stop";
+    button.addEventListener("click", () => {
+      button.disabled = true;
+      fetch(say.dataset.stop, { method: "POST", body: new URLSearchParams({ csrf: document.body.dataset.csrf }), redirect: "manual" });
+    });
+    line.after(button);
+    return button;
+  };
+  async function* eventsOf(response) {
+    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+    let rest = "";
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      const parts = (rest + value).split("\n\n");
+      rest = parts.pop();
+      for (const part of parts) {
+        const data = part.split("\n").find((row) => row.startsWith("data: "));
+        if (data) yield { done: part.startsWith("event: done"), ...JSON.parse(data.slice(6)) };
+      }
+    }
+  }
+  const watch = async () => {
+    const words = text?.value ?? "";
+    const response = await fetch(say.dataset.stream, { method: "POST", body: new FormData(say), headers: { Accept: "text/event-stream, application/json" } });
+    if (!response.ok) throw new Error((await response.json()).detail);
+    if (words) addLine("user", words);
+    if (text) { text.value = ""; try { sessionStorage.removeItem(text.dataset.keep); } catch { /* private windows may refuse */ } }
+    const line = addLine("assistant", "");
+    const stop = stopButton(line);
+    for await (const event of eventsOf(response)) {
+      if (event.error) { stop.remove(); line.parentElement.remove(); throw new Error(event.error); }
+      if (event.done) break;
+      line.textContent = event.text ?? line.textContent + event.add;
+      stop.scrollIntoView({ block: "nearest" });
+    }
+    window.location.replace(window.location.pathname);
+  };
+  const talk = async () => {
+    const send = say.querySelector("button");
+    send.disabled = true;
+    if (text) text.readOnly = true;
+    tell("The model is writing");
+    try { await watch(); } catch (error) {
+      tell(error instanceof TypeError ? "The connection is gone; what you wrote is kept. Load the page again." : error.message);
+      send.disabled = false;
+      if (text) text.readOnly = false;
+    }
+  };
+
   for (const form of document.querySelectorAll(".talk form")) {
     form.addEventListener("submit", (event) => {
+      if (form === say && say.dataset.stream && window.TextDecoderStream) { event.preventDefault(); if (!say.querySelector("button").disabled) talk(); return; }
       if (form.dataset.sent) { event.preventDefault(); return; }
       form.dataset.sent = "1";
       if (form === say) {
-        const busy = document.getElementById("busy");
-        if (busy) busy.textContent = "The model is writing";
+        tell("The model is writing");
         if (text) { text.readOnly = true; try { sessionStorage.removeItem(text.dataset.keep); } catch { /* likewise */ } }
       }
     });
