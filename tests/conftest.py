@@ -23,6 +23,12 @@ settings.register_profile("untimed", deadline=None)  # a busy machine is no fail
 settings.load_profile("untimed")
 
 
+def pytest_collection_modifyitems(items):
+    """Files with slow tests first: two processes then end together, instead of one waiting for the other's last file."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory):
     """A random two-layer Llama with a byte tokenizer, saved as transformers saves models."""
