@@ -24,7 +24,7 @@ settings.load_profile("untimed")
 
 
 def pytest_collection_modifyitems(items):
-    """Files with slow tests first: two processes then end together, instead of one waiting for the other's last file."""
+    """Files with slow tests first: two processes then end together, none waits for the last file of the other."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
 
