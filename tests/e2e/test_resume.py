@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from train.data import comparisons, demonstrations, metrics, prompts
 
-KILLS = int(os.environ.get("ACCORD_TEST_KILLS", "2"))  # kills of each job; 20 for a long check
+KILLS = int(os.environ.get("ACCORD_TEST_KILLS", "1"))  # kills of each job; 20 for a long check
 SETTINGS = "--precision fp32 --learning-rate 3e-3 --max-length 128 --micro-tokens 256 --batch-size 4 --save-every 3"
 
 

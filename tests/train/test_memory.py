@@ -223,7 +223,7 @@ def long_rows(path, count):
 
 @pytest.mark.realmodel
 @pytest.mark.slow
-@pytest.mark.parametrize("name", JOBS if os.environ.get("ACCORD_TEST_MEMORY") == "all" else ["dpo, LoRA", "ppo"])
+@pytest.mark.parametrize("name", JOBS if os.environ.get("ACCORD_TEST_MEMORY") == "all" else ["dpo, LoRA"])
 def test_peak_of_a_real_model(name, tmp_path):
     settings = {"precision": "bf16", "batch_size": 4, "max_steps": 2, "micro_tokens": 512}
     rows = None if name.startswith("ppo") else long_rows
