@@ -37,7 +37,7 @@ quickstart: install
 	$(BIN)/accord quickstart
 
 test: install-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not gpu and not peer" -n $(WORKERS) --dist loadscope
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not gpu and not peer" -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 check: install-dev
 	$(BIN)/ruff format --check .

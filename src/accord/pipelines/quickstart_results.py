@@ -39,9 +39,8 @@ def evaluate(config: QuickstartConfig, recipe: Recipe, prompts: Sequence[Convers
     )
     arithmetic = json.loads((config.out / "manifest.json").read_text(encoding="utf8"))["precision"]
     each = len(prompts) * recipe.held_out_samples
-    display.begin(
-        "evaluation", each * (len(POLICIES) * 4 + 2)
-    )  # every response is drawn once, and read by three models
+    passes = 4 * len(POLICIES) + 2  # all are drawn once and read by three models, two policies' by themselves too
+    display.begin("evaluation", each * passes)
     responses, own, done = {}, {}, 0
     columns: dict[str, dict[str, list[float]]] = {judge: {} for judge in ("base", "sft")}
     for stage in POLICIES:

@@ -151,17 +151,14 @@ def collect(  # noqa: PLR0913 - one rollout needs every part of the run
     return_NT = None if value_NT is None else raw_NT + value_NT
     clock.append(time.perf_counter())
     figures = {
-        "reward__mean": float(score_N.mean()),
-        "reward__std": float(score_N.std(correction=0)),
         "reward__normalised": float(normal_N.mean()),
         "kl__reference": float(kl.sequence(logprob_NT, reference_NT, mask_NT).mean()),
         "kl__coefficient": coefficient,
-        "length__mean": float(mask_NT.sum(-1).float().mean()),
-        "length__cut": 1.0 - float(finished_N.float().mean()),
         "advantage__mean": float(raw_NT[mask_NT].mean()),
         "sampler__gap": gap,
         "seconds__sample": clock[1] - clock[0],
         "seconds__score": clock[2] - clock[1],
+        **_of_responses(score_N, mask_NT.sum(-1), finished_N),
         **getattr(reward, "figures", {}),  # of its sources, where it has several
     }
     if value_NT is not None and return_NT is not None:
@@ -178,6 +175,16 @@ def collect(  # noqa: PLR0913 - one rollout needs every part of the run
         return_NT=return_NT,
         figures=figures,
     )
+
+
+def _of_responses(score_N: Tensor, length_N: Tensor, finished_N: Tensor) -> dict[str, float]:
+    """Figures of the responses as they were drawn and judged."""
+    return {
+        "reward__mean": float(score_N.mean()),
+        "reward__std": float(score_N.std(correction=0)),
+        "length__mean": float(length_N.float().mean()),
+        "length__cut": 1.0 - float(finished_N.float().mean()),
+    }
 
 
 def as_responses(
