@@ -12,9 +12,11 @@ from schemathesis.specs.openapi.checks import (
     positive_data_acceptance,
     unsupported_method,
 )
+from sqlalchemy import select
 
 from accord.feedback.store import verdicts
 from accord.feedback.store.queries.tokens import add_token
+from accord.feedback.store.tables import Item
 from feedback.studio.test_talking import Model
 from feedback.studio.test_watching import Writer, events, shown
 from feedback.studio.visitors import HOST, Visitor
@@ -146,6 +148,10 @@ def test_an_admin_s_program_samples_and_reads(place):
     assert made.status_code == 400  # one distinct reply, and a ranking takes two
     place.models["old@1"] = Model("old@1")
     assert len(client.post(f"{one}/sample", json={"prompts": ["sing"]}).json()) == 1
+    alike = ["a" * 250 + end for end in "xy"]  # named by all of their words, not by the first ones
+    assert len(client.post(f"{one}/sample", json={"prompts": alike}).json()) == 2
+    named = place.store.read(lambda session: list(session.scalars(select(Item.source_ref))))
+    assert len({name for name in named if name}) == 3
     models = {row["model"] for row in client.get(f"/api/v1/responses?project={place.world.project}").json()}
     assert models == {None, "new@1", "old@1"}
     annotator = program(place, place.world.people[0], "admin", "review")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from accord.feedback.store import import_records
+from accord.feedback.store.ids import content_hash
 from accord.feedback.store.queries.overview import progress
 from accord.feedback.store.tables import LanguageModel, Prompt, Response, Slot
 from accord.feedback.studio.access import may_administer, may_administer_campaign, may_review
@@ -39,8 +40,8 @@ def read_progress(studio: StudioOf, who: Reviewer, campaign_id: Id) -> ProgressO
 
 
 def _leased(session: Session, campaign_id: str) -> int:
-    query = select(Slot.id).where(Slot.campaign_id == campaign_id, Slot.state == "leased")
-    return len(session.scalars(query).all())
+    query = select(func.count()).where(Slot.campaign_id == campaign_id, Slot.state == "leased")
+    return session.scalar(query) or 0
 
 
 @router.get("/campaigns/{campaign_id}/annotators")
@@ -131,4 +132,4 @@ def _answered(studio: Studio, prompt: str, count: int) -> ResponseSet:
         for text in sampled(model, name, messages, count, max_new_tokens=studio.config.max_new_tokens)
     ]
     responses = [ResponseRecord(id=str(n), text=text, model=name) for n, (name, text) in enumerate(dict.fromkeys(said))]
-    return ResponseSet(id=prompt[:200], prompt=messages, responses=tuple(responses))
+    return ResponseSet(id=content_hash(prompt), prompt=messages, responses=tuple(responses))
