@@ -146,7 +146,8 @@ class LabelsConfig(SentimentConfig):
     """RLAIF labels against gold labels as training signal, and the harmlessness of revisions by round."""
 
     small: ClassVar[dict[str, Any]] = {
-        **SentimentConfig.small, "red_team_prompts": 4, "rounds": 1, "harmless_rows": 8, "revision_tokens": 8,
+        **SentimentConfig.small, "red_team_prompts": 4, "rounds": 1, "harmless_rows": 8,
+        "harmless_test_rows": 8, "revision_tokens": 8,
     }  # fmt: skip
 
     judge: str | None = Field(None, description="model that labels and revises; none: the starting model")
@@ -155,6 +156,7 @@ class LabelsConfig(SentimentConfig):
     rounds: int = Field(3, ge=1, description="critiques and revisions of a reply")
     revision_tokens: int = Field(96, ge=1, description="tokens of a draft, a critique, a revision at most")
     harmless_rows: int = Field(1600, ge=4, description="comparisons that the held reward model of harm is trained on")
+    harmless_test_rows: int = Field(300, ge=4, description="comparisons of the test file it is checked on, at most")
 
 
 class InstructionConfig(ExperimentConfig):

@@ -144,7 +144,7 @@ def _train(lab: Lab, config: LabelsConfig, world: World, kind: str, seed: int) -
 
 def _train_harmless(lab: Lab, config: LabelsConfig) -> float:
     train = comparisons(config.data, "harmless-base", "train")[: config.harmless_rows]
-    test = comparisons(config.data, "harmless-base", "test")[:300]
+    test = comparisons(config.data, "harmless-base", "test")[: config.harmless_test_rows]
     return lab.train(
         "reward", "harmless", model=config.model, data=(write_rows(lab.path("harmless-train.jsonl"), train),),
         eval_data=(write_rows(lab.path("harmless-test.jsonl"), test),), learning_rate=config.reward_rate,
