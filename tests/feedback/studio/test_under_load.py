@@ -89,7 +89,8 @@ def of_others(server: psutil.Process) -> float:
 
 
 # Between two clicks people take 0 to 10 s here, 5 in the mean: a ranking of two short texts in a quarter of a minute,
-# twice as fast as a fast person. Without thinking, the figure is what the server can do, and waiting is all there is to latency.
+# twice as fast as a fast person. Without thinking, the figure is what the server can do, and waiting is all there is to
+# latency.
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("pause", [10.0, 0.0], ids=["thinking", "no thinking"])
