@@ -27,6 +27,9 @@ ALGORITHMS = {  # what has a state of its own, or another way of stepping
 }
 
 
+JOBS = ["sft", "reward", "dpo", *(f"ppo:{name}" for name in ALGORITHMS)]
+
+
 def command(job: str, model: Path, folder: Path, out: Path) -> list[str]:
     job, _, algorithm = job.partition(":")
     make = {"sft": demonstrations, "ppo": prompts}.get(job, comparisons)
@@ -48,7 +51,7 @@ def environment() -> dict[str, str]:
 
 
 def finish(words: list[str]) -> None:
-    done = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=200, check=False)
+    done = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
 
 
@@ -67,31 +70,39 @@ def start_and_kill(words: list[str], out: Path, moment: random.Random) -> bool:
     return process.wait() == -signal.SIGKILL
 
 
+@pytest.fixture(scope="module")
+def whole(tiny_folder, tmp_path_factory):
+    """Folders of all jobs, never stopped, one after the other in one process: half of a short run is its imports."""
+    folder = tmp_path_factory.mktemp("whole")
+    runs = {job: folder / job.replace(":", "-") for job in JOBS}
+    commands = [command(job, tiny_folder, folder, out)[3:] for job, out in runs.items()]
+    code = f"from accord.cli import main\nassert not any(main(words) for words in {commands!r})"
+    finish([sys.executable, "-c", code])
+    return runs
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("job", ["sft", "reward", "dpo", *(f"ppo:{name}" for name in ALGORITHMS)])
-def test_a_killed_run_ends_at_the_same_weights(job, tiny_folder, tmp_path):
-    finish(command(job, tiny_folder, tmp_path, tmp_path / "whole"))
-    words = command(job, tiny_folder, tmp_path, tmp_path / "cut")
+@pytest.mark.parametrize("job", JOBS)
+def test_a_killed_run_ends_at_the_same_weights(job, whole, tiny_folder, tmp_path):
+    out = tmp_path / "cut"
+    words = command(job, tiny_folder, tmp_path, out)
     moment = random.Random(job)
-    kills = sum(start_and_kill(words, tmp_path / "cut", moment) for _ in range(KILLS))
+    kills = sum(start_and_kill(words, out, moment) for _ in range(KILLS))
     assert kills >= 1
     finish(words)
-    whole, cut = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "cut"))
-    assert whole.keys() == cut.keys()
-    assert all(bool((whole[name] == cut[name]).all()) for name in whole)
-    steps = [[row["step"] for row in metrics(tmp_path / name)] for name in ("whole", "cut")]
-    assert steps[0] == steps[1]  # every step once, none missing
-    losses = [[row["loss"] for row in metrics(tmp_path / name)] for name in ("whole", "cut")]
-    assert losses[0] == losses[1]
+    first, second = (load_file(folder / "model" / "model.safetensors") for folder in (whole[job], out))
+    assert first.keys() == second.keys()
+    assert all(bool((first[name] == second[name]).all()) for name in first)
+    first, second = ([(row["step"], row["loss"]) for row in metrics(folder)] for folder in (whole[job], out))
+    assert first == second  # every step once, none missing
 
 
 @pytest.mark.slow
-def test_a_finished_run_is_left_alone_and_another_configuration_is_refused(tiny_folder, tmp_path):
-    words = command("sft", tiny_folder, tmp_path, tmp_path / "run")
+def test_a_finished_run_is_left_alone_and_another_configuration_is_refused(whole, tiny_folder):
+    words = command("sft", tiny_folder, whole["sft"].parent, whole["sft"])
+    weights = (whole["sft"] / "model" / "model.safetensors").stat().st_mtime_ns
     finish(words)
-    weights = (tmp_path / "run" / "model" / "model.safetensors").stat().st_mtime_ns
-    finish(words)
-    assert (tmp_path / "run" / "model" / "model.safetensors").stat().st_mtime_ns == weights
+    assert (whole["sft"] / "model" / "model.safetensors").stat().st_mtime_ns == weights
     other = subprocess.run(
         [*words, "--seed", "5"], env=environment(), capture_output=True, text=True, timeout=100, check=False
     )

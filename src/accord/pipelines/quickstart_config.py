@@ -65,5 +65,5 @@ class Recipe:
 FULL = Recipe()
 FAST = Recipe(
     train_prompts=16, held_out_prompts=8, samples=4, max_new_tokens=8, held_out_samples=2, sft_epochs=1, batch_size=8,
-    ppo_rollouts=2, ppo_prompts=8, watch_steps=1,
+    ppo_rollouts=1, ppo_prompts=8, watch_steps=1,
 )  # fmt: skip
