@@ -8,6 +8,7 @@ import random
 import re
 from collections import Counter
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -104,9 +105,30 @@ def test_vectors_have_length_one_even_of_an_empty_text_and_like_ones_are_near():
     assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2] + 0.2
 
 
+@pytest.mark.skipif(find_spec("sentence_transformers") is not None, reason="sentence-transformers is installed")
 def test_without_its_library_a_model_is_refused_with_what_to_install():
     with pytest.raises(ValueError, match="pip install sentence-transformers"):
         sentence_vectors(["a"], "some-model")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the library and its dependencies
+def test_a_real_sentence_model_places_texts(tmp_path):
+    pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{one}" for one in letters)]
+    (tmp_path / "vocabulary.txt").write_text("\n".join(vocabulary))
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    BertModel(BertConfig(vocab_size=len(vocabulary), **sizes)).save_pretrained(tmp_path / "model")
+    BertTokenizerFast(vocab_file=str(tmp_path / "vocabulary.txt")).save_pretrained(tmp_path / "model")
+    placed = sentence_vectors(["bake bread", "bake bread", "orbit"], str(tmp_path / "model"))
+    likeness = placed.vector_ND @ placed.vector_ND.T
+    assert placed.vector_ND.shape == (3, 32)
+    assert np.diag(likeness) == pytest.approx(1)
+    assert likeness[0, 1] == pytest.approx(1)
+    assert likeness[0, 2] < 0.9999
 
 
 def test_the_map_keeps_neighbours_and_is_the_same_for_a_seed():

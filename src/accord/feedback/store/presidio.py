@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
@@ -59,6 +60,7 @@ def _engine() -> Analyzer:
         engine: Analyzer = AnalyzerEngine()
     except (OSError, SystemExit) as error:  # it tries to download the model, and leaves the process where it cannot
         raise ValueError(
-            f"Presidio has no model of the language ({error}); python -m spacy download en_core_web_lg"
+            "Presidio has no model of the language, and none could be fetched "
+            f"({textwrap.shorten(str(error), 120)}); python -m spacy download en_core_web_lg"
         ) from None
     return engine
