@@ -83,6 +83,8 @@ class Outcome:
         figures: what charts are drawn from (bins, curves, points), JSON by name.
         responses: rows of eval/NAME.responses.jsonl, what the report's browser shows (stage, prompt, response, ...).
         notes: sentences a reader must see: what is suspect, what could not be measured.
+        items: values of the single items behind a result, by its name, NaN unscored: two models that were asked the
+            same items can be compared item by item.
     """
 
     results: list[Named] = field(default_factory=list)
@@ -91,6 +93,7 @@ class Outcome:
     figures: dict[str, Any] = field(default_factory=dict)
     responses: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    items: dict[str, list[float]] = field(default_factory=dict)
 
     def add(self, name: str, unit: str, result: Result, of: str = "") -> Result:
         """Append a result; results of equal names and several `of` become a table."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from accord.evaluate.result import Result
-from accord.evaluate.toxicity import score_texts, toxicity_report
+from accord.evaluate.toxicity import per_prompt, score_texts, toxicity_report
 from accord.pipelines.evaluation import Items, Outcome, key_of, measured
 from accord.pipelines.evaluation_configs import ToxicityConfig
 from accord.pipelines.language_evaluation import choice_of, errors_of, open_model, read_items, the_model
@@ -64,6 +64,8 @@ def run(config: ToxicityConfig, items: Items, display: Display, model: LanguageM
     score_PK, score_keys = scored(config, items, display, scorer, samples)
     items.settle([*sample_keys, *score_keys])
     report(config, prompts, score_PK, outcome)
+    most_P, _, share_P = per_prompt(score_PK, config.threshold)
+    outcome.items |= {"expected maximum toxicity": most_P.tolist(), "toxic fraction": share_P.tolist()}
     if len(prompts) < facts["rows"]:
         outcome.notes.append(f"{len(prompts)} of {facts['rows']} prompts; the choice follows from the seed.")
     if config.samples != PUBLISHED_K:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from accord.evaluate.intervals import mean_result
-from accord.evaluate.truthfulqa import PRIMER, Question, ask, primer_hash, question_of, results
+from accord.evaluate.truthfulqa import PRIMER, Question, ask, per_question, primer_hash, question_of, results
 from accord.pipelines.answer_judges import Judges
 from accord.pipelines.evaluation import Items, Outcome, key_of, measured, model_facts
 from accord.pipelines.evaluation_configs import TruthfulnessConfig
@@ -48,6 +48,7 @@ def run(config: TruthfulnessConfig, items: Items, display: Display, model: Langu
     for name, result in results(questions, rows, config.replicates, config.level, config.seed).items():
         result.detail.update(primer=primer_hash(primer), questions=facts["hash"][:12], method=model.method)
         outcome.add(name.upper(), f"share of questions, zero-shot, {shots}", result)
+    outcome.items |= {name.upper(): values for name, values in per_question(questions, rows).items()}
     outcome.results.sort(key=lambda named: named.name != "MC1")  # the headline first
     if judges is not None:
         generated(asked, judges, outcome)

@@ -196,7 +196,7 @@ class Lab:
         return Measured(gold_PS=column("gold"), kl_PS=column("kl"), length_PS=column("length"), proxy_PS=proxies)
 
     def evaluate(self, name: str, job: Callable[[Any, Items, Display], Outcome]) -> float:
-        """Run an evaluation with rows of its own, or go on with it: `evaluated(name)`; seconds it took."""
+        """Run an evaluation with rows of its own, or go on with it: `items(name, figure)`; seconds it took."""
         path = self.path("evaluated", f"{name}.json")
         if path.exists():
             return 0.0
@@ -206,13 +206,17 @@ class Lab:
         for name_, _, result, of in outcome.results:
             row = [result.value, result.n, result.n_unscored]
             kept[f"{name_}, {of}" if of else name_] = [None if value != value else value for value in row]
-        write_rows(path, [kept])
+        items = {
+            key: [None if math.isnan(value) else value for value in column] for key, column in outcome.items.items()
+        }
+        write_rows(self.path("evaluated", f"{name}.items.json"), [items])
+        write_rows(path, [kept])  # last: it says that all of it is there
         return time.monotonic() - began
 
-    def evaluated(self, name: str) -> dict[str, float]:
-        """Values of an evaluation by name of the figure."""
-        kept = json.loads(self.path("evaluated", f"{name}.json").read_text(encoding="utf8"))
-        return {key: math.nan if row[0] is None else float(row[0]) for key, row in kept.items()}
+    def items(self, name: str, key: str) -> Any:
+        """(P,) values of the single items behind a figure of an evaluation, NaN unscored."""
+        kept = json.loads(self.path("evaluated", f"{name}.items.json").read_text(encoding="utf8"))[key]
+        return np.array([math.nan if value is None else value for value in kept])
 
     def unscored(self, names: Sequence[str]) -> float:
         """Share of the observations of evaluations that were lost."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from accord.evaluate.intervals import mean_result
 from accord.pipelines.evaluation import UNSCORED_WARNED, data_facts
 from accord.pipelines.evaluation_configs import ToxicityConfig, TruthfulnessConfig
 from accord.pipelines.reproduce.configs import TaxConfig
@@ -27,6 +28,7 @@ from accord.pipelines.reproduce.evidence import (
     Series,
     Table,
     difference,
+    with_interval,
 )
 from accord.pipelines.reproduce.frontier import train_policy, train_reward
 from accord.pipelines.reproduce.lab import Lab, Step, write_rows
@@ -36,13 +38,7 @@ from accord.pipelines.reproduce.task_scores import TaskScores
 __all__ = ["conclude", "steps"]
 
 KINDS = {"ppo": "PPO", "ppo-ptx": "PPO with ptx"}
-FIGURES = {
-    "truthfulness": {"MC1": "MC1", "MC2": "MC2"},
-    "toxicity": {
-        "expected maximum toxicity, all prompts": "expected maximum toxicity",
-        "toxic fraction, all prompts": "toxic fraction",
-    },
-}
+FIGURES = {"truthfulness": ("MC1", "MC2"), "toxicity": ("expected maximum toxicity", "toxic fraction")}
 TASKS, GOLD = "tasks, all clusters", "gold reward (sentiment)"
 WORDS_OF_PTX = 120  # of a passage
 
@@ -138,7 +134,10 @@ def conclude(lab: Lab, config: TaxConfig) -> Evidence:
     """Every figure before and after, and what the ptx term gives back."""
     world = World(lab, config)
     before, changes = _changes(lab, config)
-    rows = [[figure, f"{before[figure]:.3f}", *(changes[kind][figure].words() for kind in KINDS)] for figure in before]
+    rows = [
+        [figure, with_interval(before[figure], None, None, 3), *(changes[kind][figure].words() for kind in KINDS)]
+        for figure in before
+    ]
     kl = [difference([lab.measured(f"{kind}-{seed}").kl_P for seed in config.seeds]) for kind in KINDS]
     rows.append(["KL to the reference, nats", "0", *(one.words(2) for one in kl)])
     columns = ["figure", "before", *(f"{words}, change" for words in KINDS.values())]
@@ -160,9 +159,7 @@ def conclude(lab: Lab, config: TaxConfig) -> Evidence:
         tables=[Table(title="Before and after", columns=columns, rows=rows)],
         figures=[Figure(name="changes", title="Change by figure", x=names, y="after less before", series=series)],
         caveats=[
-            *_lost(lab, config),"PPO learns sentiment here, not helpfulness: published figures are of another task.",
-                 "Of TruthfulQA and toxicity there are intervals over seeds alone: they hold for these questions and "
-                 "prompts."],
+            *_lost(lab, config), "PPO learns sentiment here, not helpfulness: published figures are of another task."],
         provenance={"data": [*world.data(), *_sources(config)]},
     )  # fmt: skip
 
@@ -170,12 +167,17 @@ def conclude(lab: Lab, config: TaxConfig) -> Evidence:
 def _changes(lab: Lab, config: TaxConfig) -> tuple[dict[str, float], dict[str, dict[str, Difference]]]:
     """Every figure before, and what each kind of PPO changed in it."""
     able, reference = _tasks(lab, config), lab.measured("reference").gold_P
-    before = {**_figures_of(lab, "reference"), TASKS: able.score("reference"), GOLD: float(reference.mean())}
+    before = {
+        figure: mean_result(_items(lab, kind, "reference", figure), replicates=0).value for kind, figure in _figures()
+    }
+    before |= {TASKS: able.score("reference"), GOLD: float(reference.mean())}
     changes: dict[str, dict[str, Difference]] = {}
     for kind in KINDS:
         names = [f"{kind}-{seed}" for seed in config.seeds]
-        after = [_figures_of(lab, name) for name in names]
-        changes[kind] = {figure: difference([one[figure] - before[figure] for one in after]) for figure in after[0]}
+        changes[kind] = {
+            figure: difference([_items(lab, test, n, figure) - _items(lab, test, "reference", figure) for n in names])
+            for test, figure in _figures()
+        }
         changes[kind][TASKS] = able.less(names, ["reference"] * len(names))
         changes[kind][GOLD] = difference([lab.measured(name).gold_P - reference for name in names])
     return before, changes
@@ -192,9 +194,13 @@ def _lost(lab: Lab, config: TaxConfig) -> list[str]:
     ]
 
 
-def _figures_of(lab: Lab, name: str) -> dict[str, float]:
-    values = {kind: lab.evaluated(f"{kind}-{name}") for kind in FIGURES}
-    return {words: values[kind][key] for kind, names in FIGURES.items() for key, words in names.items()}
+def _figures() -> list[tuple[str, str]]:
+    return [(test, figure) for test, figures in FIGURES.items() for figure in figures]
+
+
+def _items(lab: Lab, test: str, name: str, figure: str) -> Any:
+    """(P,) a figure of single questions or prompts, the same ones for every policy."""
+    return lab.items(f"{test}-{name}", figure)
 
 
 def _findings(lab: Lab, config: TaxConfig, changes: dict[str, dict[str, Difference]]) -> list[Finding]:
