@@ -15,8 +15,8 @@ from transformers import Cache, DynamicLayer
 
 __all__ = ["RowCache"]
 
-# Columns added when a buffer is full: it is then copied once in 64 steps.
-ROOM = 64
+# Columns added when a buffer is full: it is then copied once in 32 steps. The decoder computes with spare columns too.
+ROOM = 32
 
 
 class _RowLayer(DynamicLayer):
@@ -35,16 +35,27 @@ class _RowLayer(DynamicLayer):
             self.is_initialized = True
             self._keep(key_states, value_states, key_states.shape[-2])
             return self.keys, self.values
+        self.make_room(key_states.shape[-2])
+        self.append(key_states, value_states)
+        return self.keys, self.values
+
+    def make_room(self, columns: int) -> int:
+        """Let there be so many spare columns, which hold zeros; the width of the buffers."""
         start = self.keys.shape[-2]
-        end = start + key_states.shape[-2]
-        if end > self.key_buffer.shape[-2]:
-            room = (0, 0, 0, end - start + ROOM)
+        if start + columns > self.key_buffer.shape[-2]:
+            room = (0, 0, 0, columns - 1 + ROOM)
             self.key_buffer = torch.nn.functional.pad(self.keys, room)
             self.value_buffer = torch.nn.functional.pad(self.values, room)
+            self._keep(self.key_buffer, self.value_buffer, start)
+        return self.key_buffer.shape[-2]
+
+    def append(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Write columns where there is room for them."""
+        start = self.keys.shape[-2]
+        end = start + key_states.shape[-2]
         self.key_buffer[..., start:end, :] = key_states
         self.value_buffer[..., start:end, :] = value_states
         self._keep(self.key_buffer, self.value_buffer, end)
-        return self.keys, self.values
 
     def _keep(self, key_buffer: Tensor, value_buffer: Tensor, columns: int) -> None:
         self.key_buffer, self.value_buffer = key_buffer, value_buffer
@@ -78,6 +89,10 @@ class RowCache(Cache):
     def repeated(self, index_R: Tensor) -> RowCache:
         """Return a cache of its own with these rows, an index possibly repeated; `self` stays as it is."""
         return RowCache([layer.repeated(index_R) for layer in self.layers])
+
+    def make_room(self, columns: int) -> int:
+        """Let every layer have so many spare columns; the width of their buffers, the same for all."""
+        return max(layer.make_room(columns) for layer in self.layers)
 
     def retire(self, holes: Tensor, movers: Tensor, rows: int) -> None:
         """Move rows `movers` into the places `holes`, then keep the first `rows` rows."""

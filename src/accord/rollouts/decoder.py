@@ -104,13 +104,22 @@ class Decoder:
                 cos[..., :half].to(self.wide),
                 sin[..., :half].to(self.wide),
             )  # (R, 1, half a head), the same for all heads
-            bias = torch.zeros(mask_RT.shape, dtype=self.wide).masked_fill_(mask_RT == 0, -torch.inf)[:, None, None]
+            bias = self._bias(mask_RT, cache.make_room(1))
             for layer, kept in zip(self.layers, cache.layers, strict=True):
                 mixed_RD = self._attention(layer, _norm(layer.before_attention, x_RD, self.dtype), kept, turn, bias)
                 x_RD = x_RD + mixed_RD
                 gate, up = layer.gate_up(_norm(layer.before_mlp, x_RD, self.dtype)).chunk(2, -1)
                 x_RD = x_RD + layer.down(layer.activation(gate) * up)
             return self.head(_norm(self.norm, x_RD, self.dtype))
+
+    def _bias(self, mask_RT: Tensor, width: int) -> Tensor:
+        """(R, 1, 1, width) 0 where a row has a token, else -inf: at padding, and in columns not used yet.
+
+        Attention reads the buffers with their spare columns: a slice of them is not contiguous, and copying it for the
+        batched products takes as long as they do.
+        """
+        bias_RT = torch.full((len(mask_RT), width), -torch.inf, dtype=self.wide)
+        return bias_RT.masked_fill_(nn.functional.pad(mask_RT, (0, width - mask_RT.shape[1])) != 0, 0)[:, None, None]
 
     def _attention(self, layer: _Layer, x_RD: Tensor, kept: Any, turn: tuple[Tensor, Tensor], bias: Tensor) -> Tensor:
         rows, groups, queries = len(x_RD), self.key_heads, self.queries
@@ -121,9 +130,9 @@ class Decoder:
             query_key = torch.cat([query, layer.key_norm(query_key[:, groups * queries :])], 1)
         query_key = _turned(query_key, *turn).to(self.dtype)
         query = query_key[:, : groups * queries].reshape(rows, groups, queries, -1)
-        keys, values = kept.update(query_key[:, groups * queries :].unsqueeze(2), value.unsqueeze(2))
-        score = (query @ keys.transpose(-1, -2)).to(self.wide).mul_(layer.scaling).add_(bias)
-        mixed = score.softmax(-1).to(self.dtype) @ values
+        kept.append(query_key[:, groups * queries :].unsqueeze(2), value.unsqueeze(2))
+        score = (query @ kept.key_buffer.transpose(-1, -2)).to(self.wide).mul_(layer.scaling).add_(bias)
+        mixed = score.softmax(-1).to(self.dtype) @ kept.value_buffer
         return layer.output(mixed.reshape(rows, -1))
 
 

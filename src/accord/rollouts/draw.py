@@ -75,10 +75,11 @@ def _draw_part(
     present_R: Sequence[Sequence[int]],
 ) -> Draw:
     # Subtracting the largest first keeps a tiny temperature from overflowing: it then approaches greedy.
-    logit_RV = logit_RV.to(torch.promote_types(logit_RV.dtype, torch.float32))
-    logit_RV = logit_RV - logit_RV.amax(-1, keepdim=True)
+    wide = torch.promote_types(logit_RV.dtype, torch.float32)
+    logit_RV = logit_RV.to(wide, copy=True).sub_(logit_RV.amax(-1, keepdim=True).to(wide))
     weight_RV = logit_RV.exp()
-    total_R = weight_RV.sum(-1, dtype=torch.float64)
+    blocks_RCN, cumulated_RC = _cumulated(weight_RV)
+    total_R = cumulated_RC[:, -1]
     if not total_R.isfinite().all():
         raise ValueError("sampling: the model's logits are not finite; its weights have diverged or are damaged")
     allowed_RV = _penalised(logit_RV, present_R, sampling.presence_penalty) if any(present_R) else logit_RV
@@ -90,9 +91,10 @@ def _draw_part(
     else:
         if allowed_RV is not logit_RV or sampling.temperature != 1 or sampling.top_k > 0 or sampling.top_p < 1:
             weight_RV = _cut_weights(allowed_RV, sampling)
-        token_R = inverse_cdf(weight_RV, uniform_R)
+            blocks_RCN, cumulated_RC = _cumulated(weight_RV)
+        token_R = _at(blocks_RCN, cumulated_RC, uniform_R)
         drawn_R = weight_RV.gather(-1, token_R[:, None])[:, 0]
-        sampling_logprob_R = (drawn_R / weight_RV.sum(-1, dtype=torch.float64)).log()
+        sampling_logprob_R = (drawn_R / cumulated_RC[:, -1]).log()
     logprob_R = logit_RV.gather(-1, token_R[:, None])[:, 0] - total_R.log()
     return Draw(token_R, logprob_R, sampling_logprob_R)
 
@@ -136,22 +138,32 @@ def _nucleus_edge(weight_RV: Tensor, top_p: float) -> Tensor:
 def inverse_cdf(weight_RV: Tensor, uniform_R: Tensor) -> Tensor:
     """Return the index whose stretch of the cumulated weights holds the uniform number; never one of weight 0.
 
-    Two levels, cumulated in float64: first a block of 256 tokens, then the token. One float32 sum over a
-    vocabulary of 260,000 loses the tail, and a float64 sum over all of it takes several times as long as this.
-
     Example: weights [1, 0, 3] and 0.2 give 0; 0.25 and 0.9 give 2.
 
     Args:
         weight_RV: weights >= 0, each row with a positive sum; they need not be normalised.
         uniform_R: float64 in [0, 1).
     """
-    rows, vocabulary = weight_RV.shape
-    padding = -vocabulary % BLOCK
-    blocks_RCN = (torch.nn.functional.pad(weight_RV, (0, padding)) if padding else weight_RV).view(rows, -1, BLOCK)
-    cumulated_RC = blocks_RCN.sum(-1).double().cumsum(-1)
+    return _at(*_cumulated(weight_RV), uniform_R)
+
+
+def _cumulated(weight_RV: Tensor) -> tuple[Tensor, Tensor]:
+    """(R, C, 256) weights in blocks, and (R, C) sums of the blocks up to each, in float64; the last one is the total.
+
+    One float32 sum over a vocabulary of 260,000 loses the tail, and a float64 sum over all of it takes several times as
+    long as this.
+    """
+    padding = -weight_RV.shape[-1] % BLOCK
+    padded = torch.nn.functional.pad(weight_RV, (0, padding)) if padding else weight_RV
+    blocks_RCN = padded.view(len(weight_RV), -1, BLOCK)
+    return blocks_RCN, blocks_RCN.sum(-1).double().cumsum(-1)
+
+
+def _at(blocks_RCN: Tensor, cumulated_RC: Tensor, uniform_R: Tensor) -> Tensor:
+    """First the block, then the token within it."""
     target_R = uniform_R * cumulated_RC[:, -1]
     block_R = _stretch(cumulated_RC, target_R)
-    row_R = torch.arange(rows, device=weight_RV.device)
+    row_R = torch.arange(len(block_R), device=block_R.device)
     below_R = torch.where(block_R > 0, cumulated_RC[row_R, block_R - 1], 0.0)
     within_R = _stretch(blocks_RCN[row_R, block_R].double().cumsum(-1), target_R - below_R)
     return block_R * BLOCK + within_R
