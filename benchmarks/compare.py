@@ -76,8 +76,8 @@ def specification(job: str, rows: int | None, threads: int) -> dict[str, Any]:
         "threads": threads,
         "size": size,
     }
-    if job == "sampling":
-        spec |= {"rows": rows, "prompts": workload.prompt_rows(rows or 0, size["prompt_words"])}
+    if job.startswith("sampling"):
+        spec |= {"rows": rows, "prompts": workload.prompt_rows((rows or 0) // size["samples"], size["prompt_words"])}
     elif "new_tokens" in size:
         spec["prompts"] = workload.prompt_rows(2 * size["rows"], size["prompt_words"])
         spec["reward"] = str(peers.reward_model(spec["model"]))
@@ -181,7 +181,8 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=1800.0, help="seconds one run may take")
     chosen = parser.parse_args()
     RESULTS.mkdir(exist_ok=True)
-    for rows in (chosen.rows or workload.JOBS["sampling"]["rows"]) if chosen.job == "sampling" else [None]:
+    samples = chosen.job.startswith("sampling")
+    for rows in (chosen.rows or workload.JOBS[chosen.job]["rows"]) if samples else [None]:
         result = compare(
             chosen.job, chosen.peer, rows=rows, repeats=chosen.repeats, threads=chosen.threads, limit=chosen.limit
         )

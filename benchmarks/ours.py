@@ -116,13 +116,12 @@ def sampling(spec: dict[str, Any], folder: Path) -> dict[str, Any]:
     from accord.rollouts.native import NativeSampler
     from accord.text import Template
 
-    size = workload.JOBS["sampling"]
+    size = spec["size"]
     model, tokenizer = load_policy(spec["model"])
     template = Template(tokenizer)
-    rows = workload.prompt_rows(spec["rows"], size["prompt_words"])
-    prompts = [template.prompt((Message(role="user", content=row),)) for row in rows]
+    prompts = [template.prompt((Message(role="user", content=row),)) for row in spec["prompts"]]
     sampler = NativeSampler(model, end_ids=[], autocast=lambda: torch.autocast("cpu", torch.bfloat16))
-    plan = Sampling(max_new_tokens=size["new_tokens"], temperature=1.0)
+    plan = Sampling(samples=size["samples"], max_new_tokens=size["new_tokens"], temperature=1.0)
     sampler.sample(prompts[:2], Sampling(max_new_tokens=4))
     start = time.perf_counter()
     sampler.sample(prompts, plan)
@@ -147,7 +146,7 @@ def main() -> None:
     spec = json.loads(Path(sys.argv[1]).read_text())
     torch.set_num_threads(spec["threads"])
     with tempfile.TemporaryDirectory() as folder:
-        result = (sampling if spec["job"] == "sampling" else train)(spec, Path(folder))
+        result = (sampling if spec["job"].startswith("sampling") else train)(spec, Path(folder))
     result["peak_gb"] = peak_gb()
     print("RESULT " + json.dumps(result))
 

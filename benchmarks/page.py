@@ -26,6 +26,8 @@ GOALS: dict[tuple[str, str], tuple[float, float | None]] = {
     ("listwise-8", "accord-rows"): (3.0, None),
     ("sampling", "transformers"): (2.0, None),
     ("sampling", "vllm"): (1.5, None),
+    ("sampling-4", "transformers"): (2.0, None),
+    ("sampling-4", "vllm"): (1.5, None),
 }
 """What we want: times as fast, and share of the peer's peak memory."""
 
@@ -37,7 +39,8 @@ both sides in turn, each run in a process of its own. Seconds run from the loade
 rollouts. *Times as fast* is the ratio of medians, with the smallest and largest ratio of neighbouring runs; tokens
 count every sequence as the peer sees it, prompts repeated. Accord runs with GOMP_SPINCOUNT=2000, as its command sets
 it. This page is made from `benchmarks/results/*.json` by `python -m benchmarks.page`; a row is made by
-`python -m benchmarks.compare JOB --peer PEER`. A goal that is not reached says so.
+`python -m benchmarks.compare JOB --peer PEER`. In `sampling` every row has a prompt of its own, in `sampling-4` four
+rows share one, as in PPO and GRPO. A goal that is not reached says so.
 """
 
 SAME = """SFT: the chat template has a line break behind the end token. TRL trains it too, it costs nothing, and its

@@ -31,8 +31,9 @@ def main() -> None:
     def generate(rows: list[str], count: int) -> torch.Tensor:
         batch = tokenizer(rows, return_tensors="pt", padding=True, add_special_tokens=False)
         return model.generate(
-            **batch, do_sample=True, temperature=1.0, top_k=0, top_p=1.0, min_new_tokens=count, max_new_tokens=count
-        )
+            **batch, do_sample=True, temperature=1.0, top_k=0, top_p=1.0, min_new_tokens=count, max_new_tokens=count,
+            num_return_sequences=spec["size"]["samples"],
+        )  # fmt: skip
 
     with torch.inference_mode():
         generate(texts[:2], 4)

@@ -17,13 +17,15 @@ def main() -> None:
     from vllm import LLM, SamplingParams
 
     count = spec["size"]["new_tokens"]
-    model = LLM(spec["model"], dtype="bfloat16", max_num_seqs=len(spec["prompts"]), max_model_len=1024)
+    samples = spec["size"]["samples"]
+    model = LLM(spec["model"], dtype="bfloat16", max_num_seqs=samples * len(spec["prompts"]), max_model_len=1024)
     talks = [[{"role": "user", "content": row}] for row in spec["prompts"]]
     model.chat(talks[:2], SamplingParams(temperature=1.0, max_tokens=4, ignore_eos=True), use_tqdm=False)
     start = time.perf_counter()
-    replies = model.chat(talks, SamplingParams(temperature=1.0, max_tokens=count, ignore_eos=True), use_tqdm=False)
+    plan = SamplingParams(n=samples, temperature=1.0, max_tokens=count, ignore_eos=True)
+    replies = model.chat(talks, plan, use_tqdm=False)
     seconds = time.perf_counter() - start
-    assert all(len(reply.outputs[0].token_ids) == count for reply in replies)
+    assert all(len(output.token_ids) == count for reply in replies for output in reply.outputs)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9
     print("RESULT " + json.dumps({"seconds": seconds, "losses": [], "peak_gb": peak}))
 

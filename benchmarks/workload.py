@@ -22,9 +22,10 @@ JOBS: dict[str, dict[str, Any]] = {
     "ppo": {"rows": 16, "prompt_words": 48, "new_tokens": 48, "samples": 1, "epochs": 2, "minibatches": 4},
     "rloo": {"rows": 8, "prompt_words": 48, "new_tokens": 48, "samples": 4},
     "grpo": {"rows": 8, "prompt_words": 48, "new_tokens": 48, "samples": 4},
-    "sampling": {"rows": (8, 32, 64), "prompt_words": 24, "new_tokens": 64},
+    "sampling": {"rows": (8, 32, 64), "prompt_words": 24, "new_tokens": 64, "samples": 1},
+    "sampling-4": {"rows": (32, 64), "prompt_words": 24, "new_tokens": 64, "samples": 4},
 }
-"""Sizes of each job. Lengths are drawn uniformly between a quarter of the number given and the number itself."""
+"""Sizes of each job; of sampling, rows are decoded side by side, and `samples` of them have one prompt. Lengths are drawn uniformly between a quarter of the number given and the number itself."""
 
 
 def words() -> list[str]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from accord.models.attention import NAME, TreeLayout, UnsupportedAttention
+from accord.models.gates import keep_two
 from accord.models.head import Distribution, exact_kl, head_of, token_logprob
 from accord.models.norms import round_once
 from accord.trees import Branch, PromptTree, TreeBatch, pack
@@ -136,6 +137,7 @@ def prepare(model: nn.Module) -> str | None:
     if reason is not None:
         base.set_attn_implementation(own)
     round_once(model)
+    keep_two(model)
     _check_head(model)
     return reason
 

@@ -18,7 +18,8 @@ Activations are those that autograd keeps (tests count them), per layer and toke
     linear      2 w D + w Q (inputs of the products; Q width of all query heads, K of all key heads)
     attention   4 (Q + K) + w K up to 320 tokens S of the longest tree, 4 w Q + w S beyond;
                 up to 320 tokens one block's scores besides, 12 S per query head, made again in the backward pass
-    feed-forward  4 w I, I its inner width (2 w I where it has no gate and the kernel of its activation is one)
+    feed-forward  4 w I, I its inner width; 2 w I where `accord.models.gates` keeps less, or where it has no gate and
+                the kernel of its activation is one
 
 docs/memory.md has a table by job; an estimate is to be right within 15% or 0.35 GB, which tests measure.
 """
@@ -33,6 +34,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from accord.models.attention import SHORT
+from accord.models.gates import keeps_two
 from accord.models.head import CHUNK_BYTES
 from accord.models.norms import rounds_once
 from accord.rollouts.cache import ROOM
@@ -71,7 +73,8 @@ class Shape:
         key: width of all key heads.
         heads: query heads.
         inner: width of the feed-forward layer.
-        inner_copies: tensors of that width autograd keeps: 4 of a gated layer, 2 around a kernel of its own.
+        inner_copies: tensors of that width autograd keeps: 4 of a gated layer, 2 of those of `accord.models.gates` and
+            around a kernel of its own.
         norms: sum over the norms of a block of the numbers each normalises.
         rounds_once: the norms of this family are `accord.models.norms`'.
         decodes: the sampler lays the weights of this family out.
@@ -142,7 +145,7 @@ def shape_of(model: Any) -> Shape:
         key=key_heads * width,
         heads=heads,
         inner=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
-        inner_copies=2 if getattr(config, "hidden_act", "") == "gelu" else 4,
+        inner_copies=2 if keeps_two(model) or getattr(config, "hidden_act", "") == "gelu" else 4,
         norms=norms,
         rounds_once=rounds_once(model),
         decodes=knows_family(model),
