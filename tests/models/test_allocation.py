@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 PROGRAM = """
 import resource, sys
@@ -44,3 +45,37 @@ def test_a_choice_of_the_user_stands(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "100000")
     assert not keep_freed_memory()
+
+
+KERNELS = """
+import sys, psutil
+from accord.models.allocation import keep_few_kernels
+import torch
+if sys.argv[1] == "few":
+    keep_few_kernels()
+torch.set_num_threads(1)
+weights = [torch.zeros(size, 64, dtype=torch.bfloat16, requires_grad=True) for size in (64, 96, 128, 192)]
+def step(tokens):
+    for weight in weights:
+        x = torch.zeros(tokens, 64, dtype=torch.bfloat16, requires_grad=True)
+        torch.nn.functional.linear(x, weight).sum().backward()
+step(10)
+before = psutil.Process().memory_info().rss
+for tokens in range(11, 131):
+    step(tokens)
+print((psutil.Process().memory_info().rss - before) // 2**20)
+"""
+
+
+def growth(how: str, **environment: str) -> int:
+    given = os.environ | environment
+    words = [sys.executable, "-c", KERNELS, how]
+    return int(subprocess.run(words, env=given, capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="no bfloat16 products here")
+def test_kernels_of_other_lengths_are_forgotten() -> None:
+    """120 lengths, four layers, three products each: megabytes that the process has grown by."""
+    many, few = growth("many"), growth("few")
+    assert few < 0.5 * many
+    assert growth("few", LRU_CACHE_CAPACITY="1024", ONEDNN_PRIMITIVE_CACHE_CAPACITY="1024") > 2 * few  # a user's choice

@@ -117,8 +117,10 @@ def test_finished_rows_leave_the_batch():
     rollouts = sampler.sample(PROMPTS, Sampling(samples=6, max_new_tokens=20))
     lengths = [len(rollout.tokens) for rollouts_K in rollouts for rollout in rollouts_K]
     unfinished = [sum(length > step for length in lengths) for step in range(1, max(lengths))]
-    assert counting.rows == [4, *unfinished]
-    assert len(set(unfinished)) > 3
+    assert counting.rows[0] == 4
+    assert all(alive <= rows <= 1.25 * alive for rows, alive in zip(counting.rows[1:], unfinished, strict=True))
+    assert counting.rows[1] == 16 > unfinished[0]  # no kernels of its own for every number
+    assert len(set(counting.rows)) > 3
 
 
 def test_logits_exist_for_one_position_only():

@@ -20,7 +20,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from accord.models.allocation import keep_freed_memory
+from accord.models.allocation import keep_few_kernels, keep_freed_memory
 from accord.models.quiet import quiet
 from accord.models.sources import ADAPTER_FILE, ModelSource, resolve
 from accord.text import Template
@@ -139,6 +139,7 @@ def _architecture(folder: Path) -> str:
 
 def _from_pretrained(auto_class: Any, source: ModelSource, dtype: torch.dtype) -> Any:
     keep_freed_memory()  # here, because whatever computes loads a model first
+    keep_few_kernels()
     try:
         with quiet():
             model, report = auto_class.from_pretrained(str(source.path), dtype=dtype, output_loading_info=True)
