@@ -34,7 +34,7 @@ def measured(model, gradients=True):
     with (
         tracing_modules(),
         counting_work(),
-        profile(activities=[ProfilerActivity.CPU], record_shapes=True) as seen,
+        profile(activities=[ProfilerActivity.CPU], record_shapes=True, acc_events=True) as seen,
         torch.set_grad_enabled(gradients),
     ):
         loss = response_scores(model, batch).logprob_T.sum()
@@ -97,7 +97,7 @@ def test_activations_made_again_are_computed_but_not_useful():
 def test_work_has_the_phase_it_was_done_in():
     model, batch = tiny_llama(), pack(TREES)
     prepare(model)
-    with counting_work(), profile(activities=[ProfilerActivity.CPU], record_shapes=True) as seen:
+    with counting_work(), profile(activities=[ProfilerActivity.CPU], record_shapes=True, acc_events=True) as seen:
         response_scores(model, batch)
         with record_function("accord.evaluation"), torch.no_grad():
             response_scores(model, batch)
