@@ -1,4 +1,4 @@
-"""The application: middleware, pages, what becomes of errors, and the sweep of leases that have run out."""
+"""The application: middleware, pages, what becomes of errors, and what is done every ten seconds."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class _Static(StaticFiles):
 
 @asynccontextmanager
 async def _sweeping(app: FastAPI) -> AsyncIterator[None]:
-    """Free leases that have run out, as long as the server runs."""
+    """Free leases that have run out, and count what is done, as long as the server runs."""
     task = asyncio.create_task(_sweep_for_ever(app.state.studio))
     try:
         yield
@@ -103,8 +103,9 @@ async def _sweep_for_ever(studio: Studio) -> None:
     while True:
         try:
             await run_in_threadpool(studio.store.run, sweep, now=studio.clock())
+            await run_in_threadpool(studio.counts.renew, studio.store)
         except Exception:  # the next round tries again; a busy database must not end the sweeping
-            log.exception("the sweep of leases failed")
+            log.exception("the sweep of leases, or the count of what is done, failed")
         await asyncio.sleep(SWEEP_SECONDS)
 
 

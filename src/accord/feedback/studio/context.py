@@ -19,6 +19,7 @@ from starlette.datastructures import FormData
 from accord.feedback.store import Store, now_ms
 from accord.feedback.store.queries.logins import seen_session
 from accord.feedback.studio.config import StudioConfig
+from accord.feedback.studio.counts import Counts
 from accord.feedback.studio.explorations import Explorations
 from accord.feedback.studio.limits import Limits
 from accord.feedback.studio.reports import Reports
@@ -97,6 +98,7 @@ class Studio:
         limits: counts of logins and requests.
         clock: UTC milliseconds.
         reports: of campaigns, kept until something changes.
+        counts: how far campaigns are, as of a moment ago.
         explorations: of chat logs, in memory.
         writings: replies of models on their way.
         importer: reads uploaded files; None: there is no page for that.
@@ -108,6 +110,7 @@ class Studio:
     models: Mapping[str, Generate] = field(default_factory=dict)
     clock: Callable[[], int] = now_ms
     reports: Reports = field(default_factory=Reports)
+    counts: Counts = field(default_factory=Counts)
     explorations: Explorations = field(default_factory=Explorations)
     writings: Writings = field(default_factory=Writings)
     importer: Importer | None = None
