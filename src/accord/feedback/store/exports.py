@@ -53,6 +53,7 @@ class ExportOptions(BaseModel, frozen=True, extra="forbid"):
     )
     agreed_only: bool = Field(False, description="only pairs that all annotators of the item put in the same order")
     include_excluded: bool = Field(False, description="judgments of excluded annotators too, marked in `meta`")
+    all_revisions: bool = Field(False, description="earlier revisions of judgments too; else the latest ones")
     held_out_prompts: float = Field(
         0.0, ge=0, lt=1, description="share of prompts kept apart, near-duplicates together"
     )
@@ -106,6 +107,8 @@ def check(options: ExportOptions) -> None:
         raise ValueError(f"unit share goes with comparisons, not with {options.form}; choose another unit")
     if options.unit == "consensus" and options.form not in ("comparisons", "rankings"):
         raise ValueError(f"unit consensus goes with rankings and comparisons, not with {options.form}")
+    if options.all_revisions and options.form != "judgments":
+        raise ValueError(f"all revisions go with judgments, not with {options.form}, or each would count as one more")
     if options.form == "conversations":
         _check_conversations(options)
 
@@ -188,7 +191,7 @@ class _Maker:
         return made
 
     def _of_item(self, content: Content, verdicts: list[Verdict]) -> Iterable[Row]:
-        verdicts = sorted(verdicts, key=lambda verdict: (verdict.annotator, verdict.judgment_id))
+        verdicts = sorted(verdicts, key=lambda verdict: (verdict.annotator, verdict.revision, verdict.judgment_id))
         if len({verdict.annotator for verdict in verdicts}) < self.options.min_annotators:
             self.left_out["too few annotators"] += 1
             return []

@@ -8,10 +8,11 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["Detector", "Find", "find", "report", "scrub"]
+__all__ = ["Detector", "Find", "find", "report", "scrub", "without"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +137,13 @@ def scrub(texts: Sequence[str], extra: Sequence[Detector] = ()) -> tuple[list[st
         scrubbed.append("".join([*parts, text[end:]]))
         all_finds.append(finds)
     return scrubbed, all_finds
+
+
+def without(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """A judgment's payload with what looks personal replaced in what a person wrote."""
+    written = [name for name in ("text", "tried", "reason") if isinstance(payload.get(name), str)]
+    scrubbed, _ = scrub([payload[name] for name in written])
+    return {**payload, **dict(zip(written, scrubbed, strict=True))}
 
 
 def report(finds: Iterable[Find]) -> str:

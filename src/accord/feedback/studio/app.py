@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 import accord
-from accord.feedback.store import MissingError, Store, now_ms, sweep
+from accord.feedback.store import MissingError, Store, enforce_retention, now_ms, sweep
 from accord.feedback.studio.api import create_api
 from accord.feedback.studio.config import StudioConfig
 from accord.feedback.studio.context import ForgedError, Importer, LoginNeededError, Studio, TooManyError
@@ -28,6 +29,7 @@ from accord.feedback.studio.view import FOLDER, page, redirect
 __all__ = ["create_app"]
 
 SWEEP_SECONDS = 10
+DAY_SECONDS = 86_400
 
 log = logging.getLogger("accord.studio")
 
@@ -89,7 +91,7 @@ class _Static(StaticFiles):
 
 @asynccontextmanager
 async def _sweeping(app: FastAPI) -> AsyncIterator[None]:
-    """Free leases that have run out, and count what is done, as long as the server runs."""
+    """As long as the server runs: free leases, count what is done, and at start and daily erase what is kept too long."""
     task = asyncio.create_task(_sweep_for_ever(app.state.studio))
     try:
         yield
@@ -100,8 +102,12 @@ async def _sweeping(app: FastAPI) -> AsyncIterator[None]:
 
 
 async def _sweep_for_ever(studio: Studio) -> None:
+    next_night = 0.0
     while True:
         try:
+            if time.monotonic() >= next_night:
+                next_night = time.monotonic() + DAY_SECONDS
+                await run_in_threadpool(studio.store.run, enforce_retention, now=studio.clock())
             await run_in_threadpool(studio.store.run, sweep, now=studio.clock())
             await run_in_threadpool(studio.counts.renew, studio.store)
         except Exception:  # the next round tries again; a busy database must not end the sweeping

@@ -15,7 +15,16 @@ from starlette.responses import HTMLResponse, RedirectResponse
 
 import accord
 from accord.feedback.studio.rendering import render, visible
-from accord.feedback.studio.wording import ADMIN_PAGES, HARM_AREAS, KINDS, SKIP_REASONS, SUCCESS, letter_of, said
+from accord.feedback.studio.wording import (
+    ADMIN_PAGES,
+    HARM_AREAS,
+    KINDS,
+    SKIP_REASONS,
+    SUCCESS,
+    WITHDRAWALS,
+    letter_of,
+    said,
+)
 
 __all__ = ["FOLDER", "page", "part", "redirect"]
 
@@ -74,6 +83,7 @@ def _templates() -> Environment:
         skip_reasons=SKIP_REASONS,
         success_words=SUCCESS,
         harm_areas=HARM_AREAS,
+        withdrawals=WITHDRAWALS,
         letter_of=letter_of,
         said=said,
     )

@@ -47,6 +47,7 @@ def _judged(session: Session, campaign: Campaign, options: ExportOptions) -> Exp
         include_excluded=True,
         include_withdrawn=True,
         include_surplus=options.form == "judgments",
+        all_revisions=options.all_revisions,
     )
     return export_rows(
         found,

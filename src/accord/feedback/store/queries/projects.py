@@ -29,6 +29,7 @@ __all__ = [
     "add_consent_text",
     "add_guideline",
     "add_project",
+    "change_project",
     "confirm_guideline",
     "confirming",
     "consent_in_force",
@@ -60,6 +61,26 @@ def add_project(
     session.add(project)
     session.flush()
     return project
+
+
+def change_project(
+    session: Session, *, project_id: str, actor_id: str | None, retention_days: int | None, on_withdrawal: str
+) -> None:
+    """Set how long words are kept (None: as long as the store) and what goes with a withdrawn consent; logged.
+
+    Raises:
+        ValueError: people have agreed under the promise that their judgments go with their consent.
+    """
+    project = must_have(session, Project, project_id, lock=True)
+    agreed = select(Consent.id).join(ConsentText, ConsentText.id == Consent.consent_text_id)
+    agreed = agreed.where(ConsentText.project_id == project_id, ConsentText.version > 0).limit(1)
+    if project.on_withdrawal == "delete" and on_withdrawal != "delete" and session.scalar(agreed) is not None:
+        raise ValueError("people agreed to judge because their judgments go when they withdraw; that stays as it is")
+    project.retention_days, project.on_withdrawal = retention_days, on_withdrawal
+    write_event(
+        session, "project", project_id, actor_id=actor_id, retention_days=retention_days, on_withdrawal=on_withdrawal
+    )
+    session.flush()
 
 
 def add_consent_text(session: Session, *, project_id: str, markdown: str) -> ConsentText:

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from accord.feedback.store import MissingError, Submission, next_task, save_draft
 from accord.feedback.store import submit as submit_answer
+from accord.feedback.store.personal_data import without
 from accord.feedback.store.tables import Draft
 from accord.feedback.studio.access import may_annotate, my_assignment
 from accord.feedback.studio.api.callers import Annotator
@@ -137,7 +138,7 @@ def _send(studio: StudioOf, who: Annotator, assignment_id: str, revision: int, v
         assignment_id=assignment_id,
         annotator_id=who.user_id,
         revision=revision,
-        payload=verdict.payload,
+        payload=without(verdict.payload),
         active_ms=verdict.active_ms,
     )
     receipt = studio.store.run(submit_answer, sent, now=studio.clock())

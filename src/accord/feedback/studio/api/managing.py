@@ -71,6 +71,8 @@ def new_project(studio: StudioOf, who: Admin, project: ProjectIn) -> Made:
         consent=project.consent.strip(),
         guideline=project.guideline.strip(),
         warning=project.content_warning,
+        retention_days=project.retention_days,
+        on_withdrawal=project.on_withdrawal,
     )
     return Made(id=made)
 

@@ -45,6 +45,8 @@ class ProjectIn(In):
     consent: Words
     guideline: Words
     content_warning: Words | None = None
+    retention_days: int | None = Field(None, ge=1, le=36_500, description="words are erased then; null: never")
+    on_withdrawal: Literal["keep_verdicts", "delete"] = "keep_verdicts"
 
 
 class CampaignIn(In):

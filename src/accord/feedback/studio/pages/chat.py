@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from starlette.responses import StreamingResponse
 
 from accord.feedback.store import MissingError, add_model, add_turn, consent_in_force, has_confirmed, start_conversation
-from accord.feedback.store.personal_data import scrub
+from accord.feedback.store.personal_data import scrub, without
 from accord.feedback.store.queries.candidates import (
     held_candidates,
     hold_candidates,
@@ -93,6 +93,7 @@ def begin_talk(studio: Studio, user_id: str, campaign_id: str, area: str, goal: 
     goal = goal.strip()[:2000]
     if campaign.task_type == "redteam" and (area not in HARM_AREAS or not goal):
         raise ValueError("an attempt has to name its area and its goal; choose and write them")
+    (goal,), _ = scrub([goal])
     words = f"{area}: {goal}" if campaign.task_type == "redteam" else None
     return studio.store.run(_begin, campaign_id, user_id, list(studio.models)[:2], words)
 
@@ -305,7 +306,7 @@ def finish(request: Request, studio: StudioOf, me: Me, conversation_id: str, for
     _, campaign, _ = studio.store.read(_mine, me.user_id, conversation_id)
     fields = filled(form)
     try:
-        payload = payload_of(campaign.task_type, fields, [], conversation_id)
+        payload = without(payload_of(campaign.task_type, fields, [], conversation_id))
         studio.store.run(
             finish_talk, conversation_id=conversation_id, user_id=me.user_id, payload=payload, now=studio.clock()
         )

@@ -28,7 +28,7 @@ from accord.feedback.store import (
     save_draft,
     submit,
 )
-from accord.feedback.store.personal_data import scrub
+from accord.feedback.store.personal_data import without
 from accord.feedback.store.queries.common import must_have
 from accord.feedback.store.queries.leases import task_again
 from accord.feedback.store.queries.overview import Count, Done, Work, done_by, work_in
@@ -200,7 +200,8 @@ def submit_task(request: Request, studio: StudioOf, me: Me, assignment_id: str, 
     assignment, item, campaign = studio.store.read(my_assignment, me.user_id, assignment_id)
     fields, order = filled(form), list(assignment.display_order)
     try:
-        payload = _without_personal_data(payload_of(campaign.task_type, fields, order, item.source_ref))
+        # What people write goes into data sets, so what patterns find in it is replaced at the door.
+        payload = without(payload_of(campaign.task_type, fields, order, item.source_ref))
         receipt = _send(studio, me, form, assignment_id, payload)
     except ValueError as error:
         if _wants_json(request):
@@ -208,14 +209,6 @@ def submit_task(request: Request, studio: StudioOf, me: Me, assignment_id: str, 
         task = studio.store.read(task_again, assignment_id=assignment_id, annotator_id=me.user_id)
         return _task_page(request, studio, me, task, fields=fields, error=str(error), status=400)
     return _next(request, campaign, receipt, revises=_whole(form.get("revision"), 1) != 1)
-
-
-def _without_personal_data(payload: dict[str, Any]) -> dict[str, Any]:
-    """A written response goes into data sets, so what patterns find in it is replaced at the door."""
-    if "text" not in payload:
-        return payload
-    (text,), _ = scrub([payload["text"]])
-    return {**payload, "text": text}
 
 
 def _send(studio: Studio, me: Me, form: FormData, assignment_id: str, payload: Mapping[str, Any]) -> Receipt:
