@@ -18,7 +18,7 @@ from accord.feedback.store import (
     verdicts,
     withdraw_consent,
 )
-from accord.feedback.store.tables import Body, Event, Item
+from accord.feedback.store.tables import Body, Event, Item, Prompt
 from feedback.store.test_people import conversation
 from feedback.worlds import MINUTE, make_world, ranks
 
@@ -105,6 +105,20 @@ def test_an_attempt_is_rated_no_more_and_not_exported(store, tmp_path, rule):
     assert store.read(lambda session: session.get(Item, item)).state == "withdrawn"
     assert "1 forgotten" in export(world, tmp_path, "judgments")[1]
     assert "How?" not in export(world, tmp_path, "judgments")[1]
+
+
+def test_a_prompt_of_someone_who_withdrew_is_not_read(store, tmp_path):
+    world = make_world(store, items=0, people=2)
+    item = world.add_item("written by the first one")
+    world.submit(world.next(1), 1)
+
+    def own(session):
+        session.get(Prompt, session.get(Item, item).prompt_id).author_id = world.people[0]
+
+    store.run(own)
+    assert len(export(world, tmp_path, "rankings")[0]) == 1
+    withdraw(world)
+    assert "1 forgotten" in export(world, tmp_path, "rankings")[1]
 
 
 def test_nobody_goes_on_talking_without_consent(store):

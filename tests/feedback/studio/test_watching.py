@@ -159,8 +159,9 @@ def test_models_that_cannot_be_watched_are_not(place):
 
 
 def test_who_stops_two_candidates_keeps_both_as_far_as_they_were_shown(place):
-    ada, talk = two(place, new=NEW, old=OLD)
-    place.models["new@1"] = slow = Writer("new words, and some", "more", "PAUSE", "of them")
+    ada, talk = two(place, new=NEW, old=OLD + ", and then some")
+    place.models["new@1"] = slow = Writer("new words, and some", "more", "PAUSE", "of them, and")
+    place.models["old@1"].piece = 40  # it has all in store by then, and the slow one's next words make a whole step
     answers = []
     asking = threading.Thread(target=lambda: answers.append(ada.post(f"{talk}/stream", {"text": "hello"})))
     asking.start()

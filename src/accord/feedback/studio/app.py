@@ -91,7 +91,7 @@ class _Static(StaticFiles):
 
 @asynccontextmanager
 async def _sweeping(app: FastAPI) -> AsyncIterator[None]:
-    """As long as the server runs: free leases, count what is done, and at start and daily erase what is kept too long."""
+    """As long as the server runs free leases and count what is done; at its start and daily erase what is old."""
     task = asyncio.create_task(_sweep_for_ever(app.state.studio))
     try:
         yield
