@@ -53,6 +53,22 @@ def test_one_model_answers_and_hears_the_whole_conversation(place):
     assert model.heard[-1][-1].content == "write to me at [EMAIL_1]"  # before it is kept, and before a model hears it
 
 
+def test_a_placeholder_means_the_same_throughout_a_talk(place):
+    place.models["new@1"] = Model("new@1")
+    place.open(items=0, people=1, task_type="chat")
+    ada = place.person()
+    talk = begin(place, ada)
+    for words in ("I am a@x.org", "he is b@x.org, not a@x.org"):
+        ada.post(f"{talk}/say", {"text": words})
+    place.app.state.studio.placeholders.clear()  # a server that starts again knows no values, but what is taken
+    ada.post(f"{talk}/say", {"text": "and c@x.org?"})
+    said = [line.text for line in place.store.read(lines_of, talk.rpartition("/")[2]) if line.role == "user"]
+    assert said == ["I am [EMAIL_1]", "he is [EMAIL_2], not [EMAIL_1]", "and [EMAIL_3]?"]
+    other = begin(place, ada)
+    ada.post(f"{other}/say", {"text": "b@x.org"})
+    assert place.store.read(lines_of, other.rpartition("/")[2])[0].text == "[EMAIL_1]"
+
+
 def test_two_candidates_have_no_names_and_one_is_picked(talking):
     talking.open(items=0, people=1, task_type="chat")
     ada = talking.person()

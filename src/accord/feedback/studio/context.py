@@ -17,6 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData
 
 from accord.feedback.store import Store, now_ms
+from accord.feedback.store.personal_data import Numbers
 from accord.feedback.store.queries.logins import seen_session
 from accord.feedback.studio.config import StudioConfig
 from accord.feedback.studio.counts import Counts
@@ -101,6 +102,8 @@ class Studio:
         counts: how far campaigns are, as of a moment ago.
         explorations: of chat logs, in memory.
         writings: replies of models on their way.
+        placeholders: conversation -> the numbers of what was replaced in it, in memory only: [EMAIL_1] stays the same
+            address for as long as the server runs.
         importer: reads uploaded files; None: there is no page for that.
     """
 
@@ -113,6 +116,7 @@ class Studio:
     counts: Counts = field(default_factory=Counts)
     explorations: Explorations = field(default_factory=Explorations)
     writings: Writings = field(default_factory=Writings)
+    placeholders: dict[str, Numbers] = field(default_factory=dict)
     importer: Importer | None = None
 
 

@@ -52,6 +52,8 @@ NOTICES = {
     "excluded": "Excluded. Their judgments are left out when reading; nothing is deleted, and it can be reversed.",
     "reversed": "Reversed. All their judgments are read again.",
     "resumed": "They can go on.",
+    "paused": "Paused: no further task until somebody lets them go on.",
+    "dismissed": "Let be. It is shown again once there is evidence of another kind.",
     "finished": "The conversation is finished. Thank you.",
 }
 

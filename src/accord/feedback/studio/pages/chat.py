@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from starlette.responses import StreamingResponse
 
 from accord.feedback.store import MissingError, add_model, add_turn, consent_in_force, has_confirmed, start_conversation
-from accord.feedback.store.personal_data import scrub, without
+from accord.feedback.store.personal_data import numbered, scrub, without
 from accord.feedback.store.queries.candidates import (
     held_candidates,
     hold_candidates,
@@ -46,6 +46,7 @@ __all__ = ["begin_talk", "router", "watch"]
 router = APIRouter()
 
 LONGEST = 8000  # characters of a person's turn
+TALKS_REMEMBERED = 1000
 
 
 def _campaign(session: Session, user_id: str, campaign_id: str) -> Campaign:
@@ -168,11 +169,21 @@ def hear(studio: Studio, user_id: str, conversation_id: str, text: str) -> Campa
         if len(text) > LONGEST:
             raise ValueError(f"the message has {len(text)} characters; expected at most {LONGEST}; shorten it")
         parent = chosen[-1].turn_id if chosen else None
-        (kept,), _ = scrub([text])  # personal data is replaced before anything is written
+        kept = _screened(studio, conversation_id, lines, text)  # before anything is written
         studio.store.run(
             add_turn, conversation_id=conversation.id, user_id=user_id, role="user", text=kept, parent_id=parent
         )
     return campaign
+
+
+def _screened(studio: Studio, conversation_id: str, lines: Sequence[Line], text: str) -> str:
+    """A text with what looks personal replaced, the same by the same throughout a conversation."""
+    numbers = numbered([line.text for line in lines], studio.placeholders.pop(conversation_id, {}))
+    (kept,), _ = scrub([text], numbers=numbers)
+    studio.placeholders[conversation_id] = numbers
+    while len(studio.placeholders) > TALKS_REMEMBERED:
+        studio.placeholders.pop(next(iter(studio.placeholders)), None)
+    return kept
 
 
 @router.post("/talk/{conversation_id}/stream")
@@ -247,7 +258,8 @@ def rate_reply(studio: StudioOf, me: Me, conversation_id: str, form: Form) -> Re
 @router.post("/talk/{conversation_id}/edit")
 def edit_reply(studio: StudioOf, me: Me, conversation_id: str, form: Form) -> Response:
     """What a reply should have been; the model's own words stay beside it."""
-    (text,), _ = scrub([str(form.get("text", ""))])
+    _, _, lines = studio.store.read(_mine, me.user_id, conversation_id)
+    text = _screened(studio, conversation_id, lines, str(form.get("text", "")))
     turn_id = str(form.get("turn", ""))
     studio.store.run(edit_turn, conversation_id=conversation_id, user_id=me.user_id, turn_id=turn_id, text=text)
     return redirect(f"/talk/{conversation_id}")

@@ -98,7 +98,7 @@
     const send = say.querySelector("button");
     send.disabled = true;
     if (text) text.readOnly = true;
-    tell("The model is writing");
+    tell(say.hasAttribute("data-two") ? "Two replies are on their way" : "The model is writing");
     try { await watch(); } catch (error) {
       tell(error instanceof TypeError ? "The connection is gone; what you wrote is kept. Load the page again." : error.message);
       send.disabled = false;
