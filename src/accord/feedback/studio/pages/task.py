@@ -218,6 +218,7 @@ def _send(studio: Studio, me: Me, form: FormData, assignment_id: str, payload: M
         revision=_whole(form.get("revision"), 1) or 1,
         payload=payload,
         active_ms=_whole(form.get("active_ms")),
+        pasted=_whole(form.get("pasted"), 0) or 0,
     )
     return studio.store.run(submit, sent, now=studio.clock())
 
