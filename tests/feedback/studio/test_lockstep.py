@@ -9,7 +9,7 @@ import time
 import pytest
 
 from accord.feedback.studio.lockstep import STEP, Lockstep
-from accord.feedback.studio.talking import both_stream, written_side_by_side
+from accord.feedback.studio.talking import both_stream, written, written_side_by_side
 from accord.feedback.studio.writing import Writing
 from accord.protocols import LanguageModel, Reply, Usage
 from accord.records import Message
@@ -154,3 +154,24 @@ def test_a_model_that_comes_in_one_piece_is_not_watched_beside_another():
     assert both_stream(pair("m"))
     assert not both_stream({**pair("m"), "m": lambda prompts, count, sampling: None})
     assert not both_stream({"m": pair("m")["m"]})
+
+
+def test_two_models_of_this_process_say_in_step_what_each_says_alone():
+    """They take turns with one processor, token by token, and neither disturbs what the other samples."""
+    from accord.rollouts.local import LocalModel
+    from accord.text import Template
+    from fakes import tiny_llama, tiny_tokenizer
+
+    models = {
+        name: LocalModel(tiny_llama(seed=seed), Template(tiny_tokenizer()), name=name)
+        for seed, name in enumerate(("m", "n"))
+    }
+    messages = [Message(role="user", content="hello")]
+    alone = {}
+    for name, model in models.items():
+        writing = Writing("talk")
+        alone[name] = written(model, name, messages, writing, max_new_tokens=100).text
+    events, found = sent(models)
+    assert {one.model: one.text for one in found} == alone
+    assert len(set(alone.values())) == 2
+    assert events.count('"add"') == -(-max(map(len, alone.values())) // STEP)
