@@ -80,6 +80,7 @@ class FeedbackExport(StoreConfig, frozen=True, extra="forbid"):
     )
     agreed_only: bool = Field(False, description="only pairs that all annotators of the item put in the same order")
     include_excluded: bool = Field(False, description="judgments of excluded annotators too, marked in `meta`")
+    all_revisions: bool = Field(False, description="earlier revisions of judgments too; else the latest ones")
     held_out_prompts: float = Field(
         0.0, ge=0, lt=1, description="share of prompts kept apart, near-duplicates together"
     )

@@ -160,6 +160,7 @@ def test_filters_count_what_they_leave_out():
     [
         ({"unit": "share"}, "goes with comparisons"),
         ({"unit": "consensus", "form": "judgments"}, "rankings and comparisons"),
+        ({"all_revisions": True}, "all revisions go with judgments"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(options, said):
@@ -302,6 +303,18 @@ def test_verdicts_are_the_latest_revision_unless_all_are_asked_for(store):
     (last,) = store.read(verdicts, campaign_id=world.campaign)
     assert (last.revision, last.words, set(last.ranks.values())) == (2, "equal", {1})
     assert [one.revision for one in store.read(verdicts, campaign_id=world.campaign, all_revisions=True)] == [1, 2]
+
+
+def test_earlier_revisions_are_exported_if_asked_for(store, tmp_path):
+    world = make_world(store, items=1)
+    task = world.next()
+    world.submit(task)
+    world.submit(task, revision=2, payload={"ranks": {shown.id: 1 for shown in task.responses}})
+    for options, revisions in (({}, [2]), ({"all_revisions": True}, [1, 2])):
+        chosen = ExportOptions(form="judgments", **options)
+        export_campaign(store, tmp_path, chosen, campaign_id=world.campaign, actor_id=None)
+        rows = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
+        assert [row["meta"]["revision"] for row in rows] == revisions
 
 
 def test_the_arrays_are_what_the_statistics_take(store):

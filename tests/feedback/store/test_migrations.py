@@ -99,7 +99,7 @@ def test_a_new_store_an_upgraded_one_and_the_models_have_the_same_columns(first_
         upgraded, fresh, wanted = (columns(engine) for engine in (stores[0].engine, stores[1].engine, models))
         assert upgraded == fresh
         assert fresh == wanted
-        assert len(wanted) == 27
+        assert len(wanted) == 28
         models.dispose()
         with stores[0].engine.connect() as connection, warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -8,7 +8,18 @@ import time
 import pytest
 from sqlalchemy import select
 
-from accord.feedback.store import NewItem, add_campaign, add_items, change_campaign, now_ms, set_role
+from accord.feedback.store import (
+    NewItem,
+    add_campaign,
+    add_items,
+    add_model,
+    add_turn,
+    change_campaign,
+    now_ms,
+    set_role,
+    start_conversation,
+)
+from accord.feedback.store.queries.candidates import Candidate, hold_candidates
 from accord.feedback.store.tables import Item, ItemResponse
 from accord.feedback.studio.explorations import Upload
 from feedback.explore.test_explorer import chats
@@ -50,9 +61,15 @@ def pages(sqlite_store):
                 new = NewItem(prompt_id=item.prompt_id, response_ids=both[:count])
                 add_items(session, campaign_id=campaign.id, items=[new])
             made[kind] = campaign.id
-        return made, item.id
+        asks = {"user_id": place.world.people[0]}
+        model = add_model(session, name="m", revision="1")
+        talk = start_conversation(session, campaign_id=made["chat"], model_id=model.id, **asks).id
+        turn = add_turn(session, conversation_id=talk, role="user", text="Which of the two?", **asks)
+        two = [Candidate(model="m", text=text, finish="stopped", seconds=1.0) for text in ("This.", "**That.**")]
+        hold_candidates(session, conversation_id=talk, parent_id=turn.id, found=two, **asks)
+        return made, item.id, talk
 
-    made, item = place.store.run(more)
+    made, item, talk = place.store.run(more)
     campaign, project = place.world.campaign, place.world.project
     rows = "".join(json.dumps({"prompt": one.first}) + "\n" for one in chats(5)).encode()
     exploring = place.app.state.studio.explorations.start(project, [Upload(name="a.jsonl", data=rows)], clusters=3)
@@ -66,6 +83,7 @@ def pages(sqlite_store):
         "/history",
         place.task_page,
         *(f"/c/{one}/task" for one in made.values()),
+        f"/talk/{talk}",
         f"/c/{campaign}/guidelines",
         f"/c/{campaign}/consent",
         f"/review/{campaign}",

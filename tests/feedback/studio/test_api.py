@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+import zipfile
+from io import BytesIO
 
 import pytest
 import schemathesis
@@ -14,13 +17,16 @@ from schemathesis.specs.openapi.checks import (
 )
 from sqlalchemy import select
 
-from accord.feedback.store import verdicts
+from accord.feedback.store import ExportOptions, export_campaign, verdicts
+from accord.feedback.store.queries.talks import lines_of
 from accord.feedback.store.queries.tokens import add_token
 from accord.feedback.store.tables import Item
-from feedback.studio.test_talking import Model
+from feedback.studio.test_lockstep import Paced
+from feedback.studio.test_talking import Model, begin
 from feedback.studio.test_watching import Writer, events, shown
 from feedback.studio.visitors import HOST, Visitor
 
+EVENTS = "/api/v1/events?limit=200"
 YEAR = 365 * 86_400_000
 
 
@@ -49,6 +55,54 @@ def test_a_program_does_a_task(both):
     assert first["judgment"] == second["judgment"]
     assert both.store.read(verdicts, campaign_id=both.world.campaign)[0].ranks == {ids[0]: 1, ids[1]: None}
     assert client.post(f"/api/v1/campaigns/{both.world.campaign}/next").json()["stop"] == "nothing left"
+
+
+def test_the_same_key_gives_the_first_answer_and_a_wrong_one_says_what_is_wrong(both):
+    both.open(items=2, people=1)
+    client = program(both, both.world.people[0], "annotate")
+    task = client.post(f"/api/v1/campaigns/{both.world.campaign}/next").json()
+    mine, ids = task["assignment"], [one["id"] for one in task["responses"]]
+
+    def send(key, what="submit", **body):
+        return client.post(f"/api/v1/assignments/{mine}/{what}", json=body, headers={"Idempotency-Key": key})
+
+    verdict = {"payload": {"ranks": {ids[0]: 1, ids[1]: 2}}}
+    other = {"payload": {"ranks": {ids[0]: 2, ids[1]: 1}}}
+    wrong = (
+        (send("nonsense", **verdict), "expected ASSIGNMENT:REVISION"),
+        (send(f"{mine}:0", **verdict), "expected ASSIGNMENT:REVISION"),
+        (send(f"{mine}:1\n", **verdict), "expected ASSIGNMENT:REVISION"),
+        (send("0190a1b2-0000-7000-8000-000000000000:1", **verdict), "key of the assignment 0190a1b2"),
+        (send(f"{mine}:1", **verdict, revision=2), "found revision 1 here and 2 in the body"),
+        (send("x" * 61, **verdict), "at most 60 characters"),
+        (send(f"{mine}:x", "skip", reason="language"), "expected ASSIGNMENT:REVISION"),
+    )
+    for answer, said in wrong:
+        assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
+        assert answer.json()["errors"][0]["field"] == "header.idempotency-key"
+        assert said in answer.json()["detail"]
+    assert both.store.read(verdicts, campaign_id=both.world.campaign) == []
+    first, second, third = (send(f"{mine}:1", **body).json() for body in (verdict, other, {**other, "revision": 1}))
+    assert first == {"judgment": first["judgment"], "counted": True, "repeated": False}
+    assert second == third == {**first, "repeated": True}
+    assert both.store.read(verdicts, campaign_id=both.world.campaign)[0].ranks == {ids[0]: 1, ids[1]: 2}
+    assert send(f"{mine}:3", **other).status_code == 400  # revision 2 comes next
+    assert send(f"{mine}:2", **other).json()["repeated"] is False
+    task = client.post(f"/api/v1/campaigns/{both.world.campaign}/next").json()
+    mine = task["assignment"]
+    skipped, again = (send(f"{mine}:1", "skip", reason="language").json() for _ in range(2))
+    assert (skipped["repeated"], again["repeated"], again["judgment"]) == (False, True, skipped["judgment"])
+
+
+def test_the_key_is_in_the_schema(place):
+    schema = place.app.state.studio and Visitor(place.app).client.get("/api/v1/openapi.json").json()
+    for what in ("submit", "skip"):
+        given = schema["paths"][f"/assignments/{{assignment_id}}/{what}"]["post"]["parameters"]
+        (key,) = (one for one in given if one["name"] == "idempotency-key")
+        assert key["in"] == "header"
+        assert not key["required"]
+        assert "ASSIGNMENT:REVISION" in key["description"]
+        assert "[0-9a-f-]" in str(key["schema"])
 
 
 def test_a_token_reaches_as_far_as_its_scopes_and_its_person(place):
@@ -107,7 +161,7 @@ def test_from_a_project_to_an_export(place):
     assert client.get(f"/api/v1/campaigns/{campaign}").json()["slots"] == 1
     exported = client.get(f"/api/v1/campaigns/{campaign}/export?as=comparisons").json()
     assert len(exported["train"]) == 1
-    assert [one["kind"] for one in client.get("/api/v1/events?limit=200").json()][-1] == "import"
+    assert [one["kind"] for one in client.get(EVENTS).json()][-2:] == ["import", "export"]
 
 
 def test_a_program_agrees_and_talks(place):
@@ -126,6 +180,66 @@ def test_a_program_agrees_and_talks(place):
     assert shown(events(answer)) == "one two"
     other = program(place, place.someone("annotator", name="eve").user_id, "annotate")
     assert other.post(f"/api/v1/conversations/{begun}/turns", json={"text": "x"}).status_code == 404
+
+
+def test_a_program_picks_between_two_candidates(place):
+    place.models |= {name: Paced(name, said, 0.001) for name, said in (("new@1", "a b c d"), ("old@1", "e f g h"))}
+    place.open(items=0, people=2, task_type="chat")
+    client = program(place, place.world.people[0], "annotate")
+    begun = client.post("/api/v1/conversations", json={"campaign": place.world.campaign}).json()["id"]
+    one = f"/api/v1/conversations/{begun}"
+    *steps, last = events(client.post(f"{one}/turns", json={"text": "letters"}))
+    assert (sorted(steps[0]["add"]), last) == (["a b c d", "e f g h"], {"error": None})
+    assert client.post(f"{one}/picks", json={"verdict": "C"}).status_code == 422
+    eve = program(place, place.world.people[1], "annotate")
+    assert eve.post(f"{one}/picks", json={"verdict": "B"}).status_code == 404
+    for _ in range(2):
+        assert client.post(f"{one}/picks", json={"verdict": "B"}).status_code == 201
+    chosen = [line.text for line in place.store.read(lines_of, begun) if line.chosen]
+    assert chosen == ["letters", steps[0]["add"][1]]
+
+
+@pytest.mark.parametrize("task_type", ["chat", "redteam"])
+@pytest.mark.parametrize("rule", ["keep_verdicts", "delete"])
+def test_conversations_leave_by_three_ways_under_the_same_rules(place, tmp_path, task_type, rule):
+    """The command's function, the page and the REST API: before and after consent is taken back."""
+    place.models["new@1"] = Model("new@1")
+    place.open(items=0, people=2, task_type=task_type, on_withdrawal=rule)
+    for who in (0, 1):
+        visitor = place.person(who)
+        talk = begin(place, visitor, area="privacy", goal="an address")
+        visitor.post(f"{talk}/say", {"text": f"words of {who}"})
+        visitor.post(f"{talk}/finish", {"rating": "4", "success": "1", "tag.privacy": "on"})
+    admin = place.someone("admin")
+    client = program(place, admin.user_id, "admin")
+
+    def ways() -> list[list[dict]]:
+        options = ExportOptions(form="conversations")
+        campaign = place.world.campaign
+        export_campaign(place.store, tmp_path, options, campaign_id=campaign, actor_id=None)
+        page = admin.post(f"/admin/campaign/{campaign}/export", {"form": "conversations"})
+        rest = client.get(f"/api/v1/campaigns/{campaign}/export?as=conversations")
+        files = [(tmp_path / "train.jsonl").read_text(), zipfile.ZipFile(BytesIO(page.content)).read("train.jsonl")]
+        return [[json.loads(line) for line in text.splitlines()] for text in files] + [rest.json()["train"]]
+
+    first, second, third = ways()
+    assert first == second == third
+    assert sorted(row["messages"][0]["content"] for row in first) == ["words of 0", "words of 1"]
+    assert {row["meta"]["kind"] for row in first} == {task_type}
+    place.now += 1000
+    place.person(0).post(f"/account/withdraw/{place.world.project}")
+    first, second, third = ways()
+    assert first == second == third
+    assert [row["messages"][0]["content"] for row in first] == ["words of 1"]
+    place.person(1).post(f"/account/withdraw/{place.world.project}")
+    for answer in (
+        client.get(f"/api/v1/campaigns/{place.world.campaign}/export?as=conversations"),
+        admin.post(f"/admin/campaign/{place.world.campaign}/export", {"form": "conversations"}),
+    ):
+        assert answer.status_code == 400
+        assert "2 consent withdrawn" in answer.text
+    kinds = [one["kind"] for one in program(place, place.someone(None, site=True).user_id, "admin").get(EVENTS).json()]
+    assert kinds.count("export") == 6
 
 
 def test_an_admin_s_program_samples_and_reads(place):

@@ -7,6 +7,8 @@ import re
 import pytest
 from sqlalchemy import select
 
+from accord.feedback.analysis.material import gather
+from accord.feedback.analysis.rogue import suspects
 from accord.feedback.store import now_ms, verdicts
 from accord.feedback.store.tables import Draft, Judgment
 from accord.protocols import Reply
@@ -211,6 +213,25 @@ def test_writing_with_a_preview(studio):
     page.keyboard.press("Control+Enter")
     desk.submitted()
     assert said(place)[0].words == "It is **8**. <b>no</b>"
+
+
+def test_a_large_paste_is_noted_and_not_blocked(studio):
+    place, sit_down = opened(studio, responses=(), task_type="demonstrate")
+    desk = sit_down()
+    page = desk.open_task()
+    paste = """length => {
+        const data = new DataTransfer();
+        data.setData("text/plain", "x".repeat(length));
+        const event = new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true });
+        return document.getElementById("text").dispatchEvent(event);
+    }"""
+    assert [page.evaluate(paste, length) for length in (200, 201, 300)] == [True] * 3  # nobody stopped it
+    page.fill("#text", "an answer")
+    page.keyboard.press("Control+Enter")
+    desk.submitted()
+    (one,) = suspects(place.store.read(gather, campaign_id=place.world.campaign))
+    assert [(sign.kind, sign.found) for sign in one.evidence] == [("pasted", "501 characters pasted into 1 of 1 texts")]
+    assert not one.flagged
 
 
 def test_keys_can_be_switched_off_and_never_act_in_text(studio):

@@ -12,7 +12,8 @@ import pytest
 from sqlalchemy import select
 
 from accord.feedback.store import NewItem, add_items, add_prompt, adjudications, set_role, verdicts
-from accord.feedback.store.tables import Campaign, Exclusion, Item, Response, Slot
+from accord.feedback.store.queries.quality import dismissed
+from accord.feedback.store.tables import Campaign, Event, Exclusion, Item, Response, Slot
 from accord.records import Message
 from feedback.studio.visitors import Visitor, shown, text_of
 from feedback.worlds import ranks
@@ -126,6 +127,34 @@ def test_an_exclusion_keeps_its_evidence_and_can_be_taken_back(judged):
     admin.post(f"/admin/campaign/{campaign}/reverse/{row.id}", {"reason": "it was a joke"})
     assert len(judged.store.read(verdicts, campaign_id=campaign)) == 12
     assert "it was a joke" in admin.get(f"/admin/campaign/{campaign}").text
+
+
+def test_evidence_can_be_let_be_and_its_annotator_be_paused(place):
+    place.open(items=13, people=2)
+    for _ in range(12):
+        place.world.submit(place.world.next(), active_ms=30_000)  # within one minute
+    admin, ada = place.someone("admin"), place.world.people[0]
+    campaign = f"/admin/campaign/{place.world.campaign}"
+    assert "To be looked at" in admin.get(f"{campaign}?figures").text
+    assert admin.post(f"{campaign}/pause/{place.world.people[1]}").status_code == 404  # there is nothing on them
+    for _ in range(2):
+        admin.post(f"{campaign}/pause/{ada}")
+    assert "A short break" in place.person().get(place.task_page).text
+    assert "person 0" in text_of(admin.get(campaign))
+    admin.post(f"{campaign}/resume/{ada}")
+    assert "question" in place.person().get(place.task_page).text
+    admin.post(f"{campaign}/dismiss/{ada}")
+    assert "To be looked at" not in admin.get(f"{campaign}?figures").text
+    kinds = place.store.read(dismissed, campaign_id=place.world.campaign)
+    assert kinds == {ada: frozenset({"burst"})}
+    place.store.run(
+        lambda s: s.execute(  # as if somebody had looked at something else
+            Event.__table__.insert().values(
+                id="x", created_at=1, kind="evidence dismissed", subject="other:campaign", detail={"kinds": ["gold"]}
+            )
+        )
+    )
+    assert place.store.read(dismissed, campaign_id=place.world.campaign) == kinds
 
 
 def test_an_export_is_the_same_bytes_each_time(judged):

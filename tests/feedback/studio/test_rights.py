@@ -9,7 +9,7 @@ from fastapi.routing import APIRoute
 from starlette.routing import Mount
 
 from accord.feedback.store import add_project, set_role
-from accord.feedback.studio.api import annotating, managing
+from accord.feedback.studio.api import annotating, managing, reading, talking
 from accord.feedback.studio.api.callers import caller
 from accord.feedback.studio.context import checked_form, open_form, visitor
 from accord.feedback.studio.pages import PAGES
@@ -52,8 +52,13 @@ def test_all_but_the_entrance_asks_who_is_there(place):
 
 
 def test_every_call_of_the_api_asks_who_is_there():
-    calls = [one for part in (annotating, managing) for one in part.router.routes if isinstance(one, APIRoute)]
-    assert len(calls) >= 18
+    calls = [
+        one
+        for part in (annotating, managing, reading, talking)
+        for one in part.router.routes
+        if isinstance(one, APIRoute)
+    ]
+    assert len(calls) >= 29
     assert [one.path for one in calls if caller not in dependencies(one.dependant)] == []
 
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 import re
-from html import unescape
 
 import pytest
 from sqlalchemy import select
 
 from accord.feedback.store import messages_of
 from accord.feedback.store.queries.talks import lines_of
-from accord.feedback.store.tables import Conversation, Judgment, Turn
+from accord.feedback.store.tables import Body, Conversation, Judgment, PendingReply, Turn
 from accord.feedback.studio.figures import attempts
 from accord.protocols import Reply, Unavailable
-from feedback.studio.visitors import text_of
+from feedback.studio.visitors import Place, text_of
 
 
 class Model:
@@ -43,12 +41,6 @@ def begin(place, visitor, **fields):
     return page.url.path
 
 
-def carried(page) -> dict[str, str]:
-    """What a page with candidates carries."""
-    sealed = unescape(re.search(r"(?s)<textarea name=\"sealed\" hidden>(.*?)</textarea>", page.text)[1])
-    return {"sealed": sealed, "signature": re.search(r'name="signature" value="(\w+)"', page.text)[1]}
-
-
 def test_one_model_answers_and_hears_the_whole_conversation(place):
     place.models["new@1"] = model = Model("new@1")
     place.open(items=0, people=1, task_type="chat")
@@ -61,6 +53,22 @@ def test_one_model_answers_and_hears_the_whole_conversation(place):
     assert model.heard[-1][-1].content == "write to me at [EMAIL_1]"  # before it is kept, and before a model hears it
 
 
+def test_a_placeholder_means_the_same_throughout_a_talk(place):
+    place.models["new@1"] = Model("new@1")
+    place.open(items=0, people=1, task_type="chat")
+    ada = place.person()
+    talk = begin(place, ada)
+    for words in ("I am a@x.org", "he is b@x.org, not a@x.org"):
+        ada.post(f"{talk}/say", {"text": words})
+    place.app.state.studio.placeholders.clear()  # a server that starts again knows no values, but what is taken
+    ada.post(f"{talk}/say", {"text": "and c@x.org?"})
+    said = [line.text for line in place.store.read(lines_of, talk.rpartition("/")[2]) if line.role == "user"]
+    assert said == ["I am [EMAIL_1]", "he is [EMAIL_2], not [EMAIL_1]", "and [EMAIL_3]?"]
+    other = begin(place, ada)
+    ada.post(f"{other}/say", {"text": "b@x.org"})
+    assert place.store.read(lines_of, other.rpartition("/")[2])[0].text == "[EMAIL_1]"
+
+
 def test_two_candidates_have_no_names_and_one_is_picked(talking):
     talking.open(items=0, people=1, task_type="chat")
     ada = talking.person()
@@ -68,16 +76,19 @@ def test_two_candidates_have_no_names_and_one_is_picked(talking):
     page = ada.post(f"{talk}/say", {"text": "hello"})
     shown = re.findall(r"(?s)Reply (\w)</h2>.*?<p>(.*?)</p>", page.text)
     assert [letter for letter, _ in shown] == ["A", "B"]
-    hidden = base64.b64decode(carried(page)["sealed"])
-    assert b"new" not in hidden
-    assert b"seconds" not in hidden  # the slower one gives itself away
-    picked = ada.post(f"{talk}/pick", {**carried(page), "verdict": "B"})
+    form = re.search(r'(?s)<form[^>]*id="pick".*?</form>', page.text)[0]
+    assert re.findall(r'name="(\w+)"', form) == ["csrf", "verdict", "verdict", "verdict", "verdict"]
+    assert "0.25" not in page.text  # seconds: the slower one gives itself away
+    assert ada.get(talk).text.count("Reply A") == page.text.count("Reply A")  # a reload asks nobody again
+    assert [len(model.heard) for model in talking.models.values()] == [1, 1]
+    assert talking.person().get(talk).text.count("Reply A") == page.text.count("Reply A")
+    picked = ada.post(f"{talk}/pick", {"verdict": "B"})
     assert shown[1][1] in picked.text
     assert shown[0][1] not in picked.text
     lines = talking.store.read(lines_of, talk.rpartition("/")[2])
     assert [(line.role, line.chosen) for line in lines] == [("user", True), ("assistant", False), ("assistant", True)]
     assert {line.sampling["side"] for line in lines[1:]} == {0, 1}
-    again = ada.post(f"{talk}/pick", {**carried(page), "verdict": "A"})  # a second click
+    again = ada.post(f"{talk}/pick", {"verdict": "A"})  # a second click
     assert again.status_code == 200
     assert len(talking.store.read(lines_of, talk.rpartition("/")[2])) == 3
 
@@ -92,26 +103,55 @@ def test_sides_change_from_talk_to_talk(talking):
 
 
 def test_nobody_puts_words_into_a_models_mouth(talking):
+    """What was said stays with the server; a form only has the letter, and reaches one's own talk only."""
+    talking.open(items=0, people=2, task_type="chat")
+    ada = talking.person()
+    talk, other = begin(talking, ada), begin(talking, ada)
+    said = re.search(r"(?s)Reply A</h2>.*?<p>(.*?)</p>", ada.post(f"{talk}/say", {"text": "hello"}).text)[1]
+    ada.post(f"{other}/pick", {"verdict": "A", "text": "forged"})
+    assert ada.post(f"{talk}/pick", {"verdict": "C"}).status_code == 400
+    assert talking.person(1).post(f"{talk}/pick", {"verdict": "A"}).status_code == 404
+    assert talking.store.read(lambda s: s.scalars(select(Turn.role)).all()) == ["user"]
+    ada.post(f"{talk}/pick", {"verdict": "A", "sealed": "forged", "text": "forged"})
+    lines = talking.store.read(lines_of, talk.rpartition("/")[2])
+    assert [line.text for line in lines if line.chosen] == ["hello", said]
+
+
+def test_candidates_wait_for_a_server_that_starts_again(talking):
     talking.open(items=0, people=1, task_type="chat")
     ada = talking.person()
     talk = begin(talking, ada)
-    given = carried(ada.post(f"{talk}/say", {"text": "hello"}))
-    forged = {**given, "sealed": given["sealed"][:-8] + given["sealed"][-8:].swapcase()}
-    assert ada.post(f"{talk}/pick", {**forged, "verdict": "A"}).status_code == 400
-    other = begin(talking, ada)
-    ada.post(f"{other}/say", {"text": "hello"})
-    assert ada.post(f"{other}/pick", {**given, "verdict": "A"}).status_code == 400  # of another conversation
-    assert talking.store.read(lambda s: s.scalars(select(Turn.role)).all()) == ["user", "user"]
+    page = ada.post(f"{talk}/say", {"text": "hello"})
+    second = Place(talking.store)
+    second.world = talking.world
+    assert re.findall("heard 1", second.person().get(talk).text) == re.findall("heard 1", page.text)
+    second.person().post(f"{talk}/pick", {"verdict": "tie"})
+    lines = talking.store.read(lines_of, talk.rpartition("/")[2])
+    assert [line.chosen for line in lines] == [True, False, True]
+    assert talking.store.read(lambda s: s.scalars(select(PendingReply.id)).all()) == []
+    assert len(talking.store.read(lambda s: s.scalars(select(Body.id)).all())) == 3  # and no words lie about
+
+
+def test_whoever_takes_consent_back_is_shown_the_text_again(talking):
+    talking.open(items=0, people=1, task_type="chat")
+    ada = talking.person()
+    talk = begin(talking, ada)
+    talking.now += 1000
+    ada.post(f"/account/withdraw/{talking.world.project}")
+    assert ada.get(talk).url.path == f"/c/{talking.world.campaign}/consent"
+    refused = ada.post(f"{talk}/say", {"text": "hello"})
+    assert refused.status_code == 400
+    assert "consent to the newest text is missing" in text_of(refused)
 
 
 def test_both_failed_asks_again_and_keeps_both(talking):
     talking.open(items=0, people=1, task_type="chat")
     ada = talking.person()
     talk = begin(talking, ada)
-    page = ada.post(f"{talk}/say", {"text": "hello"})
-    page = ada.post(f"{talk}/pick", {**carried(page), "verdict": "failed"})
+    ada.post(f"{talk}/say", {"text": "hello"})
+    page = ada.post(f"{talk}/pick", {"verdict": "failed"})
     assert "Reply A" in page.text
-    ada.post(f"{talk}/pick", {**carried(page), "verdict": "tie"})
+    ada.post(f"{talk}/pick", {"verdict": "tie"})
     lines = talking.store.read(lines_of, talk.rpartition("/")[2])
     assert [line.chosen for line in lines] == [True, False, False, False, True]
     assert [line.sampling.get("verdict") for line in lines[1:]] == ["failed", "failed", "tie", "tie"]

@@ -11,9 +11,11 @@ import pytest
 
 from accord.feedback.store import ExportOptions, export_campaign
 from accord.feedback.store.queries.talks import lines_of
+from accord.feedback.studio.lockstep import STEP
 from accord.protocols import LanguageModel, Reply, Unavailable, Usage
 from feedback.studio.browsers import NEEDED, Desk, launched, serving
-from feedback.studio.test_talking import Model, begin, carried
+from feedback.studio.test_lockstep import Paced
+from feedback.studio.test_talking import Model, begin
 from feedback.studio.visitors import text_of
 
 
@@ -110,13 +112,78 @@ def test_a_model_that_is_away_says_so_and_what_was_written_waits(place):
     assert [line.role for line in kept(place, talk)] == ["user", "assistant"]
 
 
-def test_two_models_cannot_be_told_apart_by_their_speed(place):
+def two(place, **words):
+    """A talk with two models that say these words, one piece at a time."""
+    place.models |= {f"{name}@1": Paced(f"{name}@1", said, 0.002) for name, said in words.items()}
+    place.open(items=0, people=1, task_type="chat")
+    ada = place.person()
+    return ada, begin(place, ada)
+
+
+NEW, OLD = "new words, as many as it takes to see them come", "old words, and a few of those"
+
+
+def both_sides(found: list[dict]) -> list[str]:
+    return ["".join(event["add"][side] for event in found if "add" in event) for side in (0, 1)]
+
+
+def test_two_candidates_are_watched_in_step_and_then_picked_from(place):
+    ada, talk = two(place, new=NEW, old=OLD)
+    assert "data-two" in ada.get(talk).text
+    answer = ada.post(f"{talk}/stream", {"text": "hello"})
+    assert "new@1" not in answer.text
+    found = events(answer)
+    assert found[-1] == {"error": None}
+    assert sorted(both_sides(found)) == sorted([NEW, OLD])
+    assert {len(part) for event in found[:1] for part in event["add"]} == {STEP}
+    page = ada.get(talk)
+    assert page.text.count("Reply A") == 1
+    assert text_of(page).index(both_sides(found)[0]) < text_of(page).index(both_sides(found)[1])
+    assert events(ada.post(f"{talk}/stream")) == [{"error": None}]  # they wait to be picked from
+    ada.post(f"{talk}/pick", {"verdict": "B"})
+    assert [line.text for line in kept(place, talk) if line.chosen] == ["hello", both_sides(found)[1]]
+    again = ada.post(f"{talk}/stream", {"text": "and now?"})
+    ada.post(f"{talk}/pick", {"verdict": "failed"})
+    third = ada.post(f"{talk}/stream")
+    assert sorted(both_sides(events(third))) == sorted(both_sides(events(again)))
+    assert [line.sampling.get("verdict") for line in kept(place, talk)[4:]] == ["failed", "failed"]
+
+
+def test_models_that_cannot_be_watched_are_not(place):
     place.models |= {"new@1": Model("new@1"), "old@1": Model("old@1")}
     place.open(items=0, people=1, task_type="chat")
     ada = place.person()
     talk = begin(place, ada)
     assert "data-stream" not in ada.get(talk).text
     assert ada.post(f"{talk}/stream", {"text": "hello"}).status_code == 400
+
+
+def test_who_stops_two_candidates_keeps_both_as_far_as_they_were_shown(place):
+    ada, talk = two(place, new=NEW, old=OLD + ", and then some")
+    place.models["new@1"] = slow = Writer("new words, and some", "more", "PAUSE", "of them, and")
+    place.models["old@1"].piece = 40  # it has all in store by then, and the slow one's next words make a whole step
+    answers = []
+    asking = threading.Thread(target=lambda: answers.append(ada.post(f"{talk}/stream", {"text": "hello"})))
+    asking.start()
+    assert slow.paused.wait(20)
+    place.enter(ada.user_id).post(f"{talk}/stop")
+    slow.go.set()
+    asking.join(timeout=20)
+    assert sorted(both_sides(events(answers[0]))) == ["new words, and s", "old words, and a"]
+    page = ada.get(talk)
+    assert text_of(page).count("stopped") == 2
+    ada.post(f"{talk}/pick", {"verdict": "A"})
+    assert [line.sampling.get("finish") for line in kept(place, talk)] == [None, "stopped", "stopped"]
+
+
+def test_of_two_models_one_of_which_is_away_nothing_is_shown(place):
+    ada, talk = two(place, new=NEW, old=OLD)
+    place.models["old@1"] = away = Writer(OLD)
+    away.away = True
+    *_, last = events(ada.post(f"{talk}/stream", {"text": "hello"}))
+    assert "what you wrote is kept" in last["error"]
+    away.away = False
+    assert sorted(both_sides(events(ada.post(f"{talk}/stream")))) == sorted([NEW, OLD])
 
 
 def test_thumbs_and_edits_go_on_and_go_out(place):
@@ -146,9 +213,9 @@ def test_picks_between_candidates_go_out_with_both(place):
     place.open(items=0, people=1, task_type="chat")
     ada = place.person()
     talk = begin(place, ada)
-    page = ada.post(f"{talk}/say", {"text": "hello"})
-    page = ada.post(f"{talk}/pick", {**carried(page), "verdict": "failed"})
-    ada.post(f"{talk}/pick", {**carried(page), "verdict": "B"})
+    ada.post(f"{talk}/say", {"text": "hello"})
+    ada.post(f"{talk}/pick", {"verdict": "failed"})
+    ada.post(f"{talk}/pick", {"verdict": "B"})
     ada.post(f"{talk}/finish", {"rating": "4"})
     (row,) = exported(place)
     failed, picked = row["meta"]["picks"]
@@ -176,6 +243,56 @@ def test_words_appear_one_by_one_in_a_browser_and_a_button_stops_them(place):
         assert page.input_value("#text") == ""
         assert desk.complaints == []
     assert [line.text for line in kept(place, talk)] == ["count, please", "one two three"]
+
+
+@NEEDED
+def test_two_candidates_come_in_step_in_a_browser_and_a_button_stops_both(place):
+    _, talk = two(place, new=NEW, old=OLD)
+    place.models["new@1"] = slow = Writer("new words, and some", "more", "PAUSE", "of them, and", "many more")
+    place.models["old@1"].text = OLD + ", or more than a few of those, if anybody asks"
+    with launched() as browser, serving(place.app) as base:
+        desk = Desk(browser, base, place, place.world.people[0])
+        page = desk.page
+        page.goto(talk)
+        page.fill("#text", "count, please")
+        page.keyboard.press("Control+Enter")
+        page.wait_for_selector(".response .writing >> text=new words, and s")
+        assert slow.paused.wait(20)
+        time.sleep(0.5)
+        assert sorted(page.locator(".response .writing").all_inner_texts()) == ["new words, and s", "old words, and a"]
+        page.get_by_role("button", name="Stop").click()
+        until(lambda: place.app.state.studio.writings._current[place.world.people[0]][0].stopped)
+        slow.go.set()
+        page.wait_for_selector("#pick")
+        assert page.inner_text("#pick").count("stopped") == 2
+        page.keyboard.press("x")  # both failed: it asks again by itself, and this time nobody stops it
+        slow.go.set()
+        page.wait_for_selector("#pick >> text=many more")
+        assert page.inner_text("#pick").count("stopped") == 0
+        page.keyboard.press("b")
+        page.wait_for_selector("#text:focus")
+        assert desk.complaints == []
+    assert [line.sampling.get("verdict") for line in kept(place, talk)] == [None, "failed", "failed", "B", "B"]
+
+
+@NEEDED
+def test_who_leaves_two_candidates_stops_both_and_finds_them_again(place):
+    _, talk = two(place, new=NEW, old=OLD)
+    place.models["new@1"] = slow = Writer("new words, and some", "more", "PAUSE", "of them")
+    with launched() as browser, serving(place.app) as base:
+        page = Desk(browser, base, place, place.world.people[0]).page
+        page.goto(talk)
+        page.fill("#text", "count, please")
+        page.keyboard.press("Control+Enter")
+        page.wait_for_selector(".response .writing >> text=new words, and s")
+        writing, _ = place.app.state.studio.writings._current[place.world.people[0]]
+        page.goto("/account")
+        until(lambda: writing.stopped)
+        slow.go.set()
+        until(lambda: writing.done)
+        page.goto(talk)
+        assert page.inner_text("#pick").count("stopped") == 2
+        assert "new words, and s" in page.inner_text("#pick")
 
 
 @NEEDED

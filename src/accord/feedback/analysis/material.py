@@ -13,7 +13,7 @@ from accord.feedback.store.grading import is_right
 from accord.feedback.store.queries.common import must_have
 from accord.feedback.store.queries.verdicts import Content, Verdict, adjudications, contents, verdicts
 from accord.feedback.store.settings import CampaignSettings
-from accord.feedback.store.tables import Campaign, Exclusion, Item, Judgment, Project, User
+from accord.feedback.store.tables import Campaign, Event, Exclusion, Item, Judgment, Project, User
 
 __all__ = ["Annotator", "Material", "gather"]
 
@@ -43,6 +43,7 @@ class Material:
         adjudicated: item -> a reviewer's payload.
         people: by pseudonym.
         settings: of the campaign.
+        pasted: judgment -> characters that came into its text in large pieces.
     """
 
     campaign_id: str
@@ -55,6 +56,7 @@ class Material:
     adjudicated: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     people: Mapping[str, Annotator] = field(default_factory=dict)
     settings: CampaignSettings = field(default_factory=CampaignSettings)
+    pasted: Mapping[str, int] = field(default_factory=dict)
 
     def human(self, *, excluded: bool = False) -> tuple[Verdict, ...]:
         """What people said that counts; with `excluded` what excluded annotators said too."""
@@ -87,6 +89,7 @@ def gather(session: Session, *, campaign_id: str) -> Material:
         adjudicated=adjudications(session, campaign_id=campaign_id),
         people=_people(session, campaign_id),
         settings=CampaignSettings.model_validate(campaign.settings),
+        pasted=_pasted(session, campaign_id),
     )
 
 
@@ -105,6 +108,13 @@ def _answers(session: Session, campaign: Campaign) -> dict[tuple[str, str], tupl
         if right is not None:
             found[pseudonym, item.kind] = (*found.get((pseudonym, item.kind), ()), right)
     return found
+
+
+def _pasted(session: Session, campaign_id: str) -> dict[str, int]:
+    """Judgment -> characters that were pasted into it, for those into which many were."""
+    judgments = select(Judgment.id).join(Item, Item.id == Judgment.item_id).where(Item.campaign_id == campaign_id)
+    query = select(Event).where(Event.kind == "pasted", Event.subject.in_(judgments))
+    return {event.subject: int(event.detail["characters"]) for event in session.scalars(query)}
 
 
 def _people(session: Session, campaign_id: str) -> dict[str, Annotator]:

@@ -67,7 +67,7 @@ class Suspect:
     @property
     def flagged(self) -> bool:
         """Gold or attention failed, or two other kinds."""
-        kinds = {one.kind for one in self.evidence}
+        kinds = {one.kind for one in self.evidence} - {"pasted"}  # which people do with drafts of their own
         return bool(kinds & set(SURE)) or len(kinds) >= 2
 
 
@@ -79,7 +79,7 @@ def suspects(material: Material) -> list[Suspect]:
         by_person[verdict.annotator].append(verdict)
     lines = annotator_lines(measures_of(verdicts, material.contents), verdicts, [])
     found: dict[str, list[Evidence]] = defaultdict(list)
-    for collect in (_agreement, _known, _speed, _bursts, _positions, _patterns, _copies):
+    for collect in (_agreement, _known, _speed, _bursts, _positions, _patterns, _copies, _pastes):
         for who, evidence in collect(material, by_person, lines):
             found[who].append(evidence)
     people = [Suspect(annotator=who, evidence=tuple(evidence)) for who, evidence in found.items()]
@@ -285,6 +285,24 @@ def _copies(material: Material, people: People, lines: Sequence[AnnotatorLine]) 
         )
         for who, ids in copied.items()
     ]
+
+
+def _pastes(material: Material, people: People, lines: Sequence[AnnotatorLine]) -> Found:
+    """Texts that came in large pieces at once: noted, and no reason to decide anything by itself."""
+    found: Found = []
+    for who, verdicts in people.items():
+        pasted = [one for one in verdicts if one.judgment_id in material.pasted]
+        if pasted:
+            characters = sum(material.pasted[one.judgment_id] for one in pasted)
+            words = f"{characters:,} characters pasted into {len(pasted)} of {len(verdicts)} texts"
+            examples = tuple(one.judgment_id for one in pasted[:EXAMPLES])
+            share = len(pasted) / len(verdicts)
+            limit = "more than 200 at once; a draft of their own looks the same"
+            evidence = Evidence(
+                kind="pasted", found=words, limit=limit, value=share, n=len(verdicts), examples=examples
+            )
+            found.append((who, evidence))
+    return found
 
 
 def _is_copy(text: str, others: Sequence[str]) -> bool:

@@ -10,7 +10,7 @@ first argument is a session: `Store.run` and `Store.read` call them.
 from accord.feedback.store.arrays import Labels, Table, labels, matrix, pair_verdict, ranks_by_item
 from accord.feedback.store.database import Store
 from accord.feedback.store.exports import ExportOptions
-from accord.feedback.store.files import export_campaign
+from accord.feedback.store.files import export_campaign, exported_rows
 from accord.feedback.store.ids import now_ms
 from accord.feedback.store.imports import Gathered, ImportReport, import_judgments, import_records
 from accord.feedback.store.queries.campaigns import (
@@ -105,6 +105,7 @@ __all__ = [
     "enforce_retention",
     "exclude",
     "export_campaign",
+    "exported_rows",
     "finish_conversation",
     "forget",
     "give_consent",

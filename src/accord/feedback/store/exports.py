@@ -32,7 +32,7 @@ from accord.records import (
     to_row,
 )
 
-__all__ = ["Export", "ExportOptions", "export_rows"]
+__all__ = ["Export", "ExportOptions", "check", "export_rows"]
 
 Row: TypeAlias = dict[str, Any]
 
@@ -53,6 +53,7 @@ class ExportOptions(BaseModel, frozen=True, extra="forbid"):
     )
     agreed_only: bool = Field(False, description="only pairs that all annotators of the item put in the same order")
     include_excluded: bool = Field(False, description="judgments of excluded annotators too, marked in `meta`")
+    all_revisions: bool = Field(False, description="earlier revisions of judgments too; else the latest ones")
     held_out_prompts: float = Field(
         0.0, ge=0, lt=1, description="share of prompts kept apart, near-duplicates together"
     )
@@ -89,7 +90,7 @@ def export_rows(
     Raises:
         ValueError: the form has no such unit.
     """
-    _check(options)
+    check(options)
     left_out: Counter[str] = Counter()
     kept = [verdict for verdict in verdicts if _is_wanted(verdict, contents, options, left_out)]
     parts = _split(kept, contents, options)
@@ -100,17 +101,33 @@ def export_rows(
     return Export(rows=rows, left_out=left_out)
 
 
-def _check(options: ExportOptions) -> None:
+def check(options: ExportOptions) -> None:
+    """Raise ValueError unless the options go together."""
     if options.unit == "share" and options.form != "comparisons":
         raise ValueError(f"unit share goes with comparisons, not with {options.form}; choose another unit")
     if options.unit == "consensus" and options.form not in ("comparisons", "rankings"):
         raise ValueError(f"unit consensus goes with rankings and comparisons, not with {options.form}")
+    if options.all_revisions and options.form != "judgments":
+        raise ValueError(f"all revisions go with judgments, not with {options.form}, or each would count as one more")
+    if options.form == "conversations":
+        _check_conversations(options)
+
+
+def _check_conversations(options: ExportOptions) -> None:
+    """A conversation is whole: what selects among judgments or makes pairs of them does nothing for it."""
+    given = options.model_dump(exclude={"form", "include_excluded", "hash_annotators", "seed"})
+    idle = [name for name, value in given.items() if value != type(options).model_fields[name].default]
+    if idle:
+        raise ValueError(f"`{idle[0]}` does nothing for conversations; leave it out")
 
 
 def _is_wanted(
     verdict: Verdict, contents: Mapping[str, Content], options: ExportOptions, left_out: Counter[str]
 ) -> bool:
+    demonstrates = options.form == "demonstrations"
     reasons = {
+        "consent withdrawn": verdict.withdrawn == "verdict" or (demonstrates and verdict.withdrawn == "words"),
+        "no consent to training": demonstrates and not verdict.trains,
         "excluded annotator": verdict.excluded and not options.include_excluded,
         "other guideline": options.guideline is not None and verdict.guideline != options.guideline,
         "skipped": "skip" in verdict.payload and options.form != "judgments",
@@ -174,7 +191,7 @@ class _Maker:
         return made
 
     def _of_item(self, content: Content, verdicts: list[Verdict]) -> Iterable[Row]:
-        verdicts = sorted(verdicts, key=lambda verdict: (verdict.annotator, verdict.judgment_id))
+        verdicts = sorted(verdicts, key=lambda verdict: (verdict.annotator, verdict.revision, verdict.judgment_id))
         if len({verdict.annotator for verdict in verdicts}) < self.options.min_annotators:
             self.left_out["too few annotators"] += 1
             return []

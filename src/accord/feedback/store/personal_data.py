@@ -8,10 +8,11 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
-__all__ = ["Detector", "Find", "find", "report", "scrub"]
+__all__ = ["Detector", "Find", "Numbers", "find", "numbered", "report", "scrub", "without"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,15 +114,32 @@ def find(text: str, extra: Sequence[Detector] = ()) -> list[Find]:
     return sorted(taken, key=lambda found: found.start)
 
 
-def scrub(texts: Sequence[str], extra: Sequence[Detector] = ()) -> tuple[list[str], list[list[Find]]]:
+Numbers: TypeAlias = dict[tuple[str, str], int]  # (type, value) -> the number in its placeholder
+
+
+def numbered(texts: Sequence[str], known: Numbers) -> Numbers:
+    """What is `known`, and of placeholders in texts that were scrubbed elsewhere the numbers that are taken."""
+    taken = {(kind, f"taken {number}"): int(number) for text in texts for kind, number in _PLACEHOLDER.findall(text)}
+    return {**taken, **known}
+
+
+_PLACEHOLDER = re.compile(r"\[([A-Z_]+)_([0-9]{1,6})\]")
+
+
+def scrub(
+    texts: Sequence[str], extra: Sequence[Detector] = (), *, numbers: Numbers | None = None
+) -> tuple[list[str], list[list[Find]]]:
     """Replace what looks personal in the texts of one conversation by `[EMAIL_1]` and the like.
 
-    The same value has the same number in all of them, so who is meant can still be followed.
+    The same value has the same number in all of them, so who is meant can still be followed. `numbers` has those that
+    earlier texts were given, and is added to.
 
     Returns: the texts, and the finds in each, by the positions in the text as it came.
     """
-    numbers: dict[tuple[str, str], int] = {}
+    numbers = {} if numbers is None else numbers
     counts: Counter[str] = Counter()
+    for (kind, _), number in numbers.items():
+        counts[kind] = max(counts[kind], number)
     scrubbed, all_finds = [], []
     for text in texts:
         finds = find(text, extra)
@@ -136,6 +154,13 @@ def scrub(texts: Sequence[str], extra: Sequence[Detector] = ()) -> tuple[list[st
         scrubbed.append("".join([*parts, text[end:]]))
         all_finds.append(finds)
     return scrubbed, all_finds
+
+
+def without(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """A judgment's payload with what looks personal replaced in what a person wrote."""
+    written = [name for name in ("text", "tried", "reason") if isinstance(payload.get(name), str)]
+    scrubbed, _ = scrub([payload[name] for name in written])
+    return {**payload, **dict(zip(written, scrubbed, strict=True))}
 
 
 def report(finds: Iterable[Find]) -> str:

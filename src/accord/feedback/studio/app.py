@@ -1,9 +1,10 @@
-"""The application: middleware, pages, what becomes of errors, and the sweep of leases that have run out."""
+"""The application: middleware, pages, what becomes of errors, and what is done every ten seconds."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 import accord
-from accord.feedback.store import MissingError, Store, now_ms, sweep
+from accord.feedback.store import MissingError, Store, enforce_retention, now_ms, sweep
 from accord.feedback.studio.api import create_api
 from accord.feedback.studio.config import StudioConfig
 from accord.feedback.studio.context import ForgedError, Importer, LoginNeededError, Studio, TooManyError
@@ -28,6 +29,7 @@ from accord.feedback.studio.view import FOLDER, page, redirect
 __all__ = ["create_app"]
 
 SWEEP_SECONDS = 10
+DAY_SECONDS = 86_400
 
 log = logging.getLogger("accord.studio")
 
@@ -89,7 +91,7 @@ class _Static(StaticFiles):
 
 @asynccontextmanager
 async def _sweeping(app: FastAPI) -> AsyncIterator[None]:
-    """Free leases that have run out, as long as the server runs."""
+    """As long as the server runs free leases and count what is done; at its start and daily erase what is old."""
     task = asyncio.create_task(_sweep_for_ever(app.state.studio))
     try:
         yield
@@ -100,11 +102,16 @@ async def _sweeping(app: FastAPI) -> AsyncIterator[None]:
 
 
 async def _sweep_for_ever(studio: Studio) -> None:
+    next_night = 0.0
     while True:
         try:
+            if time.monotonic() >= next_night:
+                next_night = time.monotonic() + DAY_SECONDS
+                await run_in_threadpool(studio.store.run, enforce_retention, now=studio.clock())
             await run_in_threadpool(studio.store.run, sweep, now=studio.clock())
+            await run_in_threadpool(studio.counts.renew, studio.store)
         except Exception:  # the next round tries again; a busy database must not end the sweeping
-            log.exception("the sweep of leases failed")
+            log.exception("the sweep of leases, or the count of what is done, failed")
         await asyncio.sleep(SWEEP_SECONDS)
 
 

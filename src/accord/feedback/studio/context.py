@@ -17,8 +17,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData
 
 from accord.feedback.store import Store, now_ms
+from accord.feedback.store.personal_data import Numbers
 from accord.feedback.store.queries.logins import seen_session
 from accord.feedback.studio.config import StudioConfig
+from accord.feedback.studio.counts import Counts
 from accord.feedback.studio.explorations import Explorations
 from accord.feedback.studio.limits import Limits
 from accord.feedback.studio.reports import Reports
@@ -97,8 +99,11 @@ class Studio:
         limits: counts of logins and requests.
         clock: UTC milliseconds.
         reports: of campaigns, kept until something changes.
+        counts: how far campaigns are, as of a moment ago.
         explorations: of chat logs, in memory.
         writings: replies of models on their way.
+        placeholders: conversation -> the numbers of what was replaced in it, in memory only: [EMAIL_1] stays the same
+            address for as long as the server runs.
         importer: reads uploaded files; None: there is no page for that.
     """
 
@@ -108,8 +113,10 @@ class Studio:
     models: Mapping[str, Generate] = field(default_factory=dict)
     clock: Callable[[], int] = now_ms
     reports: Reports = field(default_factory=Reports)
+    counts: Counts = field(default_factory=Counts)
     explorations: Explorations = field(default_factory=Explorations)
     writings: Writings = field(default_factory=Writings)
+    placeholders: dict[str, Numbers] = field(default_factory=dict)
     importer: Importer | None = None
 
 

@@ -15,7 +15,7 @@ __all__ = ["FAILED", "RESERVED", "fields_of", "payload_of"]
 
 FAILED = "F"  # the place of a failed response in a form
 TIE, BOTH_FAILED = "tie", "failed"
-RESERVED = frozenset({"csrf", "version", "revision", "active_ms", "skip", "skip_text", "payload"})
+RESERVED = frozenset({"csrf", "version", "revision", "active_ms", "pasted", "skip", "skip_text", "payload"})
 
 Fields = Mapping[str, str]
 

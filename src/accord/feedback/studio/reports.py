@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from accord.feedback.analysis.material import Material, gather
 from accord.feedback.analysis.report import CampaignReport, analyse
 from accord.feedback.store import Store
-from accord.feedback.store.tables import Exclusion, Item, Judgment, Review
+from accord.feedback.store.tables import Consent, Exclusion, Item, Judgment, Review
 
 __all__ = ["Reports", "as_csv"]
 
@@ -23,7 +23,7 @@ KEPT = 16  # campaigns whose report is kept
 
 @dataclass
 class Reports:
-    """A cache by campaign and by what its judgments, exclusions and reviews are."""
+    """A cache by campaign and by what its judgments, exclusions, withdrawals of consent and reviews are."""
 
     _kept: dict[str, tuple[tuple[object, ...], Material, CampaignReport]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -47,10 +47,13 @@ def _state(session: Session, campaign_id: str) -> tuple[object, ...]:
     judgments = select(func.count(), func.max(Judgment.id)).join(Item, Item.id == Judgment.item_id)
     exclusions = select(func.count(), func.count(Exclusion.reversed_at))
     reviews = select(func.count()).select_from(Review)
+    ever = select(Consent.user_id).where(Consent.action == "withdrawn")  # what they say next can change it all again
+    consents = select(func.count()).select_from(Consent).where(Consent.user_id.in_(ever))
     return (
         *session.execute(judgments.where(Item.campaign_id == campaign_id)).one(),
         *session.execute(exclusions).one(),
         session.scalar(reviews),
+        session.scalar(consents),
     )
 
 

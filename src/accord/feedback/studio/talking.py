@@ -1,42 +1,29 @@
 """Asking models for turns of a conversation: one reply, or two candidates, blind, whose sides a keyed hash decides.
 
-Turns of the store are never changed, so candidates are written once one is picked. Until then the page carries them,
-sealed: nobody can read there which model said what, nobody can put words into a model's mouth, and nothing is lost when
-the server stops.
+Two are written side by side: whichever is behind goes on, and `lockstep` decides what of both is shown when.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
-import json
-import secrets
+import sys
 import threading
+import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 from accord.feedback.store.order import display_order
+from accord.feedback.store.queries.candidates import Candidate
+from accord.feedback.studio.lockstep import Lockstep
 from accord.feedback.studio.writing import Writing
 from accord.protocols import Generate, LanguageModel, Reply, Sampling, Unavailable
 from accord.records import Conversation, Message
 from accord.servers import ServerModel
 
-__all__ = ["Candidate", "candidates", "opened", "sampled", "sealed", "written"]
+__all__ = ["both_stream", "candidates", "sampled", "written", "written_side_by_side"]
 
 _one_at_a_time = threading.Lock()  # a local model computes one batch at a time
-
-
-@dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """What a model said, not yet a turn."""
-
-    model: str
-    text: str
-    finish: str
-    seconds: float
 
 
 def candidates(
@@ -61,11 +48,19 @@ def candidates(
     Raises:
         ValueError: a model does not answer; the person's turn is kept and can be sent again.
     """
-    names = list(models)[:2]
-    turn = len(messages)
-    order = display_order(secret, conversation_id, f"{turn:08d}", names) if len(names) > 1 else names
-    sampling = Sampling(temperature=1.0, max_new_tokens=max_new_tokens, seed=turn + 1000 * draws)
+    order = _sides(models, len(messages), secret, conversation_id)
+    sampling = _sampling(messages, max_new_tokens, draws)
     return [_ask(models[name], name, messages, sampling) for name in order]
+
+
+def _sides(models: Mapping[str, Generate], turn: int, secret: str, conversation_id: str) -> list[str]:
+    """The names of the models in the order they are shown."""
+    names = list(models)[:2]
+    return display_order(secret, conversation_id, f"{turn:08d}", names) if len(names) > 1 else names
+
+
+def _sampling(messages: Sequence[Message], max_new_tokens: int, draws: int = 0) -> Sampling:
+    return Sampling(temperature=1.0, max_new_tokens=max_new_tokens, seed=len(messages) + 1000 * draws)
 
 
 def _ask(model: Generate, name: str, messages: Sequence[Message], sampling: Sampling) -> Candidate:
@@ -113,7 +108,7 @@ def written(
     Raises:
         ValueError: the model does not answer; the person's turn is kept and can be sent again.
     """
-    sampling = Sampling(temperature=1.0, max_new_tokens=max_new_tokens, seed=len(messages))
+    sampling = _sampling(messages, max_new_tokens)
     last: Candidate | None = None
     with _answering(), _turn_of(model), closing(_growing(model, tuple(messages), sampling)) as replies:
         if writing.stopped:  # while others had their turn
@@ -127,6 +122,66 @@ def written(
     return last if last is not None and (last.text or last.finish != "stopped") else None
 
 
+def both_stream(models: Mapping[str, Generate]) -> bool:
+    """Whether the first two models can both be watched. One that comes in a single piece would stand out."""
+    return len(models) > 1 and all(isinstance(one, LanguageModel) for one in list(models.values())[:2])
+
+
+def written_side_by_side(
+    models: Mapping[str, Generate],
+    messages: Sequence[Message],
+    writing: Writing,
+    *,
+    secret: str,
+    conversation_id: str,
+    max_new_tokens: int,
+    draws: int = 0,
+) -> list[Candidate]:
+    """Ask the first two models and show what both say in step; nothing: stopped before the first words.
+
+    The arguments are those of `candidates`, with `writing`, which was begun for two. Who stops it keeps what was shown,
+    not what the faster model had in store.
+
+    Raises:
+        ValueError: a model does not answer; the person's turn is kept and can be sent again.
+    """
+    order = _sides(models, len(messages), secret, conversation_id)
+    sampling = _sampling(messages, max_new_tokens, draws)
+    shared = any(not isinstance(models[name], ServerModel) for name in order)
+    assert writing.both is not None
+    with _answering(), ExitStack() as stack:
+        stack.enter_context(_one_at_a_time if shared else nullcontext())
+        streams = [stack.enter_context(closing(_growing(models[name], tuple(messages), sampling))) for name in order]
+        last = _write_both(order, streams, writing, writing.both)
+    if not writing.stopped:
+        writing.wait_until(writing.both.last())
+    parts = writing.both.until(writing.shown() if writing.stopped else sys.maxsize)
+    if writing.stopped and not any(text for text, _ in parts):
+        return []
+    return [
+        replace(found, text=text, finish=found.finish if whole else "stopped")
+        for found, (text, whole) in zip(last, parts, strict=True)
+    ]
+
+
+def _write_both(
+    order: Sequence[str], streams: Sequence[Generator[Reply]], writing: Writing, both: Lockstep
+) -> list[Candidate]:
+    """Let whichever reply is behind go on until both have ended, or nobody wants more; return what there is of each."""
+    last = [Candidate(model=name, text="", finish="stop", seconds=0.0) for name in order]
+    while not writing.stopped:
+        side = both.behind()
+        if side is None:
+            break
+        reply = next(streams[side], None)
+        if reply is None:
+            both.ended(side, now=time.monotonic())
+            continue
+        last[side] = _candidate(order[side], reply)
+        both.grew(side, last[side].text, now=time.monotonic())
+    return last
+
+
 def _growing(model: Generate, messages: Conversation, sampling: Sampling) -> Generator[Reply]:
     if isinstance(model, LanguageModel):
         yield from model.stream(messages, sampling)
@@ -137,34 +192,3 @@ def _growing(model: Generate, messages: Conversation, sampling: Sampling) -> Gen
 def _turn_of(model: Generate) -> AbstractContextManager[Any]:
     """A model in this process answers one at a time; a server sees to that by itself."""
     return nullcontext() if isinstance(model, ServerModel) else _one_at_a_time
-
-
-def sealed(found: Sequence[Candidate], *, secret: str, conversation_id: str, parent: str) -> tuple[str, str]:
-    """Candidates as text for a form that only we can read, and the signature that binds it to the turn they answer."""
-    nonce = secrets.token_bytes(16)
-    plain = json.dumps([asdict(one) for one in found]).encode()
-    text = base64.b64encode(nonce + _veiled(plain, secret, nonce)).decode()
-    return text, _signature(text, secret, conversation_id, parent)
-
-
-def _veiled(data: bytes, secret: str, nonce: bytes) -> bytes:
-    """Data under a key stream of the campaign's secret and a nonce used once; the same again lifts it."""
-    stream = hashlib.shake_256(b"sealed" + secret.encode() + nonce).digest(len(data))
-    return bytes(a ^ b for a, b in zip(data, stream, strict=True))
-
-
-def _signature(text: str, secret: str, conversation_id: str, parent: str) -> str:
-    return hmac.new(secret.encode(), f"{conversation_id}{parent}{text}".encode(), hashlib.sha256).hexdigest()
-
-
-def opened(text: str, signature: str, *, secret: str, conversation_id: str, parent: str) -> list[Candidate]:
-    """The candidates of a form.
-
-    Raises:
-        ValueError: they are not what the page was given.
-    """
-    if not hmac.compare_digest(_signature(text, secret, conversation_id, parent).encode(), signature.encode()):
-        raise ValueError("these replies are not the ones that were shown; load the page and ask again")
-    kept = base64.b64decode(text)
-    rows: list[Any] = json.loads(_veiled(kept[16:], secret, kept[:16]))
-    return [Candidate(**row) for row in rows]

@@ -15,7 +15,16 @@ from starlette.responses import HTMLResponse, RedirectResponse
 
 import accord
 from accord.feedback.studio.rendering import render, visible
-from accord.feedback.studio.wording import ADMIN_PAGES, HARM_AREAS, KINDS, SKIP_REASONS, SUCCESS, letter_of, said
+from accord.feedback.studio.wording import (
+    ADMIN_PAGES,
+    HARM_AREAS,
+    KINDS,
+    SKIP_REASONS,
+    SUCCESS,
+    WITHDRAWALS,
+    letter_of,
+    said,
+)
 
 __all__ = ["FOLDER", "page", "part", "redirect"]
 
@@ -43,6 +52,8 @@ NOTICES = {
     "excluded": "Excluded. Their judgments are left out when reading; nothing is deleted, and it can be reversed.",
     "reversed": "Reversed. All their judgments are read again.",
     "resumed": "They can go on.",
+    "paused": "Paused: no further task until somebody lets them go on.",
+    "dismissed": "Let be. It is shown again once there is evidence of another kind.",
     "finished": "The conversation is finished. Thank you.",
 }
 
@@ -74,6 +85,7 @@ def _templates() -> Environment:
         skip_reasons=SKIP_REASONS,
         success_words=SUCCESS,
         harm_areas=HARM_AREAS,
+        withdrawals=WITHDRAWALS,
         letter_of=letter_of,
         said=said,
     )

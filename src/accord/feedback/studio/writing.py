@@ -8,9 +8,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+
+from accord.feedback.studio.lockstep import Lockstep
 
 __all__ = ["Writing", "Writings"]
 
@@ -21,13 +24,18 @@ log = logging.getLogger("accord.studio")
 
 
 class Writing:
-    """One reply: `text` so far, whether it is `done`, and the `error` that ended it. `stopped`: nobody wants more."""
+    """What is being written: whether it is `done`, and the `error` that ended it. `stopped`: nobody wants more.
 
-    def __init__(self, conversation_id: str) -> None:
+    Of one model the reply is its `text` so far; of two it is what `both` shows of them.
+    """
+
+    def __init__(self, conversation_id: str, *, two: bool = False) -> None:
         self.conversation_id = conversation_id
         self.text, self.done = "", False
+        self.both = Lockstep(now=time.monotonic()) if two else None
         self.error: str | None = None
         self._stop = threading.Event()
+        self._stopped_at = math.inf
         self._watching = 0
 
     @property
@@ -37,19 +45,32 @@ class Writing:
 
     def stop(self) -> None:
         """End it; what is there so far is the reply."""
+        self._stopped_at = min(self._stopped_at, time.monotonic())
         self._stop.set()
 
+    def wait_until(self, at: float) -> None:
+        """Wait for a time, or until it is stopped."""
+        while not self.stopped and time.monotonic() < at:
+            self._stop.wait(at - time.monotonic())
+
+    def shown(self) -> int:
+        """Steps of two replies that are shown. What came after it was stopped never is: it would tell who is fast."""
+        assert self.both is not None
+        return self.both.shown(now=min(time.monotonic(), self._stopped_at))
+
     async def events(self) -> AsyncIterator[str]:
-        """Server-sent events: `{"text": ...}` all of it, `{"add": ...}` what is new; at last `done`, and any error."""
+        """Server-sent events: `{"text": ...}` all of it, `{"add": ...}` what is new; at last `done`, and any error.
+
+        Of two replies `add` is a list: the next step of each.
+        """
         self._watching += 1
-        shown, spoken = "", time.monotonic()
+        news, spoken = self._news_of_two() if self.both else self._news(), time.monotonic()
         try:
             while True:
-                done, text = self.done, self.text
-                if text != shown:
-                    new = {"add": text[len(shown) :]} if text.startswith(shown) else {"text": text}
-                    yield _event(new)
-                    shown, spoken = text, time.monotonic()
+                done = self.done
+                for event in next(news):
+                    yield event
+                    spoken = time.monotonic()
                 if done:
                     yield "event: done\n" + _event({"error": self.error})
                     return
@@ -61,6 +82,24 @@ class Writing:
             self._watching -= 1
             if not self._watching:
                 self.stop()
+
+    def _news(self) -> Iterator[list[str]]:
+        """The events since the last look."""
+        shown = ""
+        while True:
+            text = self.text
+            new = {"add": text[len(shown) :]} if text.startswith(shown) else {"text": text}
+            yield [_event(new)] if text != shown else []
+            shown = text
+
+    def _news_of_two(self) -> Iterator[list[str]]:
+        """Likewise; what they are does not depend on when one looks."""
+        assert self.both is not None
+        seen = 0
+        while True:
+            steps = self.shown()
+            yield [_event({"add": self.both.part(number)}) for number in range(seen + 1, steps + 1)]
+            seen = steps
 
 
 def _event(data: object) -> str:
@@ -74,13 +113,16 @@ class Writings:
         self._lock = threading.Lock()
         self._current: dict[str, tuple[Writing, threading.Thread]] = {}
 
-    def begin(self, user_id: str, conversation_id: str, work: Callable[[Writing], None]) -> Writing:
+    def begin(
+        self, user_id: str, conversation_id: str, work: Callable[[Writing], None], *, two: bool = False
+    ) -> Writing:
         """Start to write in a thread of its own; a reply of this conversation that is on its way is watched instead.
 
         Args:
             user_id: whose conversation it is.
             conversation_id: of the conversation.
             work: writes into what it is given, keeps the reply, and raises ValueError with words for the person.
+            two: two replies come, side by side.
 
         Raises:
             ValueError: a reply of another conversation is on its way.
@@ -91,7 +133,7 @@ class Writings:
                 return current[0]
             if current is not None:
                 raise ValueError("the model is still writing in another conversation of yours; stop it there or wait")
-            writing = Writing(conversation_id)
+            writing = Writing(conversation_id, two=two)
             thread = threading.Thread(target=self._write, args=(user_id, writing, work), daemon=True)
             self._current[user_id] = writing, thread
         thread.start()

@@ -60,13 +60,16 @@ def add_turn(
 
     Raises:
         MissingError: the conversation is someone else's.
-        ValueError: it is over, or the parent is no turn of it.
+        ValueError: it is over, the parent is no turn of it, or consent is missing.
     """
     conversation = must_have(session, Conversation, conversation_id)
     if conversation.user_id != user_id:
         raise MissingError(f"there is no conversation {conversation_id!r} of yours")
     if conversation.state != "open":
         raise ValueError(f"the conversation is {conversation.state}; expected an open one; start a new one")
+    project = must_have(session, Campaign, conversation.campaign_id).project_id
+    if role == "user" and consent_in_force(session, user_id, project) is None:
+        raise ValueError("consent to the newest text is missing; give it first, then go on with the conversation")
     if parent_id is not None and must_have(session, Turn, parent_id).conversation_id != conversation_id:
         raise ValueError("the parent belongs to another conversation; expected a turn of this one")
     # What the model says can quote the person, so it is forgotten with them.

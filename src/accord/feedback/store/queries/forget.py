@@ -25,6 +25,7 @@ from accord.feedback.store.tables import (
     Judgment,
     LoginSession,
     Membership,
+    PendingReply,
     Project,
     Prompt,
     Response,
@@ -73,6 +74,9 @@ def forget(session: Session, *, user_id: str, now: int) -> Forgotten:
     session.execute(delete(ApiToken).where(ApiToken.user_id == user_id))
     session.execute(delete(Membership).where(Membership.user_id == user_id))
     session.execute(delete(Draft).where(Draft.assignment_id.in_(_assignments(user_id))))
+    theirs = select(Turn.id).join(Conversation, Conversation.id == Turn.conversation_id)
+    theirs = theirs.where(Conversation.user_id == user_id)
+    session.execute(delete(PendingReply).where(PendingReply.parent_id.in_(theirs)))
     held = update(Slot).where(Slot.annotator_id == user_id, Slot.state == "leased")
     session.execute(held.values(state="open", annotator_id=None, expires_at=None))
     judgments = _delete_judgments(session, user_id)
@@ -177,6 +181,13 @@ def _bodies_of(project_id: str) -> tuple[Select[str], ...]:
     return (
         select(Body.id).where(Body.id.in_(select(Judgment.body_id).where(Judgment.item_id.in_(items)))),
         select(Body.id).where(Body.id.in_(select(Turn.body_id).where(Turn.conversation_id.in_(conversations)))),
+        select(Body.id).where(
+            Body.id.in_(
+                select(PendingReply.body_id)
+                .join(Turn, Turn.id == PendingReply.parent_id)
+                .where(Turn.conversation_id.in_(conversations))
+            )
+        ),
         select(Body.id).where(
             Body.id.in_(select(Review.body_id).where(Review.item_id.in_(items) | Review.judgment_id.in_(judgments)))
         ),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
@@ -22,7 +23,7 @@ from accord.feedback.store.tables import (
     Slot,
 )
 
-__all__ = ["Done", "Work", "done_by", "guidelines_of", "my_work", "progress", "work_in"]
+__all__ = ["Count", "Done", "Work", "done_by", "guidelines_of", "my_work", "progress", "work_in"]
 
 DAY_MS = 86_400_000
 
@@ -50,7 +51,11 @@ class Work:
     today: int
 
 
-def my_work(session: Session, *, user_id: str, now: int) -> list[Work]:
+Count: TypeAlias = Callable[[Session, str], tuple[int, int]]
+"""Says slots and filled slots of a campaign: `progress`, or something that has counted them before."""
+
+
+def my_work(session: Session, *, user_id: str, now: int, count: Count | None = None) -> list[Work]:
     """Campaigns of the projects a person belongs to, without drafts, newest first."""
     query = (
         select(Campaign, Project.slug, Membership.role)
@@ -59,17 +64,20 @@ def my_work(session: Session, *, user_id: str, now: int) -> list[Work]:
         .where(Campaign.state != "draft")
         .order_by(Project.slug, Campaign.created_at, Campaign.id)
     )
-    return [_work(session, campaign, project, role, user_id, now) for campaign, project, role in session.execute(query)]
+    rows = session.execute(query)
+    return [_work(session, campaign, project, role, user_id, now, count) for campaign, project, role in rows]
 
 
-def work_in(session: Session, campaign: Campaign, *, user_id: str, now: int) -> Work:
+def work_in(session: Session, campaign: Campaign, *, user_id: str, now: int, count: Count | None = None) -> Work:
     """The same of one campaign."""
     project = session.get(Project, campaign.project_id)
-    return _work(session, campaign, "" if project is None else project.slug, "", user_id, now)
+    return _work(session, campaign, "" if project is None else project.slug, "", user_id, now, count)
 
 
-def _work(session: Session, campaign: Campaign, project: str, role: str, user_id: str, now: int) -> Work:
-    slots, filled = progress(session, campaign.id)
+def _work(
+    session: Session, campaign: Campaign, project: str, role: str, user_id: str, now: int, count: Count | None
+) -> Work:
+    slots, filled = (count or progress)(session, campaign.id)
     today = case((Judgment.submitted_at > now - DAY_MS, Judgment.item_id))
     counts = select(func.count(func.distinct(Judgment.item_id)), func.count(func.distinct(today)))
     counts = counts.join(Item, Item.id == Judgment.item_id)

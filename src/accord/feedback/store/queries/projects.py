@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
+from accord.feedback.store.queries.campaigns import withdraw_item
 from accord.feedback.store.queries.common import must_have, write_event
-from accord.feedback.store.tables import Consent, ConsentText, Event, Guideline, Project
+from accord.feedback.store.tables import (
+    Campaign,
+    Consent,
+    ConsentText,
+    Event,
+    Guideline,
+    Item,
+    ItemResponse,
+    Project,
+    Prompt,
+    Response,
+)
 
 __all__ = [
+    "LastSaid",
     "add_consent_text",
     "add_guideline",
     "add_project",
+    "change_project",
     "confirm_guideline",
     "confirming",
     "consent_in_force",
     "consenting",
     "give_consent",
     "has_confirmed",
+    "last_said",
     "withdraw_consent",
 ]
 
@@ -44,6 +61,26 @@ def add_project(
     session.add(project)
     session.flush()
     return project
+
+
+def change_project(
+    session: Session, *, project_id: str, actor_id: str | None, retention_days: int | None, on_withdrawal: str
+) -> None:
+    """Set how long words are kept (None: as long as the store) and what goes with a withdrawn consent; logged.
+
+    Raises:
+        ValueError: people have agreed under the promise that their judgments go with their consent.
+    """
+    project = must_have(session, Project, project_id, lock=True)
+    agreed = select(Consent.id).join(ConsentText, ConsentText.id == Consent.consent_text_id)
+    agreed = agreed.where(ConsentText.project_id == project_id, ConsentText.version > 0).limit(1)
+    if project.on_withdrawal == "delete" and on_withdrawal != "delete" and session.scalar(agreed) is not None:
+        raise ValueError("people agreed to judge because their judgments go when they withdraw; that stays as it is")
+    project.retention_days, project.on_withdrawal = retention_days, on_withdrawal
+    write_event(
+        session, "project", project_id, actor_id=actor_id, retention_days=retention_days, on_withdrawal=on_withdrawal
+    )
+    session.flush()
 
 
 def add_consent_text(session: Session, *, project_id: str, markdown: str) -> ConsentText:
@@ -76,17 +113,60 @@ def give_consent(session: Session, *, user_id: str, project_id: str, now: int, u
 
 
 def withdraw_consent(session: Session, *, user_id: str, project_id: str, now: int) -> None:
-    """Note that a person takes consent back: no further task. What that does to judgments: `forget`."""
+    """Note that a person takes consent back: no further task, and nothing of theirs in exports that they may forbid.
+
+    That is their words, and in a project with `on_withdrawal: delete` their verdicts. Nobody is asked any more to rate
+    what they said to a model. Erased it all is by `forget`.
+    """
     last = session.scalar(_last_said(user_id, project_id))
     if last is not None and last.action == "given":
         session.add(Consent(user_id=user_id, consent_text_id=last.consent_text_id, action="withdrawn", uses=[], at=now))
+        for item in session.scalars(_made_of(user_id, project_id)).all():
+            withdraw_item(session, item_id=item, actor_id=user_id, reason="consent withdrawn")
         session.flush()
+
+
+def _made_of(user_id: str, project_id: str) -> Select[str]:
+    """Items of a project that are made of what a person said, for others to rate."""
+    responses = select(ItemResponse.item_id).join(Response, Response.id == ItemResponse.response_id)
+    query = select(Item.id).join(Campaign, Campaign.id == Item.campaign_id).join(Prompt, Prompt.id == Item.prompt_id)
+    return query.where(
+        Campaign.project_id == project_id,
+        Item.state != "withdrawn",
+        (Prompt.author_id == user_id) | Item.id.in_(responses.where(Response.author_id == user_id)),
+    )
 
 
 def _last_said(user_id: Any, project_id: Any) -> Select[Consent]:
     query = select(Consent).join(ConsentText, ConsentText.id == Consent.consent_text_id)
     query = query.where(Consent.user_id == user_id, ConsentText.project_id == project_id)
     return query.order_by(Consent.at.desc(), Consent.id.desc()).limit(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LastSaid:
+    """The last thing a person said about consent in a project.
+
+    Attributes:
+        withdrawn: they took it back.
+        trains: models may be trained on what they write. Nobody was asked who gave it elsewhere, before an import.
+    """
+
+    withdrawn: bool
+    trains: bool
+
+
+def last_said(session: Session, project_id: str) -> Mapping[str, LastSaid]:
+    """Person -> the last thing they said about consent in a project, for all who said anything."""
+    query = select(Consent, ConsentText.version).join(ConsentText, ConsentText.id == Consent.consent_text_id)
+    rows = session.execute(query.where(ConsentText.project_id == project_id).order_by(Consent.at, Consent.id))
+    return {
+        consent.user_id: LastSaid(
+            withdrawn=consent.action == "withdrawn",
+            trains=consent.action == "given" and ("train" in consent.uses or version <= 0),
+        )
+        for consent, version in rows
+    }
 
 
 def consent_in_force(session: Session, user_id: str, project_id: str) -> Consent | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import func, select
@@ -28,8 +28,11 @@ from accord.feedback.store.tables import (
 
 __all__ = [
     "add_review",
+    "dismiss_evidence",
+    "dismissed",
     "exclude",
     "known_answers",
+    "pause_annotator",
     "pause_if_failing",
     "resume_annotator",
     "reverse_exclusion",
@@ -106,6 +109,45 @@ def pause_if_failing(session: Session, campaign: Campaign, annotator_id: str) ->
         failed = [item for item, right in answers if not right]
         write_event(session, "paused", subject, actor_id=None, failed=failed)
         session.flush()
+
+
+def pause_annotator(session: Session, *, campaign_id: str, annotator_id: str, actor_id: str) -> None:
+    """Give an annotator no further task until somebody has looked; what they have said stays as it is.
+
+    Raises:
+        ValueError: no admin of the project.
+    """
+    campaign = must_have(session, Campaign, campaign_id)
+    must_be(session, actor_id, campaign.project_id, "admin")
+    if not is_paused(session, campaign_id, annotator_id):
+        write_event(session, "paused", pause_subject(campaign_id, annotator_id), actor_id=actor_id)
+        session.flush()
+
+
+def dismiss_evidence(
+    session: Session, *, campaign_id: str, annotator_id: str, actor_id: str, kinds: Sequence[str]
+) -> None:
+    """Note that somebody has looked at these kinds of evidence and finds nothing wrong; it is shown again with others.
+
+    Raises:
+        ValueError: no admin of the project.
+    """
+    campaign = must_have(session, Campaign, campaign_id)
+    must_be(session, actor_id, campaign.project_id, "admin")
+    subject = pause_subject(campaign_id, annotator_id)
+    write_event(session, "evidence dismissed", subject, actor_id=actor_id, kinds=sorted(set(kinds)))
+    session.flush()
+
+
+def dismissed(session: Session, *, campaign_id: str) -> dict[str, frozenset[str]]:
+    """Annotator -> the kinds of evidence on them that were dismissed."""
+    prefix = pause_subject(campaign_id, "")
+    query = select(Event).where(Event.kind == "evidence dismissed", Event.subject.startswith(prefix))
+    found: dict[str, frozenset[str]] = {}
+    for event in session.scalars(query):
+        annotator = event.subject.removeprefix(prefix)
+        found[annotator] = found.get(annotator, frozenset()) | frozenset(event.detail["kinds"])
+    return found
 
 
 def resume_annotator(session: Session, *, campaign_id: str, annotator_id: str, reviewer_id: str) -> None:

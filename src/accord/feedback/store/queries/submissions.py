@@ -52,6 +52,7 @@ class Submission:
         revision: of the task; with the assignment it makes the key under which a second click is recognised.
         payload: as in `payloads`, by response id.
         active_ms: time spent, by the browser's own clock; None: not known.
+        pasted: characters of the text that came in pieces of more than 200 at once.
         touched: something was chosen. What was only shown is no answer, so a verdict without it is refused.
     """
 
@@ -61,6 +62,7 @@ class Submission:
     payload: Mapping[str, Any]
     active_ms: int | None = None
     touched: bool = True
+    pasted: int = 0
 
     @property
     def client_key(self) -> str:
@@ -139,6 +141,8 @@ def submit(session: Session, submission: Submission, *, now: int) -> Receipt:
     else:
         counted = held or _take_open_slot(session, item, submission.annotator_id)
     judgment = _insert(session, assignment, submission, payload, consent, counted, now)
+    if submission.pasted:
+        write_event(session, "pasted", judgment.id, actor_id=None, characters=submission.pasted)
     _finish_item(session, item.id)
     _look_closer(session, campaign, item, judgment)
     if isinstance(payload, payloads.Skip) and payload.skip == "personal data":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from accord.feedback.store.payloads import ranks_of
 from accord.feedback.store.queries.common import must_have
 from accord.feedback.store.queries.foreign import IMPORTED
+from accord.feedback.store.queries.projects import LastSaid, last_said
 from accord.feedback.store.tables import (
     Body,
     Campaign,
@@ -22,6 +23,7 @@ from accord.feedback.store.tables import (
     Judge,
     Judgment,
     LanguageModel,
+    Project,
     Prompt,
     Response,
     Review,
@@ -29,7 +31,7 @@ from accord.feedback.store.tables import (
 )
 from accord.records import Conversation, Message
 
-__all__ = ["Content", "Verdict", "adjudications", "contents", "verdicts"]
+__all__ = ["Content", "Verdict", "adjudications", "contents", "covers", "verdicts"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,9 @@ class Verdict:
         guideline: version that was followed; None: none was.
         arm: random or selected: how the item came to its place in the queue.
         excluded: an exclusion is in force on it.
+        withdrawn: what its author has taken back with their consent: the words, or in a project that promises so the
+            verdict with them.
+        trains: its author agreed that models are trained on what they write.
     """
 
     judgment_id: str
@@ -65,6 +70,8 @@ class Verdict:
     active_ms: int | None
     counted: bool
     excluded: bool
+    withdrawn: Literal["words", "verdict"] | None = None
+    trains: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +105,7 @@ def verdicts(
     sources: Collection[str] = ("human", "ai", "rule"),
     include_excluded: bool = False,
     include_surplus: bool = False,
+    include_withdrawn: bool = False,
     all_revisions: bool = False,
 ) -> list[Verdict]:
     """Read the judgments of a campaign, oldest first.
@@ -109,6 +117,7 @@ def verdicts(
         sources: human, ai, rule.
         include_excluded: those of excluded annotators too, marked.
         include_surplus: late ones whose place was taken, and skips, too.
+        include_withdrawn: those that were taken back with consent too, marked; their words are never read.
         all_revisions: earlier revisions too; else the latest one of each annotator and item.
     """
     campaign = must_have(session, Campaign, campaign_id)
@@ -124,8 +133,11 @@ def verdicts(
         .order_by(Judgment.submitted_at, Judgment.id)
     )
     exclusions = session.scalars(select(Exclusion).where(Exclusion.reversed_at.is_(None))).all()
+    people = last_said(session, campaign.project_id)
+    takes = _taken_back(session, campaign)
     kept: dict[tuple[str, str, int], Verdict] = {}
     for judgment, item, pseudonym, words, guideline, judge, model in rows:
+        said = people.get(judgment.annotator_id or "", _NOTHING)
         verdict = Verdict(
             judgment_id=judgment.id,
             item_id=item.id,
@@ -136,7 +148,7 @@ def verdicts(
             judge=None if judge is None or model is None else (model.name, model.revision, judge.prompt),
             revision=judgment.revision,
             payload=judgment.payload,
-            words=words,
+            words=None if said.withdrawn else words,
             ranks=ranks_of(campaign.task_type, judgment.payload, list(judgment.display_order)),
             display_order=tuple(judgment.display_order),
             guideline=None if guideline is None else _guideline_name(guideline),
@@ -144,7 +156,11 @@ def verdicts(
             submitted_at=judgment.submitted_at,
             active_ms=judgment.active_ms,
             counted=judgment.counted,
-            excluded=any(_covers(exclusion, judgment, campaign_id) for exclusion in exclusions),
+            excluded=any(
+                covers(exclusion, judgment.annotator_id, campaign_id, judgment.submitted_at) for exclusion in exclusions
+            ),
+            withdrawn=takes if said.withdrawn else None,
+            trains=said.trains,
         )
         key = (item.id, verdict.annotator, judgment.revision if all_revisions else 0)
         if key not in kept or kept[key].revision < verdict.revision:
@@ -152,8 +168,19 @@ def verdicts(
     return [
         verdict
         for verdict in kept.values()
-        if (include_excluded or not verdict.excluded) and (include_surplus or verdict.counted)
+        if (include_excluded or not verdict.excluded)
+        and (include_surplus or verdict.counted)
+        and (include_withdrawn or verdict.withdrawn != "verdict")
     ]
+
+
+_NOTHING = LastSaid(withdrawn=False, trains=True)  # of a model, or of someone who was never asked
+
+
+def _taken_back(session: Session, campaign: Campaign) -> Literal["words", "verdict"]:
+    """What goes with a consent that is withdrawn."""
+    deletes = must_have(session, Project, campaign.project_id).on_withdrawal == "delete"
+    return "verdict" if deletes else "words"
 
 
 def _guideline_name(guideline: Guideline) -> str:
@@ -161,18 +188,24 @@ def _guideline_name(guideline: Guideline) -> str:
     return guideline.note.removeprefix(IMPORTED) if guideline.note.startswith(IMPORTED) else str(guideline.version)
 
 
-def _covers(exclusion: Exclusion, judgment: Judgment, campaign_id: str) -> bool:
+def covers(exclusion: Exclusion, annotator_id: str | None, campaign_id: str, at: int) -> bool:
+    """Whether an exclusion is about what a person did at a time in a campaign."""
     return (
-        exclusion.annotator_id == judgment.annotator_id
+        exclusion.annotator_id == annotator_id
         and exclusion.campaign_id in (None, campaign_id)
-        and (exclusion.since is None or exclusion.since <= judgment.submitted_at)
-        and (exclusion.until is None or judgment.submitted_at < exclusion.until)
+        and (exclusion.since is None or exclusion.since <= at)
+        and (exclusion.until is None or at < exclusion.until)
     )
 
 
 def contents(session: Session, *, campaign_id: str) -> dict[str, Content]:
-    """Item id -> its texts, for all items of a campaign that have any: an item whose prompt is forgotten has none."""
-    texts: dict[str, list[tuple[ItemResponse, Response, str | None]]] = {}
+    """Item id -> its texts, for all items of a campaign that have any.
+
+    An item whose prompt is forgotten has none. What was written by someone who has withdrawn their consent is not read.
+    """
+    campaign = must_have(session, Campaign, campaign_id)
+    gone = {one for one, said in last_said(session, campaign.project_id).items() if said.withdrawn}
+    texts: dict[str, list[_Text]] = {}
     rows = session.execute(
         select(ItemResponse, Response, LanguageModel)
         .join(Item, Item.id == ItemResponse.item_id)
@@ -183,14 +216,22 @@ def contents(session: Session, *, campaign_id: str) -> dict[str, Content]:
     )
     for link, response, model in rows:
         name = None if model is None else f"{model.name}@{model.revision}" if model.revision else model.name
-        texts.setdefault(link.item_id, []).append((link, response, name))
+        text = None if response.author_id in gone else response.text
+        texts.setdefault(link.item_id, []).append((link, response, text, name))
     items = session.execute(
         select(Item, Prompt).join(Prompt, Prompt.id == Item.prompt_id).where(Item.campaign_id == campaign_id)
     )
-    return {item.id: _content(item, prompt, texts.get(item.id, [])) for item, prompt in items if prompt.messages}
+    return {
+        item.id: _content(item, prompt, texts.get(item.id, []))
+        for item, prompt in items
+        if prompt.messages and prompt.author_id not in gone
+    }
 
 
-def _content(item: Item, prompt: Prompt, texts: Sequence[tuple[ItemResponse, Response, str | None]]) -> Content:
+_Text: TypeAlias = tuple[ItemResponse, Response, str | None, str | None]  # with its words, and its model
+
+
+def _content(item: Item, prompt: Prompt, texts: Sequence[_Text]) -> Content:
     return Content(
         item_id=item.id,
         name=item.source_ref or item.id,
@@ -198,9 +239,9 @@ def _content(item: Item, prompt: Prompt, texts: Sequence[tuple[ItemResponse, Res
         prompt_hash=prompt.content_hash,
         group=prompt.group,
         prompt=tuple(Message.model_validate(message) for message in prompt.messages),
-        responses={response.id: response.text for _, response, _ in texts},
-        names={response.id: link.name or response.id for link, response, _ in texts},
-        models={response.id: model for _, response, model in texts},
+        responses={response.id: text for _, response, text, _ in texts},
+        names={response.id: link.name or response.id for link, response, _, _ in texts},
+        models={response.id: model for _, response, _, model in texts},
     )
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Index, String, UniqueConstraint
+from sqlalchemy import CheckConstraint, Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from accord.feedback.store.ids import blind_id
 from accord.feedback.store.tables.base import Millis, Record, one_of, reference
 
-__all__ = ["Body", "Conversation", "Guideline", "LanguageModel", "Prompt", "Response", "Turn"]
+__all__ = ["Body", "Conversation", "Guideline", "LanguageModel", "PendingReply", "Prompt", "Response", "Turn"]
 
 
 class Guideline(Record):
@@ -108,3 +108,15 @@ class Turn(Record):
     chosen: Mapped[bool] = mapped_column(default=True)
     latency_ms: Mapped[Millis | None]
     __table_args__ = (one_of("role", "system", "user", "assistant", "tool"), Index(None, "conversation_id"))
+
+
+class PendingReply(Record):
+    """One of two candidates for a turn, as long as none is picked; then both are turns, which are never changed."""
+
+    __tablename__ = "pending_reply"
+    parent_id: Mapped[str] = reference("turn")
+    side: Mapped[int]
+    body_id: Mapped[str] = reference("body")
+    sampling: Mapped[dict[str, Any]]
+    latency_ms: Mapped[Millis]
+    __table_args__ = (UniqueConstraint("parent_id", "side"), CheckConstraint("side IN (0, 1)", name="side"))

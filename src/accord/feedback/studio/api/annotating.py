@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Response
+from fastapi.exceptions import RequestValidationError
 from sqlalchemy.orm import Session
 
 from accord.feedback.store import MissingError, Submission, next_task, save_draft
 from accord.feedback.store import submit as submit_answer
+from accord.feedback.store.personal_data import without
 from accord.feedback.store.tables import Draft
 from accord.feedback.studio.access import may_annotate, my_assignment
 from accord.feedback.studio.api.callers import Annotator
@@ -30,6 +33,16 @@ PROBLEMS = {
         (429, "too many requests"),
     )
 }
+
+KEY = r"([0-9a-f-]{1,36}):([1-9][0-9]{0,5})"
+Key = Annotated[
+    str | None,
+    Header(
+        max_length=60,
+        description="ASSIGNMENT:REVISION, as the task names them. The same key again gives the first answer.",
+        json_schema_extra={"pattern": f"^{KEY}$"},
+    ),
+]
 
 router = APIRouter(tags=["annotate"], responses=PROBLEMS)  # type: ignore[arg-type]
 
@@ -92,17 +105,40 @@ def keep_draft(
 
 
 @router.post("/assignments/{assignment_id}/submit")
-def submit(studio: StudioOf, who: Annotator, assignment_id: Id, verdict: SubmitIn) -> ReceiptOut:
-    """Submit a verdict; the same assignment and revision again give the first answer again."""
-    return _send(studio, who, assignment_id, verdict)
+def submit(
+    studio: StudioOf, who: Annotator, assignment_id: Id, verdict: SubmitIn, idempotency_key: Key = None
+) -> ReceiptOut:
+    """Submit a verdict; the same key, or assignment and revision, again gives the first answer again."""
+    revision = _revision(assignment_id, verdict.revision, idempotency_key)
+    return _send(studio, who, assignment_id, revision, verdict)
 
 
-def _send(studio: StudioOf, who: Annotator, assignment_id: str, verdict: SubmitIn) -> ReceiptOut:
+def _revision(assignment_id: str, given: int | None, key: str | None) -> int:
+    """The revision a request is about, by its key, its body, or the first one.
+
+    Raises:
+        RequestValidationError: the key is malformed, of another assignment, or says something else than the body.
+    """
+    if key is None:
+        return 1 if given is None else given
+    found = re.fullmatch(KEY, key)
+    if found is None:
+        wrong = f"found {key!r}; expected ASSIGNMENT:REVISION, such as {assignment_id}:1"
+    elif found[1] != assignment_id:
+        wrong = f"found the key of the assignment {found[1]}; expected one of {assignment_id}, to which this is sent"
+    elif given not in (None, int(found[2])):
+        wrong = f"found revision {found[2]} here and {given} in the body; expected the same; leave one of them out"
+    else:
+        return int(found[2])
+    raise RequestValidationError([{"loc": ("header", "idempotency-key"), "msg": wrong, "type": "value_error"}])
+
+
+def _send(studio: StudioOf, who: Annotator, assignment_id: str, revision: int, verdict: SubmitIn) -> ReceiptOut:
     sent = Submission(
         assignment_id=assignment_id,
         annotator_id=who.user_id,
-        revision=verdict.revision,
-        payload=verdict.payload,
+        revision=revision,
+        payload=without(verdict.payload),
         active_ms=verdict.active_ms,
     )
     receipt = studio.store.run(submit_answer, sent, now=studio.clock())
@@ -110,7 +146,10 @@ def _send(studio: StudioOf, who: Annotator, assignment_id: str, verdict: SubmitI
 
 
 @router.post("/assignments/{assignment_id}/skip")
-def skip(studio: StudioOf, who: Annotator, assignment_id: Id, reason: SkipIn) -> ReceiptOut:
-    """Give a task back, with a reason."""
+def skip(
+    studio: StudioOf, who: Annotator, assignment_id: Id, reason: SkipIn, idempotency_key: Key = None
+) -> ReceiptOut:
+    """Give a task back, with a reason; a resend gives the first answer again."""
+    revision = _revision(assignment_id, reason.revision, idempotency_key)
     payload = {"skip": reason.reason, **({"text": reason.text} if reason.text else {})}
-    return _send(studio, who, assignment_id, SubmitIn(revision=reason.revision, payload=payload))
+    return _send(studio, who, assignment_id, revision, SubmitIn(payload=payload))

@@ -21,13 +21,12 @@ from accord.feedback.store import (
     add_review,
     change_campaign,
     exclude,
+    exported_rows,
     import_records,
     reverse_exclusion,
 )
-from accord.feedback.store.exports import export_rows
 from accord.feedback.store.queries.common import must_have, role_of
 from accord.feedback.store.queries.overview import guidelines_of, progress
-from accord.feedback.store.queries.verdicts import adjudications, contents, verdicts
 from accord.feedback.store.tables import Campaign, Event, Exclusion, Item, Membership
 from accord.feedback.studio.access import may_administer, may_administer_campaign, may_review, may_run_site
 from accord.feedback.studio.api.annotating import PROBLEMS
@@ -57,6 +56,8 @@ router = APIRouter(tags=["manage"], responses=PROBLEMS)  # type: ignore[arg-type
 
 After = Annotated[str, Query(max_length=36, description="last id seen")]
 Limit = Annotated[int, Query(ge=1, le=200)]
+Form = Literal["demonstrations", "rankings", "comparisons", "judgments", "conversations"]
+Unit = Literal["annotator", "share", "consensus"]
 
 
 @router.post("/projects", status_code=201)
@@ -70,6 +71,8 @@ def new_project(studio: StudioOf, who: Admin, project: ProjectIn) -> Made:
         consent=project.consent.strip(),
         guideline=project.guideline.strip(),
         warning=project.content_warning,
+        retention_days=project.retention_days,
+        on_withdrawal=project.on_withdrawal,
     )
     return Made(id=made)
 
@@ -183,24 +186,14 @@ def read_export(
     studio: StudioOf,
     who: Admin,
     campaign_id: Id,
-    form: Annotated[Literal["demonstrations", "rankings", "comparisons", "judgments"], Query(alias="as")] = "rankings",
-    unit: Literal["annotator", "share", "consensus"] = "annotator",
+    form: Annotated[Form, Query(alias="as", description="conversations: of chats and attempts")] = "rankings",
+    unit: Annotated[Unit, Query(description="a row per judgment, per share of annotators, or per item")] = "annotator",
+    hash_annotators: Annotated[bool, Query(description="keyed hashes in place of pseudonyms")] = False,
 ) -> dict[str, list[dict[str, Any]]]:
-    """Rows by split, as `accord feedback export` writes them."""
+    """Rows by split, by the rules of `accord feedback export`, with the same line in the log."""
     studio.store.read(may_administer_campaign, who.user_id, campaign_id)
-    return studio.store.read(_export, campaign_id, ExportOptions(form=form, unit=unit))
-
-
-def _export(session: Session, campaign_id: str, options: ExportOptions) -> dict[str, list[dict[str, Any]]]:
-    campaign = must_have(session, Campaign, campaign_id)
-    made = export_rows(
-        verdicts(session, campaign_id=campaign_id),
-        contents(session, campaign_id=campaign_id),
-        options,
-        task_type=campaign.task_type,
-        adjudicated=adjudications(session, campaign_id=campaign_id),
-    )
-    return {split: list(rows) for split, rows in made.rows.items()}
+    options = ExportOptions(form=form, unit=unit, hash_annotators=hash_annotators)
+    return exported_rows(studio.store, options, campaign_id=campaign_id, actor_id=who.user_id)
 
 
 @router.post("/judgments/ai", status_code=201)

@@ -45,6 +45,8 @@ class ProjectIn(In):
     consent: Words
     guideline: Words
     content_warning: Words | None = None
+    retention_days: int | None = Field(None, ge=1, le=36_500, description="words are erased then; null: never")
+    on_withdrawal: Literal["keep_verdicts", "delete"] = "keep_verdicts"
 
 
 class CampaignIn(In):
@@ -132,10 +134,13 @@ class DraftIn(In):
     payload: Payload
 
 
-class SubmitIn(In):
-    """A verdict; `revision` is the task's."""
+Revision = Annotated[int, Field(ge=1, le=999_999)]
 
-    revision: int = Field(1, ge=1, le=1_000_000)
+
+class SubmitIn(In):
+    """A verdict; `revision` is the task's, and need not be said beside an Idempotency-Key."""
+
+    revision: Revision | None = None
     payload: Payload
     active_ms: int | None = Field(None, ge=0, le=86_400_000)
 
@@ -143,7 +148,7 @@ class SubmitIn(In):
 class SkipIn(In):
     """No verdict, and why."""
 
-    revision: int = Field(1, ge=1, le=1_000_000)
+    revision: Revision | None = None
     reason: Literal[
         "unclear prompt", "language", "needs expertise", "disturbing", "broken display", "personal data", "other"
     ]
@@ -238,6 +243,12 @@ class TurnIn(In):
     """What is said; nothing: ask again for the reply to what was said last."""
 
     text: Text = Field("", max_length=8000)
+
+
+class PickIn(In):
+    """Which of two candidates the conversation goes on from."""
+
+    verdict: Literal["A", "B", "tie", "failed"]
 
 
 class ProgressOut(BaseModel):

@@ -7,11 +7,12 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from accord.feedback.store import give_consent
+from accord.feedback.store.queries.candidates import pick_candidate
 from accord.feedback.store.tables import ConsentText
 from accord.feedback.studio.access import may_see_project
 from accord.feedback.studio.api.annotating import PROBLEMS
 from accord.feedback.studio.api.callers import Annotator
-from accord.feedback.studio.api.shapes import ConsentIn, ConsentTextOut, ConversationIn, Id, Made, TurnIn
+from accord.feedback.studio.api.shapes import ConsentIn, ConsentTextOut, ConversationIn, Id, Made, PickIn, TurnIn
 from accord.feedback.studio.context import StudioOf
 from accord.feedback.studio.pages.chat import begin_talk, watch
 
@@ -22,7 +23,8 @@ router = APIRouter(tags=["talk"], responses=PROBLEMS)  # type: ignore[arg-type]
 EVENTS = {
     200: {
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
-        "description": "events: `add` what is new, or `text` all of it; at last `done`, with an error or null",
+        "description": "events: `add` what is new, or `text` all of it; of two candidates `add` is a list; at last "
+        "`done`, with an error or null",
     }
 }
 
@@ -67,5 +69,15 @@ def new_conversation(studio: StudioOf, who: Annotator, given: ConversationIn) ->
 
 @router.post("/conversations/{conversation_id}/turns", response_class=Response, responses=EVENTS)  # type: ignore[arg-type]
 def new_turn(studio: StudioOf, who: Annotator, conversation_id: Id, given: TurnIn) -> Response:
-    """Say something, and read the reply while it is written. Two candidates are picked from on the page only."""
+    """Say something, and read the reply while it is written; or two candidates, which wait to be picked from."""
     return watch(studio, who.user_id, conversation_id, given.text)
+
+
+@router.post("/conversations/{conversation_id}/picks", status_code=201)
+def new_pick(studio: StudioOf, who: Annotator, conversation_id: Id, given: PickIn) -> Made:
+    """Go on from one of two candidates, or from A where both are as good; where both failed, send a turn without text.
+
+    Where nothing waits to be picked, nothing changes.
+    """
+    studio.store.run(pick_candidate, conversation_id=conversation_id, user_id=who.user_id, verdict=given.verdict)
+    return Made(id=conversation_id)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, Request, Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
+from starlette.datastructures import FormData
 
 from accord.feedback.store import MissingError, add_consent_text, add_guideline, add_project, set_role
 from accord.feedback.store.queries.common import must_have, write_event
@@ -13,8 +16,11 @@ from accord.feedback.store.tables import Campaign, Membership, Project, User
 from accord.feedback.studio.access import may_run_site
 from accord.feedback.studio.context import Form, Me, StudioOf
 from accord.feedback.studio.view import page, redirect
+from accord.feedback.studio.wording import WITHDRAWALS
 
-__all__ = ["make_project", "managed_projects", "router"]
+__all__ = ["make_project", "managed_projects", "router", "rules_of"]
+
+LONGEST_DAYS = 36_500
 
 router = APIRouter(prefix="/admin")
 
@@ -60,12 +66,35 @@ def new_project(studio: StudioOf, me: Me, form: Form) -> Response:
         consent=str(form.get("consent", "")).strip(),
         guideline=str(form.get("guideline", "")).strip(),
         warning=str(form.get("warning", "")).strip() or None,
+        **rules_of(form),
     )
     return redirect(f"/admin/project/{project}", done="added")
 
 
+def rules_of(form: FormData) -> dict[str, Any]:
+    """How long words are kept, and what goes with a withdrawn consent, as a form has them.
+
+    Raises:
+        ValueError: one of them is none.
+    """
+    days, rule = str(form.get("retention_days", "")).strip(), str(form.get("on_withdrawal", "keep_verdicts"))
+    if days and not (days.isascii() and days.isdigit() and 0 < int(days) <= LONGEST_DAYS):
+        raise ValueError(f"found {days!r} days; expected a whole number from 1 to {LONGEST_DAYS}, or nothing for ever")
+    if rule not in WITHDRAWALS:
+        raise ValueError(f"found the rule {rule!r}; expected one of {', '.join(WITHDRAWALS)}")
+    return {"retention_days": int(days) if days else None, "on_withdrawal": rule}
+
+
 def make_project(
-    session: Session, user_id: str, *, slug: str, consent: str, guideline: str, warning: str | None
+    session: Session,
+    user_id: str,
+    *,
+    slug: str,
+    consent: str,
+    guideline: str,
+    warning: str | None,
+    retention_days: int | None = None,
+    on_withdrawal: str = "keep_verdicts",
 ) -> str:
     """Make a project with its consent text and first guideline; whoever makes it is its admin.
 
@@ -76,7 +105,9 @@ def make_project(
         raise ValueError("a project has to have a name, a consent text and a guideline; fill in all three")
     if session.scalar(select(Project.id).where(Project.slug == slug)) is not None:
         raise ValueError(f"there is a project {slug!r} already; choose another name")
-    project = add_project(session, slug=slug, content_warning=warning)
+    project = add_project(
+        session, slug=slug, content_warning=warning, retention_days=retention_days, on_withdrawal=on_withdrawal
+    )
     add_consent_text(session, project_id=project.id, markdown=consent)
     add_guideline(session, project_id=project.id, markdown=guideline)
     set_role(session, user_id=user_id, project_id=project.id, role="admin", actor_id=user_id)

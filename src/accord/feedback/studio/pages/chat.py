@@ -9,7 +9,14 @@ from sqlalchemy.orm import Session
 from starlette.responses import StreamingResponse
 
 from accord.feedback.store import MissingError, add_model, add_turn, consent_in_force, has_confirmed, start_conversation
-from accord.feedback.store.personal_data import scrub
+from accord.feedback.store.personal_data import numbered, scrub, without
+from accord.feedback.store.queries.candidates import (
+    held_candidates,
+    hold_candidates,
+    keep_reply,
+    pick_candidate,
+    turned_down,
+)
 from accord.feedback.store.queries.common import must_have
 from accord.feedback.store.queries.overview import work_in
 from accord.feedback.store.queries.talks import (
@@ -28,7 +35,7 @@ from accord.feedback.studio.access import may_annotate
 from accord.feedback.studio.context import Form, Me, Studio, StudioOf
 from accord.feedback.studio.forms import payload_of
 from accord.feedback.studio.pages.task import filled
-from accord.feedback.studio.talking import Candidate, candidates, opened, sealed, written
+from accord.feedback.studio.talking import both_stream, candidates, written, written_side_by_side
 from accord.feedback.studio.view import page, redirect
 from accord.feedback.studio.wording import HARM_AREAS
 from accord.feedback.studio.writing import Writing
@@ -39,6 +46,7 @@ __all__ = ["begin_talk", "router", "watch"]
 router = APIRouter()
 
 LONGEST = 8000  # characters of a person's turn
+TALKS_REMEMBERED = 1000
 
 
 def _campaign(session: Session, user_id: str, campaign_id: str) -> Campaign:
@@ -86,6 +94,7 @@ def begin_talk(studio: Studio, user_id: str, campaign_id: str, area: str, goal: 
     goal = goal.strip()[:2000]
     if campaign.task_type == "redteam" and (area not in HARM_AREAS or not goal):
         raise ValueError("an attempt has to name its area and its goal; choose and write them")
+    (goal,), _ = scrub([goal])
     words = f"{area}: {goal}" if campaign.task_type == "redteam" else None
     return studio.store.run(_begin, campaign_id, user_id, list(studio.models)[:2], words)
 
@@ -104,7 +113,11 @@ def _mine(session: Session, user_id: str, conversation_id: str) -> tuple[Convers
 
 @router.get("/talk/{conversation_id}")
 def show_talk(request: Request, studio: StudioOf, me: Me, conversation_id: str) -> Response:
-    """The conversation."""
+    """The conversation. Whoever has to agree to a text first is shown that."""
+    conversation, campaign, _ = studio.store.read(_mine, me.user_id, conversation_id)
+    agreed = studio.store.read(consent_in_force, me.user_id, campaign.project_id)
+    if conversation.state == "open" and agreed is None:
+        return redirect(f"/c/{campaign.id}/consent")
     return _talk_page(request, studio, me, conversation_id)
 
 
@@ -114,14 +127,11 @@ def _talk_page(
     me: Me,
     conversation_id: str,
     *,
-    found: Sequence[Candidate] = (),
     error: str | None = None,
     fields: dict[str, str] | None = None,
 ) -> Response:
     conversation, campaign, lines = studio.store.read(_mine, me.user_id, conversation_id)
     chosen = spoken(studio.store.read(thumbed, lines))
-    parent = chosen[-1].turn_id if chosen else ""
-    text, signature = sealed(found, secret=campaign.secret, conversation_id=conversation_id, parent=parent)
     return page(
         request,
         "talk.html",
@@ -131,12 +141,11 @@ def _talk_page(
         conversation=conversation,
         lines=chosen,
         waiting=bool(chosen) and chosen[-1].role == "user",
-        found=found,
-        sealed=text,
-        signature=signature,
+        found=studio.store.read(held_candidates, parent_id=chosen[-1].turn_id) if chosen else [],
         error=error,
         fields=fields or {},
-        streams=len(studio.models) == 1,
+        two=len(studio.models) > 1,
+        streams=len(studio.models) == 1 or both_stream(studio.models),
     )
 
 
@@ -160,38 +169,70 @@ def hear(studio: Studio, user_id: str, conversation_id: str, text: str) -> Campa
         if len(text) > LONGEST:
             raise ValueError(f"the message has {len(text)} characters; expected at most {LONGEST}; shorten it")
         parent = chosen[-1].turn_id if chosen else None
-        (kept,), _ = scrub([text])  # personal data is replaced before anything is written
+        kept = _screened(studio, conversation_id, lines, text)  # before anything is written
         studio.store.run(
             add_turn, conversation_id=conversation.id, user_id=user_id, role="user", text=kept, parent_id=parent
         )
     return campaign
 
 
+def _screened(studio: Studio, conversation_id: str, lines: Sequence[Line], text: str) -> str:
+    """A text with what looks personal replaced, the same by the same throughout a conversation."""
+    numbers = numbered([line.text for line in lines], studio.placeholders.pop(conversation_id, {}))
+    (kept,), _ = scrub([text], numbers=numbers)
+    studio.placeholders[conversation_id] = numbers
+    while len(studio.placeholders) > TALKS_REMEMBERED:
+        studio.placeholders.pop(next(iter(studio.placeholders)), None)
+    return kept
+
+
 @router.post("/talk/{conversation_id}/stream")
 def say_and_watch(studio: StudioOf, me: Me, conversation_id: str, form: Form) -> Response:
-    """Keep what the person says, and send the reply of the one model there is while it is written.
-
-    Two candidates are not sent like this: how fast each of them comes would tell them apart.
-    """
+    """Keep what the person says, and send the reply, or both candidates in step, while it is written."""
     return watch(studio, me.user_id, conversation_id, str(form.get("text", "")))
 
 
 def watch(studio: Studio, user_id: str, conversation_id: str, text: str) -> Response:
-    """The reply to what a person says, as events."""
-    hear(studio, user_id, conversation_id, text)
-    if len(studio.models) != 1:
-        raise ValueError("only one model at a time can be watched; send the form of the page instead")
-    name, model = next(iter(studio.models.items()))
+    """The reply to what a person says, or both candidates, as events."""
+    campaign = hear(studio, user_id, conversation_id, text)
+    two = len(studio.models) > 1
+    if not studio.models or (two and not both_stream(studio.models)):
+        raise ValueError("these models cannot be watched while they write; send the form of the page instead")
+    secret, write = campaign.secret, _write_two if two else _write_one
 
-    def write(writing: Writing) -> None:
-        chosen = _waiting(studio, user_id, conversation_id)
-        if chosen:
-            found = written(model, name, _messages(chosen), writing, max_new_tokens=studio.config.max_new_tokens)
-            parent, kept = chosen[-1].turn_id, [] if found is None else [found]
-            studio.store.run(_keep, conversation_id, user_id, parent, kept, picked=0, verdict="only one")
+    def work(writing: Writing) -> None:
+        write(studio, user_id, conversation_id, secret, writing)
 
-    writing = studio.writings.begin(user_id, conversation_id, write)
+    writing = studio.writings.begin(user_id, conversation_id, work, two=two)
     return StreamingResponse(writing.events(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+
+
+def _write_one(studio: Studio, user_id: str, conversation_id: str, _: str, writing: Writing) -> None:
+    name, model = next(iter(studio.models.items()))
+    chosen = _waiting(studio, user_id, conversation_id)
+    if not chosen:
+        return
+    found = written(model, name, _messages(chosen), writing, max_new_tokens=studio.config.max_new_tokens)
+    if found is not None:
+        whose = {"conversation_id": conversation_id, "user_id": user_id, "parent_id": chosen[-1].turn_id}
+        studio.store.run(keep_reply, **whose, found=found)
+
+
+def _write_two(studio: Studio, user_id: str, conversation_id: str, secret: str, writing: Writing) -> None:
+    chosen = _waiting(studio, user_id, conversation_id)
+    if not chosen or studio.store.read(held_candidates, parent_id=chosen[-1].turn_id):
+        return
+    whose = {"conversation_id": conversation_id, "parent_id": chosen[-1].turn_id}
+    found = written_side_by_side(
+        studio.models,
+        _messages(chosen),
+        writing,
+        secret=secret,
+        conversation_id=conversation_id,
+        max_new_tokens=studio.config.max_new_tokens,
+        draws=studio.store.read(turned_down, **whose),
+    )
+    studio.store.run(hold_candidates, **whose, user_id=user_id, found=found)
 
 
 @router.post("/talk/{conversation_id}/stop")
@@ -217,7 +258,8 @@ def rate_reply(studio: StudioOf, me: Me, conversation_id: str, form: Form) -> Re
 @router.post("/talk/{conversation_id}/edit")
 def edit_reply(studio: StudioOf, me: Me, conversation_id: str, form: Form) -> Response:
     """What a reply should have been; the model's own words stay beside it."""
-    (text,), _ = scrub([str(form.get("text", ""))])
+    _, _, lines = studio.store.read(_mine, me.user_id, conversation_id)
+    text = _screened(studio, conversation_id, lines, str(form.get("text", "")))
     turn_id = str(form.get("turn", ""))
     studio.store.run(edit_turn, conversation_id=conversation_id, user_id=me.user_id, turn_id=turn_id, text=text)
     return redirect(f"/talk/{conversation_id}")
@@ -235,9 +277,12 @@ def _messages(lines: Sequence[Line]) -> list[Message]:
 
 
 def _reply(request: Request, studio: Studio, me: Me, conversation_id: str, campaign: Campaign) -> Response:
+    """Ask for the reply, or for two candidates, and show the page with it."""
     chosen = _waiting(studio, me.user_id, conversation_id)
-    if not chosen:
+    parent = chosen[-1].turn_id if chosen else ""
+    if not chosen or studio.store.read(held_candidates, parent_id=parent):
         return redirect(f"/talk/{conversation_id}")
+    whose = {"conversation_id": conversation_id, "parent_id": parent}
     try:
         found = candidates(
             studio.models,
@@ -245,72 +290,26 @@ def _reply(request: Request, studio: Studio, me: Me, conversation_id: str, campa
             secret=campaign.secret,
             conversation_id=conversation_id,
             max_new_tokens=studio.config.max_new_tokens,
-            draws=len(studio.store.read(_after, conversation_id, chosen[-1].turn_id)),
+            draws=studio.store.read(turned_down, **whose),
         )
     except ValueError as error:
         return _talk_page(request, studio, me, conversation_id, error=str(error))
     if len(found) > 1:
-        return _talk_page(request, studio, me, conversation_id, found=found)
-    studio.store.run(_keep, conversation_id, me.user_id, chosen[-1].turn_id, found, picked=0, verdict="only one")
+        studio.store.run(hold_candidates, **whose, user_id=me.user_id, found=found)
+    elif found:
+        studio.store.run(keep_reply, **whose, user_id=me.user_id, found=found[0])
     return redirect(f"/talk/{conversation_id}")
-
-
-def _keep(
-    session: Session,
-    conversation_id: str,
-    user_id: str,
-    parent: str,
-    found: Sequence[Candidate],
-    *,
-    picked: int | None,
-    verdict: str,
-) -> None:
-    """Write the candidates as turns, the picked one last and chosen, unless the turn before has a reply already."""
-    if any(line.chosen and line.role == "assistant" for line in _after(session, conversation_id, parent)):
-        return
-    for place, one in sorted(enumerate(found), key=lambda pair: pair[0] == picked):
-        add_turn(
-            session,
-            conversation_id=conversation_id,
-            user_id=user_id,
-            role="assistant",
-            text=one.text,
-            parent_id=parent,
-            chosen=place == picked,
-            sampling={"model": one.model, "finish": one.finish, "side": place, "verdict": verdict, "temperature": 1.0},
-            latency_ms=round(1000 * one.seconds),
-        )
-
-
-def _after(session: Session, conversation_id: str, parent: str) -> list[Line]:
-    lines = lines_of(session, conversation_id)
-    at = next((place for place, line in enumerate(lines) if line.turn_id == parent), len(lines))
-    return lines[at + 1 :]
 
 
 @router.post("/talk/{conversation_id}/pick")
 def pick(request: Request, studio: StudioOf, me: Me, conversation_id: str, form: Form) -> Response:
     """Go on from the reply that was picked; of a tie from the first, of two failed ones with another try."""
-    _, campaign, lines = studio.store.read(_mine, me.user_id, conversation_id)
-    chosen = [line for line in lines if line.chosen]
-    if not chosen or chosen[-1].role != "user":
-        return redirect(f"/talk/{conversation_id}")
-    parent = chosen[-1].turn_id
-    found = opened(
-        str(form.get("sealed", "")),
-        str(form.get("signature", "")),
-        secret=campaign.secret,
-        conversation_id=conversation_id,
-        parent=parent,
-    )
     verdict = str(form.get("verdict", ""))
-    places = {"A": 0, "B": 1, "tie": 0, "failed": None}
-    if verdict not in places:
-        raise ValueError("no reply is picked; choose A, B, a tie or both failed")
-    studio.store.run(_keep, conversation_id, me.user_id, parent, found, picked=places[verdict], verdict=verdict)
-    if verdict == "failed":
+    studio.store.run(pick_candidate, conversation_id=conversation_id, user_id=me.user_id, verdict=verdict)
+    if verdict == "failed" and not both_stream(studio.models):
+        _, campaign, _ = studio.store.read(_mine, me.user_id, conversation_id)
         return _reply(request, studio, me, conversation_id, campaign)
-    return redirect(f"/talk/{conversation_id}")
+    return redirect(f"/talk/{conversation_id}", **({"again": "1"} if verdict == "failed" else {}))
 
 
 @router.post("/talk/{conversation_id}/finish")
@@ -319,7 +318,7 @@ def finish(request: Request, studio: StudioOf, me: Me, conversation_id: str, for
     _, campaign, _ = studio.store.read(_mine, me.user_id, conversation_id)
     fields = filled(form)
     try:
-        payload = payload_of(campaign.task_type, fields, [], conversation_id)
+        payload = without(payload_of(campaign.task_type, fields, [], conversation_id))
         studio.store.run(
             finish_talk, conversation_id=conversation_id, user_id=me.user_id, payload=payload, now=studio.clock()
         )

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fastapi import APIRouter, Request, Response
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from accord.feedback.analysis.rogue import evidence_of
+from accord.feedback.analysis.material import Material
+from accord.feedback.analysis.rogue import Suspect, evidence_of
 from accord.feedback.analysis.tables import Section, headline, sections
 from accord.feedback.store import MissingError, exclude, resume_annotator, reverse_exclusion
 from accord.feedback.store.queries.administration import exclusions_of, paused_in, qualifications_of
 from accord.feedback.store.queries.common import must_have
 from accord.feedback.store.queries.overview import guidelines_of, progress
+from accord.feedback.store.queries.quality import dismiss_evidence, dismissed, pause_annotator
 from accord.feedback.store.queries.talks import successes
 from accord.feedback.store.queries.verdicts import verdicts
 from accord.feedback.store.tables import Campaign, Exclusion, Guideline, Item, Project
@@ -97,11 +100,12 @@ def show_live(request: Request, studio: StudioOf, me: Me, campaign_id: str) -> R
 def _figures(studio: Studio, campaign_id: str) -> dict[str, object]:
     material, report = studio.reports.of(studio.store, campaign_id)
     found = studio.store.read(successes, campaign_id=campaign_id)
+    settled = studio.store.read(dismissed, campaign_id=campaign_id)
     return {
         "headline": headline(report) if report.counts["judgments"] else [],
         "charts": charts(report) if report.counts["judgments"] else [],
         "sections": [one for one in sections(report) if one.identity != "disputed" and one.table is not None],
-        "suspects": report.suspects,
+        "suspects": [one for one in report.suspects if not _dismissed(one, material, settled)],
         "people": material.people,
         "disputed": [one for one in report.disputed if one.item_id in material.contents][:10],
         "prompts": {one: content.prompt[-1].content for one, content in material.contents.items()},
@@ -109,6 +113,12 @@ def _figures(studio: Studio, campaign_id: str) -> dict[str, object]:
         "flips": judge_flips(material),
         "attempts": {by: attempts(found, by) for by in ("model", "area")} if found else {},
     }
+
+
+def _dismissed(suspect: Suspect, material: Material, settled: Mapping[str, frozenset[str]]) -> bool:
+    """Whether somebody has looked at all that there is on an annotator, and let it be."""
+    person = material.people.get(suspect.annotator)
+    return person is not None and {one.kind for one in suspect.evidence} <= settled.get(person.user_id, frozenset())
 
 
 @router.get("/{campaign_id}/figures")
@@ -168,6 +178,36 @@ def reverse(studio: StudioOf, me: Me, campaign_id: str, exclusion_id: str, form:
         reverse_exclusion, exclusion_id=exclusion_id, reversed_by=me.user_id, reason=reason, now=studio.clock()
     )
     return redirect(f"/admin/campaign/{campaign_id}", done="reversed")
+
+
+@router.post("/{campaign_id}/pause/{user_id}")
+def pause_them(studio: StudioOf, me: Me, campaign_id: str, user_id: str, form: Form) -> Response:
+    """Give an annotator no further task until somebody has looked."""
+    _suspect(studio, me.user_id, campaign_id, user_id)
+    studio.store.run(pause_annotator, campaign_id=campaign_id, annotator_id=user_id, actor_id=me.user_id)
+    return redirect(f"/admin/campaign/{campaign_id}", done="paused")
+
+
+@router.post("/{campaign_id}/dismiss/{user_id}")
+def dismiss(studio: StudioOf, me: Me, campaign_id: str, user_id: str, form: Form) -> Response:
+    """Let evidence be; it is shown again once there is another kind of it."""
+    kinds = [one.kind for one in _suspect(studio, me.user_id, campaign_id, user_id).evidence]
+    studio.store.run(dismiss_evidence, campaign_id=campaign_id, annotator_id=user_id, actor_id=me.user_id, kinds=kinds)
+    return redirect(f"/admin/campaign/{campaign_id}", done="dismissed")
+
+
+def _suspect(studio: Studio, me: str, campaign_id: str, user_id: str) -> Suspect:
+    """The evidence there is on an annotator.
+
+    Raises:
+        MissingError: there is none, or not for this person.
+    """
+    studio.store.read(may_administer_campaign, me, campaign_id)
+    material, report = studio.reports.of(studio.store, campaign_id)
+    for one in report.suspects:
+        if one.annotator in material.people and material.people[one.annotator].user_id == user_id:
+            return one
+    raise MissingError("there is no evidence on such an annotator in this campaign")
 
 
 @router.post("/{campaign_id}/resume/{user_id}")

@@ -29,7 +29,7 @@ USES = {
 @router.get("/")
 def show_home(request: Request, studio: StudioOf, me: Me) -> Response:
     """Campaigns I can work on, by project."""
-    work = studio.store.read(my_work, user_id=me.user_id, now=studio.clock())
+    work = studio.store.read(my_work, user_id=me.user_id, now=studio.clock(), count=studio.counts.of)
     return page(request, "home.html", work=work)
 
 

@@ -28,10 +28,10 @@ from accord.feedback.store import (
     save_draft,
     submit,
 )
-from accord.feedback.store.personal_data import scrub
+from accord.feedback.store.personal_data import without
 from accord.feedback.store.queries.common import must_have
 from accord.feedback.store.queries.leases import task_again
-from accord.feedback.store.queries.overview import Done, Work, done_by, work_in
+from accord.feedback.store.queries.overview import Count, Done, Work, done_by, work_in
 from accord.feedback.store.tables import Campaign, Draft, Guideline, Item, Judgment, Project
 from accord.feedback.studio import label_texts
 from accord.feedback.studio.access import may_annotate, my_assignment
@@ -78,7 +78,7 @@ def show_task(request: Request, studio: StudioOf, me: Me, campaign_id: str) -> R
     if task == "guideline needed":
         return redirect(f"/c/{campaign_id}/guidelines")
     if isinstance(task, str):
-        work = studio.store.read(work_in, campaign, user_id=me.user_id, now=studio.clock())
+        work = studio.store.read(work_in, campaign, user_id=me.user_id, now=studio.clock(), count=studio.counts.of)
         title, detail = STOPS[task]
         return page(request, "stop.html", title=title, detail=detail, campaign=campaign, work=work)
     return _task_page(request, studio, me, task)
@@ -111,7 +111,7 @@ def _task_page(
     error: str | None = None,
     status: int = 200,
 ) -> HTMLResponse:
-    around = studio.store.read(_around, task, me.user_id, studio.clock())
+    around = studio.store.read(_around, task, me.user_id, studio.clock(), studio.counts.of)
     if fields is None:
         fields = (task.draft or {}).get("fields") or (
             fields_of(around.last.payload, around.last.words) if around.last else {}
@@ -129,7 +129,7 @@ def _task_page(
     )
 
 
-def _around(session: Session, task: Task, user_id: str, now: int) -> _Around:
+def _around(session: Session, task: Task, user_id: str, now: int, count: Count) -> _Around:
     query = (
         select(Campaign, Guideline, Project)
         .join(Item, Item.campaign_id == Campaign.id)
@@ -143,7 +143,7 @@ def _around(session: Session, task: Task, user_id: str, now: int) -> _Around:
     return _Around(
         campaign=campaign,
         guideline=guideline,
-        work=work_in(session, campaign, user_id=user_id, now=now),
+        work=work_in(session, campaign, user_id=user_id, now=now, count=count),
         warning=project.content_warning,
         last=None if at is None else done[at],
         earlier=done[at - 1].assignment_id if at else None,
@@ -200,7 +200,8 @@ def submit_task(request: Request, studio: StudioOf, me: Me, assignment_id: str, 
     assignment, item, campaign = studio.store.read(my_assignment, me.user_id, assignment_id)
     fields, order = filled(form), list(assignment.display_order)
     try:
-        payload = _without_personal_data(payload_of(campaign.task_type, fields, order, item.source_ref))
+        # What people write goes into data sets, so what patterns find in it is replaced at the door.
+        payload = without(payload_of(campaign.task_type, fields, order, item.source_ref))
         receipt = _send(studio, me, form, assignment_id, payload)
     except ValueError as error:
         if _wants_json(request):
@@ -210,14 +211,6 @@ def submit_task(request: Request, studio: StudioOf, me: Me, assignment_id: str, 
     return _next(request, campaign, receipt, revises=_whole(form.get("revision"), 1) != 1)
 
 
-def _without_personal_data(payload: dict[str, Any]) -> dict[str, Any]:
-    """A written response goes into data sets, so what patterns find in it is replaced at the door."""
-    if "text" not in payload:
-        return payload
-    (text,), _ = scrub([payload["text"]])
-    return {**payload, "text": text}
-
-
 def _send(studio: Studio, me: Me, form: FormData, assignment_id: str, payload: Mapping[str, Any]) -> Receipt:
     sent = Submission(
         assignment_id=assignment_id,
@@ -225,6 +218,7 @@ def _send(studio: Studio, me: Me, form: FormData, assignment_id: str, payload: M
         revision=_whole(form.get("revision"), 1) or 1,
         payload=payload,
         active_ms=_whole(form.get("active_ms")),
+        pasted=_whole(form.get("pasted"), 0) or 0,
     )
     return studio.store.run(submit, sent, now=studio.clock())
 

@@ -10,9 +10,11 @@ from accord.feedback.store import add_consent_text, add_guideline
 from accord.feedback.store.queries.administration import events_of
 from accord.feedback.store.queries.common import write_event
 from accord.feedback.store.queries.overview import guidelines_of
+from accord.feedback.store.queries.projects import change_project
 from accord.feedback.store.tables import Campaign, ConsentText
 from accord.feedback.studio.access import may_administer
 from accord.feedback.studio.context import Form, Me, StudioOf
+from accord.feedback.studio.pages.admin import rules_of
 from accord.feedback.studio.view import page, redirect
 
 __all__ = ["router"]
@@ -71,6 +73,14 @@ def new_consent(studio: StudioOf, me: Me, project_id: str, form: Form) -> Respon
 def _new_consent(session: Session, user_id: str, project_id: str, markdown: str) -> None:
     text = add_consent_text(session, project_id=project_id, markdown=markdown)
     write_event(session, "consent text", project_id, actor_id=user_id, version=text.version)
+
+
+@router.post("/texts/{project_id}/kept")
+def change_kept(studio: StudioOf, me: Me, project_id: str, form: Form) -> Response:
+    """Set how long words are kept, and what goes with a consent that is taken back."""
+    studio.store.read(may_administer, me.user_id, project_id)
+    studio.store.run(change_project, project_id=project_id, actor_id=me.user_id, **rules_of(form))
+    return redirect(f"/admin/texts/{project_id}", done="saved")
 
 
 @router.get("/events/{project_id}")

@@ -13,7 +13,8 @@
   const busy = document.getElementById("busy");
   const tell = (words) => { if (busy) busy.textContent = words; };
 
-  // One model's reply is shown while it comes: a line with plain text, and once it is whole the page with its markdown.
+  // A reply is shown while it comes: a line with plain text, and once it is whole the page with its markdown. Two
+  // candidates come in step, two cards beside each other: the server sees to it that neither is ahead.
   const addLine = (role, words) => {
     const line = document.createElement("article");
     line.className = `line ${role}`;
@@ -27,6 +28,27 @@
     line.scrollIntoView({ block: "nearest" });
     return said;
   };
+  const addPair = () => {
+    const pair = document.createElement("div");
+    pair.className = "responses n2";
+    const texts = ["A", "B"].map((letter) => {
+      const card = document.createElement("article");
+      card.className = "response card";
+      const head = document.createElement("header");
+      const name = document.createElement("h2");
+      name.textContent = `Reply ${letter}`;
+      head.append(name);
+      const said = document.createElement("div");
+      said.className = "text writing";
+      said.dir = "auto";
+      card.append(head, said);
+      pair.append(card);
+      return said;
+    });
+    document.querySelector(".talk-lines .empty")?.remove();
+    document.querySelector(".talk-lines").append(pair);
+    return texts;
+  };
   const stopButton = (line) => {
     const button = document.createElement("button");
     button.type = "button";
@@ -35,6 +57,7 @@
       button.disabled = true;
       fetch(say.dataset.stop, { method: "POST", body: new URLSearchParams({ csrf: document.body.dataset.csrf }), redirect: "manual" });
     });
+    button.className = "stop";
     line.after(button);
     return button;
   };
@@ -58,12 +81,15 @@
     if (!response.ok) throw new Error((await response.json()).detail);
     if (words) addLine("user", words);
     if (text) { text.value = ""; try { sessionStorage.removeItem(text.dataset.keep); } catch { /* private windows may refuse */ } }
-    const line = addLine("assistant", "");
-    const stop = stopButton(line);
+    const texts = say.hasAttribute("data-two") ? addPair() : [addLine("assistant", "")];
+    const shown = say.hasAttribute("data-two") ? texts[0].closest(".responses") : texts[0].parentElement;
+    const stop = stopButton(texts.length > 1 ? shown : texts[0]);
     for await (const event of eventsOf(response)) {
-      if (event.error) { stop.remove(); line.parentElement.remove(); throw new Error(event.error); }
+      if (event.error) { stop.remove(); shown.remove(); throw new Error(event.error); }
       if (event.done) break;
-      line.textContent = event.text ?? line.textContent + event.add;
+      [event.text ?? event.add].flat().forEach((part, side) => {
+        texts[side].textContent = (event.text === undefined ? texts[side].textContent : "") + part;
+      });
       stop.scrollIntoView({ block: "nearest" });
     }
     window.location.replace(window.location.pathname);
@@ -72,13 +98,14 @@
     const send = say.querySelector("button");
     send.disabled = true;
     if (text) text.readOnly = true;
-    tell("The model is writing");
+    tell(say.hasAttribute("data-two") ? "Two replies are on their way" : "The model is writing");
     try { await watch(); } catch (error) {
       tell(error instanceof TypeError ? "The connection is gone; what you wrote is kept. Load the page again." : error.message);
       send.disabled = false;
       if (text) text.readOnly = false;
     }
   };
+  if (say?.dataset.stream && window.TextDecoderStream && new URLSearchParams(window.location.search).has("again")) talk();
 
   for (const form of document.querySelectorAll(".talk form")) {
     form.addEventListener("submit", (event) => {

@@ -283,6 +283,13 @@
   tabs.addEventListener("click", (event) => { const tab = event.target.closest("[data-tab]"); if (tab) { showTab(tab.dataset.tab); window.scrollTo(0, 0); } });
   showTab("prompt");
 
+  // Pasting is allowed; how much of a text was pasted at once is told to whoever reads the evidence.
+  const pasted = form.querySelector("[name=pasted]");
+  document.getElementById("text")?.addEventListener("paste", (event) => {
+    const length = event.clipboardData?.getData("text/plain").length ?? 0;
+    if (length > 200) pasted.value = String(Number(pasted.value) + length);
+  });
+
   // Esc leaves a field, so that single keys act again.
   for (const area of form.querySelectorAll("textarea")) area.addEventListener("keydown", (event) => { if (event.key === "Escape") area.blur(); });
 
