@@ -25,7 +25,8 @@ JOBS: dict[str, dict[str, Any]] = {
     "sampling": {"rows": (8, 32, 64), "prompt_words": 24, "new_tokens": 64, "samples": 1},
     "sampling-4": {"rows": (32, 64), "prompt_words": 24, "new_tokens": 64, "samples": 4},
 }
-"""Sizes of each job; of sampling, rows are decoded side by side, and `samples` of them have one prompt. Lengths are drawn uniformly between a quarter of the number given and the number itself."""
+"""Sizes of each job. Lengths are drawn uniformly between a quarter of the number given and the number itself. Rows of
+sampling are decoded side by side; `samples` of them have one prompt."""
 
 
 def words() -> list[str]:
