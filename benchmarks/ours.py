@@ -79,11 +79,12 @@ def train(spec: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def one_row_per_response() -> None:
     """Score as a model family that cannot take trees is scored: every response with its prompt, in a padded row."""
+    from accord.models.gates import keep_two
     from accord.models.norms import round_once
     from accord.train import loop
 
-    # Norms are those of a model that takes trees; only the trees are missing.
-    loop.prepare = lambda model: (round_once(model), "asked for")[1]  # type: ignore[assignment]
+    # Norms and gates are those of a model that takes trees; only the trees are missing.
+    loop.prepare = lambda model: (round_once(model), keep_two(model), "asked for")[2]  # type: ignore[assignment]
 
 
 def policy(spec: dict[str, Any], size: dict[str, Any], data: Path, common: dict[str, Any]) -> dict[str, Any]:
