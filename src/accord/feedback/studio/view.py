@@ -15,6 +15,7 @@ from starlette.responses import HTMLResponse, RedirectResponse
 
 import accord
 from accord.feedback.studio.rendering import anchor, render, render_with_anchors, visible
+from accord.feedback.studio.scripts import spoken
 from accord.feedback.studio.wording import (
     ADMIN_PAGES,
     CAMPAIGN_PARTS,
@@ -76,6 +77,7 @@ def _templates() -> Environment:
         markdown=lambda text: Markup(render(text)),  # nh3 has cleaned it
         guideline=lambda text: Markup(render_with_anchors(text)),  # the same, and names of our own
         anchor=anchor,
+        spoken=spoken,
         visible=visible,
         when=when,
         percent=percent,
