@@ -95,6 +95,7 @@ def anchor(words: str) -> str:
     return "-".join(re.findall(r"[^\W_]+", words.casefold()))
 
 
+@lru_cache(maxsize=64)
 def render_with_anchors(text: str) -> str:
     """Return safe HTML of a guideline, whose headings are places one can go to: `id="guide-..."`, each name once."""
     seen: set[str] = set()
