@@ -35,6 +35,7 @@ def test_examples_are_the_campaigns_and_those_a_reviewer_accepts_of_other_prompt
     for who, words in ((0, "first words"), (1, "second words"), (0, "third words")):
         write(both, who, words)
     assert "given" in text_of(both.person().get(address))
+    assert "<h1>Examples" in both.person().get(address).text  # a page of its own without scripts
     assert "words" not in both.person().get(address).text  # nobody has accepted any
     accept(both, "first words")
     accept(both, "second words")

@@ -39,7 +39,7 @@ from accord.feedback.studio.access import may_annotate, my_assignment
 from accord.feedback.studio.context import Form, Me, Studio, StudioOf
 from accord.feedback.studio.forms import RESERVED, fields_of, payload_of
 from accord.feedback.studio.rendering import anchors, render
-from accord.feedback.studio.view import page, part, redirect
+from accord.feedback.studio.view import page, redirect
 from accord.feedback.studio.wording import STOPS
 
 __all__ = ["LABELS", "filled", "router"]
@@ -292,9 +292,8 @@ def show_examples(request: Request, studio: StudioOf, me: Me, campaign_id: str) 
     shown: dict[str, Any] = {"campaign": campaign, "given": settings_of(campaign).examples}
     prompt = None if item is None else item.prompt_id
     accepted = studio.store.read(accepted_demonstrations, campaign=campaign, but_prompt=prompt)
-    make = part if request.headers.get("hx-request") else page
-    template = "examples_list.html" if make is part else "examples.html"
-    return make(request, template, accepted=accepted, **shown)
+    template = "examples_list.html" if request.headers.get("hx-request") else "examples.html"
+    return page(request, template, accepted=accepted, **shown)
 
 
 @router.post("/preview")
