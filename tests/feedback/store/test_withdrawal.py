@@ -157,8 +157,8 @@ def test_a_conversation_whose_words_are_erased_is_not_an_empty_row(store, tmp_pa
 
 def test_options_that_do_nothing_for_conversations_are_refused(store, tmp_path):
     world = make_world(store, items=0, people=1, task_type="chat")
-    options = ExportOptions(form="conversations", held_out_prompts=0.2)
-    with pytest.raises(ValueError, match="`held_out_prompts` does nothing for conversations"):
+    options = ExportOptions(form="conversations", min_annotators=2)
+    with pytest.raises(ValueError, match="`min_annotators` does nothing for conversations"):
         export_campaign(store, tmp_path, options, campaign_id=world.campaign, actor_id=None)
 
 

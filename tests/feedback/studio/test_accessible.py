@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import select
 
 from accord.feedback.store import (
+    CampaignSettings,
     NewItem,
     add_campaign,
     add_items,
@@ -20,6 +22,7 @@ from accord.feedback.store import (
     start_conversation,
 )
 from accord.feedback.store.queries.candidates import Candidate, hold_candidates
+from accord.feedback.store.queries.messages import send_note
 from accord.feedback.store.tables import Item, ItemResponse
 from accord.feedback.studio.explorations import Upload
 from feedback.explore.test_explorer import chats
@@ -28,6 +31,37 @@ from feedback.studio.visitors import Place
 from feedback.worlds import ranks
 
 pytestmark = [NEEDED, pytest.mark.filterwarnings("ignore::ResourceWarning")]
+
+
+def another_world(place, name, settings, items):
+    """A second campaign of the same people, to add items of another kind to."""
+    campaign = place.store.run(
+        add_campaign,
+        project_id=place.world.project,
+        name=name,
+        task_type="rank",
+        guideline_id=place.world.guideline,
+        overlap=1,
+        settings=settings,
+    )
+    place.store.run(change_campaign, campaign_id=campaign.id, actor_id=None, state="open")
+    world = replace(place.world, campaign=campaign.id, items=[])
+    for text, more in items:
+        world.add_item(text, **more)
+    return world
+
+
+def add_test(place):
+    """A campaign whose qualification the first person has failed, with every answer explained."""
+    known = {"kind": "qualification", "expected": {"one": 1, "two": 2}, "explanation": "One is **shorter**."}
+    world = another_world(place, "tested", CampaignSettings(attempts=1), [("which is it?", known)])
+    world.submit(world.next(0), 0, ranks(world.next(0), "two"))
+    return world.campaign
+
+
+def add_described(place):
+    """A campaign whose responses are described before they are ranked."""
+    return another_world(place, "described", CampaignSettings(attributes_first=True), [("and here?", {})]).campaign
 
 
 @pytest.fixture
@@ -70,6 +104,11 @@ def pages(sqlite_store):
         return made, item.id, talk
 
     made, item, talk = place.store.run(more)
+    tested, described = add_test(place), add_described(place)
+    place.store.run(
+        send_note, campaign_id=place.world.campaign, annotator_id=place.world.people[0], actor_id=place.world.people[0],
+        text="Please **read** the part on ties.",
+    )  # fmt: skip
     campaign, project = place.world.campaign, place.world.project
     rows = "".join(json.dumps({"prompt": one.first}) + "\n" for one in chats(5)).encode()
     exploring = place.app.state.studio.explorations.start(project, [Upload(name="a.jsonl", data=rows)], clusters=3)
@@ -85,6 +124,11 @@ def pages(sqlite_store):
         *(f"/c/{one}/task" for one in made.values()),
         f"/talk/{talk}",
         f"/c/{campaign}/guidelines",
+        f"/c/{made['demonstrate']}/examples",
+        f"/c/{tested}/qualify",
+        f"/c/{described}/task",
+        "/qualify",
+        "/admin/flags",
         f"/c/{campaign}/consent",
         f"/review/{campaign}",
         f"/review/{campaign}/{item}",

@@ -56,12 +56,12 @@ def test_from_the_first_page_to_the_last_task(both):
 
 
 def test_a_task_is_the_same_on_reload_and_another_order_for_others(place):
-    place.open(items=5, people=2, overlap=2)
+    place.open(items=12, people=2, overlap=2)
     ada, bob = place.person(0), place.person(1)
     orders = {}
     for who in (ada, bob):
         orders[who] = []
-        for _ in range(5):
+        for _ in range(12):
             page = who.get(place.task_page)
             assert shown(page) == shown(who.get(place.task_page))
             texts = re.findall(r'class="text clamp"[^>]*><p>(\w+)', page.text)

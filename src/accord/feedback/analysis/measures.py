@@ -91,6 +91,8 @@ def _said(verdict: Verdict, pairs: Mapping[str, Sequence[tuple[str, str]]]) -> I
                 value = pair_verdict(verdict, first, second)
                 assert value is not None
                 yield "preference", (verdict.item_id, first, second), value
+        for response, attributes in (verdict.payload.get("attributes") or {}).items():
+            yield from ((name, (verdict.item_id, response), value) for name, value in _numbers(attributes))
         return
     payload = verdict.payload
     if "skip" in payload:

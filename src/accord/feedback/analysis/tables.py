@@ -13,7 +13,7 @@ from accord.feedback.analysis.agreement import Agreement
 from accord.feedback.analysis.consensus import ItemConsensus
 from accord.feedback.analysis.report import CampaignReport
 
-__all__ = ["Section", "headline", "sections", "share", "with_interval"]
+__all__ = ["Section", "headline", "number", "sections", "share", "with_interval"]
 
 FIRST = 25  # rows of a long table on a page
 

@@ -32,9 +32,11 @@ from accord.records import (
     to_row,
 )
 
-__all__ = ["Export", "ExportOptions", "check", "export_rows"]
+__all__ = ["NOT_WORDS", "Export", "ExportOptions", "check", "export_rows"]
 
 Row: TypeAlias = dict[str, Any]
+# Fields of rows without texts; an id can look like a telephone number.
+NOT_WORDS = ("id", "response_set", "meta", "shown_at", "submitted_at", "display_order", "ranks", "annotator")
 
 
 class ExportOptions(BaseModel, frozen=True, extra="forbid"):
@@ -113,9 +115,14 @@ def check(options: ExportOptions) -> None:
         _check_conversations(options)
 
 
+_OF_CONVERSATIONS = {
+    "form", "include_excluded", "hash_annotators", "seed", "held_out_prompts", "held_out_annotators"
+}  # fmt: skip
+
+
 def _check_conversations(options: ExportOptions) -> None:
     """A conversation is whole: what selects among judgments or makes pairs of them does nothing for it."""
-    given = options.model_dump(exclude={"form", "include_excluded", "hash_annotators", "seed"})
+    given = options.model_dump(exclude=_OF_CONVERSATIONS)
     idle = [name for name, value in given.items() if value != type(options).model_fields[name].default]
     if idle:
         raise ValueError(f"`{idle[0]}` does nothing for conversations; leave it out")

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from accord.feedback.store import personal_data
 from accord.feedback.store.database import Store
-from accord.feedback.store.exports import Export, ExportOptions
+from accord.feedback.store.exports import NOT_WORDS, Export, ExportOptions
 from accord.feedback.store.queries.common import write_event
 from accord.feedback.store.queries.exported import read_export
 
@@ -154,8 +154,7 @@ def _finds(export: Export) -> Counter[str]:
 
 
 def _without_meta(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    hidden = ("meta", "shown_at", "submitted_at", "display_order", "ranks", "annotator")
-    return [{name: value for name, value in row.items() if name not in hidden} for row in rows]
+    return [{name: value for name, value in row.items() if name not in NOT_WORDS} for row in rows]
 
 
 def _note(session: Session, campaign_id: str, actor_id: str | None, manifest: dict[str, Any], sha256: str) -> None:

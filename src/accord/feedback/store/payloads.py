@@ -72,12 +72,32 @@ class Span(BaseModel, frozen=True, extra="forbid"):
     tag: str = Field(min_length=1)
 
 
+class ResponseAttributes(BaseModel, frozen=True, extra="forbid"):
+    """What is true of one response (InstructGPT's list)."""
+
+    quality: int = Field(ge=1, le=7, description="7 is best")
+    fails_task: bool
+    inappropriate: bool
+    hallucination: Answer
+    satisfies_constraint: Answer
+    sexual: bool
+    violent: bool
+    encourages_harm: bool
+    denigrates: bool
+    harmful_advice: bool
+    opinion: bool
+    moral_judgment: bool
+
+
 class Ranks(_Payload):
     """A place for every response: 1 is best, equal numbers tie, null failed."""
 
     ranks: dict[str, Rank | None]
     reason: Text | None = Field(default=None, max_length=8000, description="why, in the annotator's words")
     spans: tuple[Span, ...] = ()
+    attributes: dict[str, ResponseAttributes] | None = Field(
+        default=None, description="of every response, where a campaign asks for them before the ranking"
+    )
 
 
 class Choice(_Payload):
@@ -94,23 +114,6 @@ class Choice(_Payload):
         if self.choice is None and self.strength is not None:
             raise ValueError("`strength` is given without a `choice`; a tie has none; leave it out")
         return self
-
-
-class ResponseAttributes(BaseModel, frozen=True, extra="forbid"):
-    """What is true of one response (InstructGPT's list)."""
-
-    quality: int = Field(ge=1, le=7, description="7 is best")
-    fails_task: bool
-    inappropriate: bool
-    hallucination: Answer
-    satisfies_constraint: Answer
-    sexual: bool
-    violent: bool
-    encourages_harm: bool
-    denigrates: bool
-    harmful_advice: bool
-    opinion: bool
-    moral_judgment: bool
 
 
 class Attributes(_Payload):
@@ -220,6 +223,8 @@ def _check_responses(payload: _Payload, texts: Mapping[str, str | None]) -> None
             raise ValueError(
                 f"`{name}` names {sorted(placed)}; expected each response of the item, {sorted(texts)}, and no other"
             )
+    if isinstance(payload, Ranks) and payload.attributes is not None and payload.attributes.keys() != texts.keys():
+        raise ValueError(f"`attributes` names {sorted(payload.attributes)}; expected each response, {sorted(texts)}")
     if isinstance(payload, Choice) and payload.choice is not None and payload.choice not in texts:
         raise ValueError(f"`choice` is {payload.choice!r}; expected one of {sorted(texts)}, or null for a tie")
     for number, span in enumerate(payload.spans if isinstance(payload, Ranks) else ()):
@@ -234,6 +239,8 @@ def _check_responses(payload: _Payload, texts: Mapping[str, str | None]) -> None
 def split(payload: Payload) -> tuple[dict[str, Any], str | None]:
     """Return what a judgment keeps, and the words that can be forgotten (None: there are none)."""
     kept = payload.model_dump(mode="json", by_alias=True, exclude_none=False)
+    if kept.get("attributes", ...) is None:  # most rankings come without
+        del kept["attributes"]
     words = next((kept[name] for name in _WORDS if kept.get(name)), None)
     return {name: value for name, value in kept.items() if name not in _WORDS}, words
 

@@ -18,4 +18,10 @@ class CampaignSettings(BaseModel, frozen=True, extra="forbid"):
     pilot_items: int = Field(20, ge=1, description="items everybody gets first while the campaign is a pilot")
     attention_window: int = Field(10, ge=1, description="attention checks looked back on")
     attention_failures: int = Field(2, ge=1, description="failures among them that pause an annotator")
+    examples: tuple[str, ...] = Field((), description="demonstrate: good responses that can be read beside the task")
+    attributes_first: bool = Field(False, description="rank: each response is described before all are ranked")
+    span_tags: tuple[str, ...] = Field(
+        ("wrong", "made up", "unclear", "good"), description="rank: what a marked passage can be; none: no marking"
+    )
+    hourly_rate: float = Field(0.0, ge=0, description="price of an hour of annotators' work; 0: no costs are shown")
     revise_hours: int = Field(24, ge=0, description="hours in which an annotator may revise a judgment")

@@ -22,6 +22,7 @@ from accord.feedback.studio.api import create_api
 from accord.feedback.studio.config import StudioConfig
 from accord.feedback.studio.context import ForgedError, Importer, LoginNeededError, Studio, TooManyError
 from accord.feedback.studio.limits import Limits
+from accord.feedback.studio.nightly import collect_evidence
 from accord.feedback.studio.pages import PAGES
 from accord.feedback.studio.security import BodyLimit, Hardening, problem
 from accord.feedback.studio.view import FOLDER, page, redirect
@@ -108,6 +109,7 @@ async def _sweep_for_ever(studio: Studio) -> None:
             if time.monotonic() >= next_night:
                 next_night = time.monotonic() + DAY_SECONDS
                 await run_in_threadpool(studio.store.run, enforce_retention, now=studio.clock())
+                await run_in_threadpool(collect_evidence, studio)
             await run_in_threadpool(studio.store.run, sweep, now=studio.clock())
             await run_in_threadpool(studio.counts.renew, studio.store)
         except Exception:  # the next round tries again; a busy database must not end the sweeping

@@ -21,7 +21,12 @@ Fields = Mapping[str, str]
 
 
 def payload_of(
-    task_type: str, fields: Fields, responses: Sequence[str], conversation: str | None = None
+    task_type: str,
+    fields: Fields,
+    responses: Sequence[str],
+    conversation: str | None = None,
+    *,
+    describes: bool = False,
 ) -> dict[str, Any]:
     """The payload of a filled form.
 
@@ -30,11 +35,13 @@ def payload_of(
         fields: as they came in.
         responses: ids in the order they were shown, for what is said when something is missing.
         conversation: id of the conversation that is rated, in chat and redteam tasks.
+        describes: a ranking comes with attributes of each response.
 
     Raises:
         ValueError: something is missing or is no answer; says which response by its letter.
     """
-    return _READERS[task_type](fields, responses, conversation)
+    found = _READERS[task_type](fields, responses, conversation)
+    return {**found, "attributes": _attributes(fields, responses, None)["responses"]} if describes else found
 
 
 def _missing(what: str, places: Sequence[int]) -> ValueError:
@@ -49,7 +56,20 @@ def _rank(fields: Fields, responses: Sequence[str], _: str | None) -> dict[str, 
         raise _missing("a place", missing)
     ranks = {response: None if value == FAILED else _number(value, "a place") for response, value in said.items()}
     reason = fields.get("reason", "").strip()
-    return {"ranks": ranks, **({"reason": reason} if reason else {})}
+    spans = [_span(value, responses) for name, value in fields.items() if name.startswith("span.") and value]
+    spans.sort(key=lambda span: (responses.index(span["response"]), span["start"], span["end"]))
+    return {"ranks": ranks, **({"reason": reason} if reason else {}), **({"spans": spans} if spans else {})}
+
+
+def _span(value: str, responses: Sequence[str]) -> dict[str, Any]:
+    """A marked passage: "RESPONSE:START:END:TAG"."""
+    response, _, rest = value.partition(":")
+    start, _, rest = rest.partition(":")
+    end, _, tag = rest.partition(":")
+    known = response in responses and all(one.isascii() and one.isdigit() and len(one) < 8 for one in (start, end))
+    if not known or not tag.strip():
+        raise ValueError("a marked passage is not one of these responses; take it out, then submit again")
+    return {"response": response, "start": int(start), "end": int(end), "tag": tag.strip()[:60]}
 
 
 def _number(value: str, what: str) -> int:
@@ -153,6 +173,10 @@ def fields_of(payload: Mapping[str, Any], words: str | None) -> dict[str, str]:
         return {}
     if "ranks" in payload:
         ranks = {f"rank.{one}": FAILED if rank is None else str(rank) for one, rank in payload["ranks"].items()}
+        for number, one in enumerate(payload.get("spans", ())):
+            ranks[f"span.{number}"] = f"{one['response']}:{one['start']}:{one['end']}:{one['tag']}"
+        for one, said in (payload.get("attributes") or {}).items():
+            ranks |= _fields_of_attributes(one, said)
         return {**ranks, **({"reason": words} if words else {})}
     if "choice" in payload:
         nobody = BOTH_FAILED if payload.get("both_failed") else TIE

@@ -27,7 +27,7 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
 from pygments.util import ClassNotFound
 
-__all__ = ["render", "visible"]
+__all__ = ["anchor", "anchors", "render", "render_with_anchors", "visible"]
 
 _LONGEST_CODE = 20_000  # characters that are coloured; longer code is shown plain
 _LONGEST_FORMULA = 2_000
@@ -85,6 +85,35 @@ def _shown(text: str, place: int) -> str:
 def render(text: str) -> str:
     """Return safe HTML of a markdown text. Short ones are remembered: 4,096 long ones would fill the memory."""
     return _remembered(text) if len(text) <= _LONGEST_KEPT else _rendered(text)
+
+
+_HEADING = re.compile(r"<h([1-6])>(.*?)</h\1>", re.DOTALL)
+
+
+def anchor(words: str) -> str:
+    """The name of a place in a guideline, by its heading. Example: "Makes things up" is "makes-things-up"."""
+    return "-".join(re.findall(r"[^\W_]+", words.casefold()))
+
+
+@lru_cache(maxsize=64)
+def render_with_anchors(text: str) -> str:
+    """Return safe HTML of a guideline, whose headings are places one can go to: `id="guide-..."`, each name once."""
+    seen: set[str] = set()
+
+    def place(match: re.Match[str]) -> str:
+        level, inside = match.groups()
+        name = anchor(html.unescape(re.sub(r"<[^>]+>", "", inside)))
+        if not name or name in seen:
+            return match[0]
+        seen.add(name)
+        return f'<h{level} id="guide-{name}">{inside}</h{level}>'
+
+    return _HEADING.sub(place, render(text))
+
+
+def anchors(text: str) -> frozenset[str]:
+    """The places of a guideline, without "guide-"."""
+    return frozenset(re.findall(r'<h[1-6] id="guide-([^"]+)">', render_with_anchors(text)))
 
 
 @lru_cache(maxsize=2048)

@@ -14,14 +14,17 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse
 
 import accord
-from accord.feedback.studio.rendering import render, visible
+from accord.feedback.studio.rendering import anchor, render, render_with_anchors, visible
+from accord.feedback.studio.scripts import spoken
 from accord.feedback.studio.wording import (
     ADMIN_PAGES,
+    CAMPAIGN_PARTS,
     HARM_AREAS,
     KINDS,
     SKIP_REASONS,
     SUCCESS,
     WITHDRAWALS,
+    beside,
     letter_of,
     said,
 )
@@ -53,6 +56,7 @@ NOTICES = {
     "reversed": "Reversed. All their judgments are read again.",
     "resumed": "They can go on.",
     "paused": "Paused: no further task until somebody lets them go on.",
+    "sent": "Sent. It stands on their first page until they dismiss it.",
     "dismissed": "Let be. It is shown again once there is evidence of another kind.",
     "finished": "The conversation is finished. Thank you.",
 }
@@ -71,6 +75,9 @@ def _templates() -> Environment:
     )
     environment.filters.update(
         markdown=lambda text: Markup(render(text)),  # nh3 has cleaned it
+        guideline=lambda text: Markup(render_with_anchors(text)),  # the same, and names of our own
+        anchor=anchor,
+        spoken=spoken,
         visible=visible,
         when=when,
         percent=percent,
@@ -82,11 +89,13 @@ def _templates() -> Environment:
         sizes=SIZES,
         kinds=KINDS,
         admin_pages=ADMIN_PAGES,
+        campaign_parts=CAMPAIGN_PARTS,
         skip_reasons=SKIP_REASONS,
         success_words=SUCCESS,
         harm_areas=HARM_AREAS,
         withdrawals=WITHDRAWALS,
         letter_of=letter_of,
+        beside=beside,
         said=said,
     )
     return environment

@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
+
+from accord.feedback.studio.label_texts import ATTRIBUTES, FLAGS, QUESTIONS, SCALES
 
 __all__ = [
     "ADMIN_PAGES",
+    "CAMPAIGN_PARTS",
     "HARM_AREAS",
     "KINDS",
     "LETTERS",
+    "PLACES",
     "SKIP_REASONS",
     "STOPS",
     "SUCCESS",
+    "beside",
     "letter_of",
     "said",
 ]
 
 # Pages of a project for its admins: word in the address, name in the navigation.
 ADMIN_PAGES = {"people": "People", "texts": "Texts", "explore": "Explore", "events": "Log"}
+
+# Parts of a campaign's page that have an address of their own: word in the address, name. `PLACES` is where they are.
+CAMPAIGN_PARTS = {"agreement": "Agreement", "annotators": "Annotators", "flags": "Flags", "settings": "Settings"}
+PLACES = {
+    "agreement": "section-agreement",
+    "annotators": "section-annotators",
+    "flags": "flags",
+    "settings": "settings",
+}
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -62,11 +78,11 @@ def letter_of(position: int) -> str:
 
 class _Said(Protocol):
     @property
-    def payload(self) -> dict[str, Any]: ...
+    def payload(self) -> Mapping[str, Any]: ...
     @property
     def words(self) -> str | None: ...
     @property
-    def display_order(self) -> list[str]: ...
+    def display_order(self) -> Sequence[str]: ...
 
 
 def said(one: _Said) -> str:
@@ -88,7 +104,7 @@ def said(one: _Said) -> str:
     return "labels" if "spam" in payload else "described" if "responses" in payload else "answered"
 
 
-def _choice(payload: dict[str, Any], letters: dict[str, str]) -> str:
+def _choice(payload: Mapping[str, Any], letters: dict[str, str]) -> str:
     if payload["choice"] is not None:
         return f"{letters.get(payload['choice'], '?')} is better"
     return "both failed" if payload.get("both_failed") else "a tie"
@@ -103,6 +119,45 @@ def _ranking(ranks: dict[str, int | None], letters: dict[str, str]) -> str:
     order = " > ".join(" = ".join(sorted(places[rank])) for rank in sorted(places))
     failed = ", ".join(sorted(letters.get(response, "?") for response, rank in ranks.items() if rank is None))
     return ", ".join(part for part in (order, f"{failed} failed" if failed else "") if part)
+
+
+def beside(one: _Said, expected: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """(what it is about, what was said, what was to be said) of an answer beside the known one."""
+    if "responses" in expected:
+        given = one.payload.get("responses", {})
+        letters = {response: letter_of(place) for place, response in enumerate(one.display_order)}
+        return [
+            (
+                f"{letters.get(response, '?')}: {_words_of(name)}",
+                _value(given.get(response, {}).get(name)),
+                _value(value),
+            )
+            for response, wanted in expected["responses"].items()
+            for name, value in wanted.items()
+        ]
+    if not expected.keys() & {"ranks", "choice"}:
+        wanted = {name: value for name, value in expected.items() if name != "schema" and value is not None}
+        return [(_words_of(name), _value(one.payload.get(name)), _value(value)) for name, value in wanted.items()]
+    return [("", said(one), said(_Known(payload=dict(expected), display_order=list(one.display_order))))]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Known:
+    payload: dict[str, Any]
+    display_order: list[str]
+    words: str | None = None
+
+
+def _words_of(name: str) -> str:
+    return next((one.words for one in (*ATTRIBUTES, *QUESTIONS, *FLAGS, *SCALES) if one.name == name), name)
+
+
+def _value(value: Any) -> str:
+    return (
+        {None: "-", True: "yes", False: "no"}.get(value, str(value))
+        if isinstance(value, (bool, type(None)))
+        else str(value)
+    )
 
 
 # What goes when someone takes their consent back, told to admins and to those who are asked for it.

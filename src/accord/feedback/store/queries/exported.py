@@ -12,12 +12,14 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from accord.feedback.store.exports import Export, ExportOptions, check, export_rows
+from accord.feedback.store.exports import NOT_WORDS, Export, ExportOptions, check, export_rows
+from accord.feedback.store.personal_data import Numbers, scrub
 from accord.feedback.store.queries.common import must_have
 from accord.feedback.store.queries.projects import LastSaid, last_said
 from accord.feedback.store.queries.talks import lines_of, noted, spoken, thumbed
 from accord.feedback.store.queries.verdicts import adjudications, contents, covers, verdicts
-from accord.feedback.store.tables import Body, Campaign, Consent, Conversation, Exclusion, Turn, User
+from accord.feedback.store.splits import held_out, near_duplicates
+from accord.feedback.store.tables import Body, Campaign, Consent, Conversation, Exclusion, Project, Turn, User
 
 __all__ = ["read_export"]
 
@@ -37,7 +39,38 @@ def read_export(session: Session, campaign_id: str, options: ExportOptions) -> t
         if options.form == "conversations"
         else _judged(session, campaign, options)
     )
+    rule = must_have(session, Project, campaign.project_id).settings.get("on_export", "count")
+    export = export if rule == "count" else _screened(export, drops=rule == "drop")
     return _hashed(export, campaign.secret) if options.hash_annotators else export, [one.id for one in exclusions]
+
+
+_WORDS_OF_META = ("words", "edits", "picks")  # what people and models wrote, among ids and counts
+
+
+def _screened(export: Export, *, drops: bool) -> Export:
+    """What patterns find in the rows replaced, the same by the same within a row; or such rows left out and counted."""
+    left_out = Counter(export.left_out)
+    parts: dict[str, list[dict[str, Any]]] = {}
+    for split, rows in export.rows.items():
+        parts[split] = []
+        for row in rows:
+            numbers: Numbers = {}
+            meta = {name: value for name, value in row["meta"].items() if name in _WORDS_OF_META}
+            clean = {name: value for name, value in row.items() if name not in NOT_WORDS}
+            clean, meta = _scrubbed(clean, numbers), _scrubbed(meta, numbers)
+            if numbers and drops:
+                left_out["personal data"] += 1
+            else:
+                parts[split].append({**row, **clean, "meta": {**row["meta"], **meta}})
+    return replace(export, rows=parts, left_out=left_out)
+
+
+def _scrubbed(value: Any, numbers: Numbers) -> Any:
+    if isinstance(value, str):
+        return scrub([value], numbers=numbers)[0][0]
+    if isinstance(value, dict):
+        return {name: _scrubbed(one, numbers) for name, one in value.items()}
+    return [_scrubbed(one, numbers) for one in value] if isinstance(value, (list, tuple)) else value
 
 
 def _judged(session: Session, campaign: Campaign, options: ExportOptions) -> Export:
@@ -93,7 +126,25 @@ def _conversations(
         messages = [{"role": line.role, "content": line.text} for line in spoken(lines)]
         meta = {"kind": talk.kind, "rating": talk.rating, "annotators": [pseudonym], "excluded": excluded}
         rows.append({"messages": messages, "meta": {"item": talk.id, **meta, **noted(lines)}})
-    return Export(rows={"train": rows}, left_out=left_out)
+    return Export(rows=_split(rows, options), left_out=left_out)
+
+
+def _split(rows: Sequence[dict[str, Any]], options: ExportOptions) -> dict[str, list[dict[str, Any]]]:
+    """Conversations by split: all of a person's fall on one side, and so do all that begin in nearly the same words."""
+    people = held_out(options.seed, [row["meta"]["annotators"][0] for row in rows], options.held_out_annotators)
+    begins = [next((one["content"] for one in row["messages"] if one["role"] == "user"), "") for row in rows]
+    order = sorted(range(len(rows)), key=lambda at: begins[at])  # so that a cluster's name depends on content only
+    clusters = near_duplicates([begins[at] for at in order]) if options.held_out_prompts else []
+    first = {cluster: begins[at] for at, cluster in reversed(list(zip(order, clusters, strict=False)))}
+    prompts = held_out(options.seed, list(first.values()), options.held_out_prompts)
+    apart = {at for at, cluster in zip(order, clusters, strict=False) if first[cluster] in prompts}
+    parts: dict[str, list[dict[str, Any]]] = {"train": []}
+    for at, row in enumerate(rows):
+        by_prompt, by_annotator = at in apart, row["meta"]["annotators"][0] in people
+        both = "held_out_both" if by_prompt and by_annotator else None
+        name = both or ("held_out_prompts" if by_prompt else "held_out_annotators" if by_annotator else "train")
+        parts.setdefault(name, []).append(row)
+    return parts
 
 
 def _reasons(talk: Conversation, consent: Consent, people: Mapping[str, LastSaid]) -> dict[str, bool]:

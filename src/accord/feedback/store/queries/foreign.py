@@ -232,7 +232,7 @@ def add_foreign_judgment(
 def _translated(task_type: str, payload: Mapping[str, Any], ids: Mapping[str, str]) -> dict[str, Any]:
     """A payload by response ids instead of the names the responses have where it comes from."""
     found = dict(payload)
-    for name in ("ranks", "responses"):
+    for name in ("ranks", "responses", "attributes"):
         if isinstance(found.get(name), Mapping):
             found[name] = {_known(one, ids): value for one, value in found[name].items()}
     if found.get("choice") is not None:

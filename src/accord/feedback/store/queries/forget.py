@@ -68,6 +68,8 @@ def forget(session: Session, *, user_id: str, now: int) -> Forgotten:
     user.handle, user.email, user.password_hash = f"forgotten-{blind_id()}", None, None
     user.pseudonym, user.disabled_at, user.is_admin = blind_id(), now, False
     bodies = _erase_bodies(session, select(Body.id).where(Body.author_id == user_id))
+    notes = session.scalars(select(Event).where(Event.kind == "note", Event.subject == user_id)).all()
+    bodies += _erase_bodies(session, select(Body.id).where(Body.id.in_([one.detail["body"] for one in notes])))
     contents = _erase_contents(session, user_id)
     session.execute(update(Conversation).where(Conversation.user_id == user_id).values(goal=None, state="withdrawn"))
     session.execute(delete(LoginSession).where(LoginSession.user_id == user_id))

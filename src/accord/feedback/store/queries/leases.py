@@ -55,6 +55,7 @@ class Task:
         expires_at: end of the lease, UTC milliseconds.
         revision: number the submission has to carry.
         draft: what was saved of it, and `draft_version`; None and 0 if nothing was.
+        language: of the prompt, where that is known.
     """
 
     assignment_id: str
@@ -67,6 +68,7 @@ class Task:
     revision: int
     draft: dict[str, Any] | None
     draft_version: int
+    language: str | None = None
 
 
 def sweep(session: Session, *, now: int, campaign_id: str | None = None) -> int:
@@ -246,23 +248,27 @@ def _shown(
     fresh: bool = False,
 ) -> Task:
     """What the annotator sees; a `fresh` task has neither a draft nor an answer to look for."""
-    prompt = select(Prompt.messages).join(Item, Item.prompt_id == Prompt.id).where(Item.id == given.item_id)
+    prompt = (
+        select(Prompt.messages, Prompt.language).join(Item, Item.prompt_id == Prompt.id).where(Item.id == given.item_id)
+    )
     draft = None if fresh else session.get(Draft, given.id)
     answers = select(func.max(Judgment.revision))
     # By item and annotator, which are indexed; an assignment is the two.
     answers = answers.where(Judgment.item_id == given.item_id, Judgment.annotator_id == given.annotator_id)
+    messages, language = session.execute(prompt).one_or_none() or ((), None)
     revision = None if fresh else session.scalar(answers.where(Judgment.assignment_id == given.id))
     return Task(
         assignment_id=given.id,
         item_id=given.item_id,
         task_type=campaign.task_type,
-        prompt=tuple(Message.model_validate(one) for one in session.scalar(prompt) or ()),
+        prompt=tuple(Message.model_validate(one) for one in messages or ()),
         responses=tuple(Shown(id=response, text=texts[response] or "") for response in given.display_order),
         guideline_id=given.guideline_id,
         expires_at=until,
         revision=(revision or 0) + 1,
         draft=None if draft is None else draft.payload,
         draft_version=0 if draft is None else draft.version,
+        language=language,
     )
 
 

@@ -25,6 +25,7 @@ from accord.feedback.store.tables import (
 )
 
 __all__ = [
+    "ON_EXPORT",
     "LastSaid",
     "add_consent_text",
     "add_guideline",
@@ -39,6 +40,9 @@ __all__ = [
     "last_said",
     "withdraw_consent",
 ]
+
+
+ON_EXPORT = ("count", "replace", "drop")
 
 
 def add_project(
@@ -64,22 +68,32 @@ def add_project(
 
 
 def change_project(
-    session: Session, *, project_id: str, actor_id: str | None, retention_days: int | None, on_withdrawal: str
+    session: Session,
+    *,
+    project_id: str,
+    actor_id: str | None,
+    retention_days: int | None,
+    on_withdrawal: str,
+    on_export: str = "count",
 ) -> None:
     """Set how long words are kept (None: as long as the store) and what goes with a withdrawn consent; logged.
 
+    `on_export` says what becomes of personal data that patterns find in the rows of an export: count, replace or drop.
+
     Raises:
-        ValueError: people have agreed under the promise that their judgments go with their consent.
+        ValueError: no such rule, or people have agreed under the promise that their judgments go with their consent.
     """
     project = must_have(session, Project, project_id, lock=True)
     agreed = select(Consent.id).join(ConsentText, ConsentText.id == Consent.consent_text_id)
     agreed = agreed.where(ConsentText.project_id == project_id, ConsentText.version > 0).limit(1)
     if project.on_withdrawal == "delete" and on_withdrawal != "delete" and session.scalar(agreed) is not None:
         raise ValueError("people agreed to judge because their judgments go when they withdraw; that stays as it is")
+    if on_export not in ON_EXPORT:
+        raise ValueError(f"found the rule {on_export!r} for exports; expected one of {', '.join(ON_EXPORT)}")
     project.retention_days, project.on_withdrawal = retention_days, on_withdrawal
-    write_event(
-        session, "project", project_id, actor_id=actor_id, retention_days=retention_days, on_withdrawal=on_withdrawal
-    )
+    project.settings = {**project.settings, "on_export": on_export}
+    rules = {"retention_days": retention_days, "on_withdrawal": on_withdrawal, "on_export": on_export}
+    write_event(session, "project", project_id, actor_id=actor_id, **rules)
     session.flush()
 
 

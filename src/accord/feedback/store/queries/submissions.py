@@ -72,12 +72,16 @@ class Submission:
 
 @dataclass(frozen=True, kw_only=True)
 class Receipt:
-    """What became of a submission: `counted` is false for a skip, and for a late one whose place was taken."""
+    """What became of a submission: `counted` is false for a skip, and for a late one whose place was taken.
+
+    `screened`: it ended an attempt at the qualification.
+    """
 
     judgment_id: str
     counted: bool
     repeated: bool = False
     explanation: str | None = None
+    screened: bool = False
 
 
 def save_draft(
@@ -144,11 +148,16 @@ def submit(session: Session, submission: Submission, *, now: int) -> Receipt:
     if submission.pasted:
         write_event(session, "pasted", judgment.id, actor_id=None, characters=submission.pasted)
     _finish_item(session, item.id)
-    _look_closer(session, campaign, item, judgment)
+    screened = _look_closer(session, campaign, item, judgment)
     if isinstance(payload, payloads.Skip) and payload.skip == "personal data":
         withdraw_item(session, item_id=item.id, actor_id=submission.annotator_id, reason="personal data")
     teaches = item.kind == "gold" and CampaignSettings.model_validate(campaign.settings).teach
-    return Receipt(judgment_id=judgment.id, counted=counted, explanation=item.explanation if teaches else None)
+    return Receipt(
+        judgment_id=judgment.id,
+        counted=counted,
+        explanation=item.explanation if teaches else None,
+        screened=screened,
+    )
 
 
 def texts_of(session: Session, item_id: str) -> dict[str, str | None]:
@@ -265,13 +274,17 @@ def _finish_item(session: Session, item_id: str) -> None:
     session.execute(done.values(state="done").execution_options(synchronize_session=False))
 
 
-def _look_closer(session: Session, campaign: Campaign, item: Item, judgment: Judgment) -> None:
-    """What a known answer sets off: the result of a qualification, a pause after failed attention checks."""
+def _look_closer(session: Session, campaign: Campaign, item: Item, judgment: Judgment) -> bool:
+    """What a known answer sets off: the result of a qualification, a pause after failed attention checks.
+
+    Returns: whether an attempt at the qualification has ended with it.
+    """
     assert judgment.annotator_id is not None
     if item.kind == "qualification":
-        settle_qualification(session, campaign, judgment.annotator_id)
+        return settle_qualification(session, campaign, judgment.annotator_id) is not None
     if item.kind == "attention":
         pause_if_failing(session, campaign, judgment.annotator_id)
     if item.kind == "gold":
         right = is_right(campaign.task_type, item.expected or {}, judgment.payload, list(judgment.display_order))
         write_event(session, "gold", judgment.id, actor_id=None, right=right)
+    return False

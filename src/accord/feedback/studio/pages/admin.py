@@ -18,7 +18,7 @@ from accord.feedback.studio.context import Form, Me, StudioOf
 from accord.feedback.studio.view import page, redirect
 from accord.feedback.studio.wording import WITHDRAWALS
 
-__all__ = ["make_project", "managed_projects", "router", "rules_of"]
+__all__ = ["make_project", "managed_projects", "overview", "router", "rules_of"]
 
 LONGEST_DAYS = 36_500
 
@@ -41,7 +41,8 @@ def managed_projects(session: Session, user_id: str) -> list[Project]:
     return found
 
 
-def _overview(session: Session, user_id: str) -> list[tuple[Project, list[tuple[Campaign, int, int]]]]:
+def overview(session: Session, user_id: str) -> list[tuple[Project, list[tuple[Campaign, int, int]]]]:
+    """Projects a person manages, with their campaigns: (campaign, slots, filled)."""
     found = []
     for project in managed_projects(session, user_id):
         query = select(Campaign).where(Campaign.project_id == project.id).order_by(Campaign.created_at)
@@ -52,7 +53,7 @@ def _overview(session: Session, user_id: str) -> list[tuple[Project, list[tuple[
 @router.get("")
 def show_admin(request: Request, studio: StudioOf, me: Me) -> Response:
     """Projects and their campaigns."""
-    return page(request, "admin.html", projects=studio.store.read(_overview, me.user_id))
+    return page(request, "admin.html", projects=studio.store.read(overview, me.user_id))
 
 
 @router.post("/projects")

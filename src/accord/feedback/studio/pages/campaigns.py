@@ -91,8 +91,14 @@ def _between(name: str, form: FormData, least: int, most: int) -> int:
 
 
 def _settings(form: FormData) -> CampaignSettings:
-    given = {name: form[name] for name in CampaignSettings.model_fields if name in form}
-    given["teach"] = form.get("teach") == "yes"  # type: ignore[assignment]
+    given: dict[str, object] = {name: form[name] for name in CampaignSettings.model_fields if name in form}
+    given |= {name: form.get(name) == "yes" for name in ("teach", "attributes_first")}
+    for name, parts in (
+        ("examples", re.split(r"(?m)^-{3,}\s*$", str(form.get("examples", "")))),
+        ("span_tags", str(form.get("span_tags", "")).split(",")),
+    ):
+        if name in form:
+            given[name] = tuple(one.strip() for one in parts if one.strip())
     try:
         return CampaignSettings.model_validate(given)
     except ValidationError as error:

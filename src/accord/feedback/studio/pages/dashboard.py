@@ -15,6 +15,7 @@ from accord.feedback.analysis.tables import Section, headline, sections
 from accord.feedback.store import MissingError, exclude, resume_annotator, reverse_exclusion
 from accord.feedback.store.queries.administration import exclusions_of, paused_in, qualifications_of
 from accord.feedback.store.queries.common import must_have
+from accord.feedback.store.queries.messages import send_note
 from accord.feedback.store.queries.overview import guidelines_of, progress
 from accord.feedback.store.queries.quality import dismiss_evidence, dismissed, pause_annotator
 from accord.feedback.store.queries.talks import successes
@@ -24,9 +25,11 @@ from accord.feedback.studio.access import may_administer_campaign, may_review
 from accord.feedback.studio.charts import charts
 from accord.feedback.studio.context import Form, Me, Studio, StudioOf
 from accord.feedback.studio.figures import Pace, attempts, duels, judge_flips, pace, skips, throughput
+from accord.feedback.studio.nightly import last_collected
 from accord.feedback.studio.pages.campaigns import STATES
 from accord.feedback.studio.reports import as_csv
 from accord.feedback.studio.view import page, part, redirect
+from accord.feedback.studio.workload import work_tables
 
 __all__ = ["router"]
 
@@ -101,18 +104,39 @@ def _figures(studio: Studio, campaign_id: str) -> dict[str, object]:
     material, report = studio.reports.of(studio.store, campaign_id)
     found = studio.store.read(successes, campaign_id=campaign_id)
     settled = studio.store.read(dismissed, campaign_id=campaign_id)
+    shown = [one for one in sections(report) if one.identity != "disputed" and one.table is not None]
+    first = [one for one in shown if one.identity in ("agreement", "annotators")]  # those stand open
+    others = [one for one in shown if one not in first]
     return {
         "headline": headline(report) if report.counts["judgments"] else [],
         "charts": charts(report) if report.counts["judgments"] else [],
-        "sections": [one for one in sections(report) if one.identity != "disputed" and one.table is not None],
+        "sections": [*first, *_work(studio, campaign_id), *others],
         "suspects": [one for one in report.suspects if not _dismissed(one, material, settled)],
         "people": material.people,
+        "night": studio.store.read(last_collected, campaign_id),
         "disputed": [one for one in report.disputed if one.item_id in material.contents][:10],
         "prompts": {one: content.prompt[-1].content for one, content in material.contents.items()},
         "duels": duels(material),
         "flips": judge_flips(material),
         "attempts": {by: attempts(found, by) for by in ("model", "area")} if found else {},
     }
+
+
+def _work(studio: Studio, campaign_id: str) -> list[Section]:
+    """What people did, in tables that change by the minute."""
+    material, report = studio.reports.of(studio.store, campaign_id)
+    done = studio.store.read(
+        verdicts,
+        campaign_id=campaign_id,
+        kinds=("normal", "gold", "attention", "qualification"),
+        sources=("human",),
+        include_excluded=True,
+        include_surplus=True,
+        include_withdrawn=True,
+        all_revisions=True,
+    )
+    slots, filled = studio.store.read(progress, campaign_id)
+    return work_tables(material, report, done, left=slots - filled, now=studio.clock())
 
 
 def _dismissed(suspect: Suspect, material: Material, settled: Mapping[str, frozenset[str]]) -> bool:
@@ -133,7 +157,8 @@ def download_table(studio: StudioOf, me: Me, campaign_id: str, identity: str) ->
     """A table of the report."""
     studio.store.read(may_administer_campaign, me.user_id, campaign_id)
     _, report = studio.reports.of(studio.store, campaign_id)
-    section: Section | None = next((one for one in sections(report) if one.identity == identity), None)
+    tables = [*sections(report), *_work(studio, campaign_id)]
+    section: Section | None = next((one for one in tables if one.identity == identity), None)
     if section is None or section.table is None:
         raise MissingError("there is no such table")
     return Response(
@@ -186,6 +211,15 @@ def pause_them(studio: StudioOf, me: Me, campaign_id: str, user_id: str, form: F
     _suspect(studio, me.user_id, campaign_id, user_id)
     studio.store.run(pause_annotator, campaign_id=campaign_id, annotator_id=user_id, actor_id=me.user_id)
     return redirect(f"/admin/campaign/{campaign_id}", done="paused")
+
+
+@router.post("/{campaign_id}/message/{user_id}")
+def message(studio: StudioOf, me: Me, campaign_id: str, user_id: str, form: Form) -> Response:
+    """Leave an annotator a note, which stands on their first page until they dismiss it."""
+    studio.store.read(may_administer_campaign, me.user_id, campaign_id)
+    text = str(form.get("text", ""))
+    studio.store.run(send_note, campaign_id=campaign_id, annotator_id=user_id, actor_id=me.user_id, text=text)
+    return redirect(f"/admin/campaign/{campaign_id}", done="sent")
 
 
 @router.post("/{campaign_id}/dismiss/{user_id}")

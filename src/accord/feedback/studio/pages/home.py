@@ -10,7 +10,9 @@ from sqlalchemy.orm import Session
 
 from accord.feedback.store import confirm_guideline, consent_in_force, give_consent, has_confirmed
 from accord.feedback.store.queries.common import must_have
+from accord.feedback.store.queries.messages import dismiss_note, notes_for
 from accord.feedback.store.queries.overview import done_by, guidelines_of, my_work
+from accord.feedback.store.queries.screening import screenings_of
 from accord.feedback.store.tables import Campaign, ConsentText, Event, Guideline
 from accord.feedback.studio.access import may_annotate, may_see_project
 from accord.feedback.studio.context import Form, Me, StudioOf
@@ -24,13 +26,23 @@ USES = {
     "train": "Models may be trained on what I write.",
     "publish": "What I write may be published, without my name, with the data set.",
 }
+TALKED = ("chat", "redteam")
 
 
 @router.get("/")
 def show_home(request: Request, studio: StudioOf, me: Me) -> Response:
     """Campaigns I can work on, by project."""
     work = studio.store.read(my_work, user_id=me.user_id, now=studio.clock(), count=studio.counts.of)
-    return page(request, "home.html", work=work)
+    tests = {one.id: test for one, test in studio.store.read(screenings_of, user_id=me.user_id)}
+    notes = studio.store.read(notes_for, user_id=me.user_id)
+    return page(request, "home.html", work=work, tests=tests, notes=notes)
+
+
+@router.post("/notes/{note_id}/dismiss")
+def dismiss(studio: StudioOf, me: Me, note_id: str, form: Form) -> Response:
+    """Put a note away that was read."""
+    studio.store.run(dismiss_note, note_id=note_id, user_id=me.user_id)
+    return redirect("/")
 
 
 @router.get("/history")
@@ -47,11 +59,19 @@ def show_keys(request: Request, me: Me) -> Response:
 
 @router.get("/c/{campaign_id}/consent")
 def show_consent(request: Request, studio: StudioOf, me: Me, campaign_id: str) -> Response:
-    """What I agree to: first the text, then a box per use, none of them ticked."""
+    """What I agree to, in two steps: first the text, then a box per use, none of them ticked."""
     campaign = studio.store.read(may_annotate, me.user_id, campaign_id)
     text, given = studio.store.read(_consent_text, campaign, me.user_id)
-    project = studio.store.read(may_see_project, me.user_id, campaign.project_id)
-    return page(request, "consent.html", campaign=campaign, project=project, text=text, given=given, uses=USES)
+    return page(
+        request,
+        "consent.html",
+        campaign=campaign,
+        project=studio.store.read(may_see_project, me.user_id, campaign.project_id),
+        text=text,
+        given=given,
+        read=text is not None and request.query_params.get("read") == text.id,
+        uses=USES,
+    )
 
 
 def _consent_text(session: Session, campaign: Campaign, user_id: str) -> tuple[ConsentText | None, bool]:
@@ -62,8 +82,12 @@ def _consent_text(session: Session, campaign: Campaign, user_id: str) -> tuple[C
 
 @router.post("/c/{campaign_id}/consent")
 def consent(studio: StudioOf, me: Me, campaign_id: str, form: Form) -> Response:
-    """Note the consent and the uses that were ticked."""
+    """Note the consent and the uses that were ticked. What someone says to a model needs the text that was read."""
     campaign = studio.store.read(may_annotate, me.user_id, campaign_id)
+    text, _ = studio.store.read(_consent_text, campaign, me.user_id)
+    read = form.get("text", None if campaign.task_type in TALKED or text is None else text.id)
+    if text is None or read != text.id:
+        return redirect(f"/c/{campaign_id}/consent")  # not read yet, or a newer one came meanwhile: it is shown first
     if form.get("agree") != "yes":
         raise ValueError("the box that says you agree is not ticked; tick it, or leave the page and nothing is kept")
     uses = tuple(use for use in USES if form.get(f"use-{use}") == "yes")

@@ -14,12 +14,13 @@ from accord.feedback.store import MissingError, NewItem, add_items, add_review, 
 from accord.feedback.store.order import display_order
 from accord.feedback.store.queries.administration import Answer, answers_of, ungraded
 from accord.feedback.store.queries.common import must_have
-from accord.feedback.store.tables import Campaign, Item, ItemResponse, Judgment, Prompt, Review
+from accord.feedback.store.tables import Campaign, Guideline, Item, ItemResponse, Judgment, Prompt, Review
 from accord.feedback.store.tables import Response as Said
 from accord.feedback.studio.access import may_administer_campaign, may_review
 from accord.feedback.studio.context import Form, Me, Studio, StudioOf
 from accord.feedback.studio.forms import payload_of
 from accord.feedback.studio.pages.task import LABELS, filled
+from accord.feedback.studio.rendering import anchors
 from accord.feedback.studio.view import page, redirect
 from accord.records import Message
 
@@ -101,6 +102,7 @@ def _case_page(
         kind="pairwise" if campaign.task_type == "winrate" else campaign.task_type,
         adjudicates=campaign.task_type in ADJUDICATED,
         labels=LABELS,
+        anchors=anchors(studio.store.read(must_have, Guideline, campaign.guideline_id).markdown),
         fields=fields or {},
         error=error,
     )

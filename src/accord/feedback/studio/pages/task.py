@@ -30,6 +30,7 @@ from accord.feedback.store import (
 )
 from accord.feedback.store.personal_data import without
 from accord.feedback.store.queries.common import must_have
+from accord.feedback.store.queries.examples import accepted_demonstrations
 from accord.feedback.store.queries.leases import task_again
 from accord.feedback.store.queries.overview import Count, Done, Work, done_by, work_in
 from accord.feedback.store.tables import Campaign, Draft, Guideline, Item, Judgment, Project
@@ -37,7 +38,7 @@ from accord.feedback.studio import label_texts
 from accord.feedback.studio.access import may_annotate, my_assignment
 from accord.feedback.studio.context import Form, Me, Studio, StudioOf
 from accord.feedback.studio.forms import RESERVED, fields_of, payload_of
-from accord.feedback.studio.rendering import render
+from accord.feedback.studio.rendering import anchors, render
 from accord.feedback.studio.view import page, redirect
 from accord.feedback.studio.wording import STOPS
 
@@ -80,7 +81,8 @@ def show_task(request: Request, studio: StudioOf, me: Me, campaign_id: str) -> R
     if isinstance(task, str):
         work = studio.store.read(work_in, campaign, user_id=me.user_id, now=studio.clock(), count=studio.counts.of)
         title, detail = STOPS[task]
-        return page(request, "stop.html", title=title, detail=detail, campaign=campaign, work=work)
+        tested = task in ("qualification failed", "waiting for a grade")
+        return page(request, "stop.html", title=title, detail=detail, campaign=campaign, work=work, tested=tested)
     return _task_page(request, studio, me, task)
 
 
@@ -125,6 +127,8 @@ def _task_page(
         campaign=around.campaign,
         fields=fields,
         labels=LABELS,
+        anchors=anchors(around.guideline.markdown),
+        settings=settings_of(around.campaign),
         error=error,
     )
 
@@ -149,6 +153,11 @@ def _around(session: Session, task: Task, user_id: str, now: int, count: Count) 
         earlier=done[at - 1].assignment_id if at else None,
         later=done[at + 1].assignment_id if at is not None and at + 1 < len(done) else None,
     )
+
+
+def settings_of(campaign: Campaign) -> CampaignSettings:
+    """How a campaign runs."""
+    return CampaignSettings.model_validate(campaign.settings)
 
 
 def filled(form: FormData) -> dict[str, str]:
@@ -201,7 +210,8 @@ def submit_task(request: Request, studio: StudioOf, me: Me, assignment_id: str, 
     fields, order = filled(form), list(assignment.display_order)
     try:
         # What people write goes into data sets, so what patterns find in it is replaced at the door.
-        payload = without(payload_of(campaign.task_type, fields, order, item.source_ref))
+        describes = campaign.task_type == "rank" and settings_of(campaign).attributes_first
+        payload = without(payload_of(campaign.task_type, fields, order, item.source_ref, describes=describes))
         receipt = _send(studio, me, form, assignment_id, payload)
     except ValueError as error:
         if _wants_json(request):
@@ -230,7 +240,9 @@ def _wants_json(request: Request) -> bool:
 def _next(request: Request, campaign: Campaign, receipt: Receipt, *, revises: bool) -> Response:
     """On to the next task, or to the explanation of this one; back to the history after a revision."""
     done = "again" if receipt.repeated else "revised" if revises else "submitted" if receipt.counted else "late"
-    if receipt.explanation is not None and not receipt.repeated:
+    if receipt.screened:
+        where = f"/c/{campaign.id}/qualify"
+    elif receipt.explanation is not None and not receipt.repeated:
         where = f"/t/explained/{receipt.judgment_id}"
     elif revises:
         where = f"/history?done={done}"
@@ -265,10 +277,23 @@ def _explanation(session: Session, user_id: str, judgment_id: str) -> tuple[Camp
     campaign = None if item is None else must_have(session, Campaign, item.campaign_id)
     if judgment is None or item is None or campaign is None or item.explanation is None or item.kind != "gold":
         raise MissingError("there is no such explanation for you")
-    if not CampaignSettings.model_validate(campaign.settings).teach:
+    if not settings_of(campaign).teach:
         raise MissingError("there is no such explanation for you")
     answer = next(one for one in done_by(session, user_id=user_id) if one.assignment_id == judgment.assignment_id)
     return campaign, item.explanation, answer
+
+
+@router.get("/c/{campaign_id}/examples")
+def show_examples(request: Request, studio: StudioOf, me: Me, campaign_id: str) -> Response:
+    """Good responses: those the campaign brings, and those a reviewer has accepted. Never of the task at hand."""
+    campaign = studio.store.read(may_annotate, me.user_id, campaign_id)
+    task = request.query_params.get("task")
+    item = studio.store.read(my_assignment, me.user_id, task)[1] if task else None
+    shown: dict[str, Any] = {"campaign": campaign, "given": settings_of(campaign).examples}
+    prompt = None if item is None else item.prompt_id
+    accepted = studio.store.read(accepted_demonstrations, campaign=campaign, but_prompt=prompt)
+    template = "examples_list.html" if request.headers.get("hx-request") else "examples.html"
+    return page(request, template, accepted=accepted, **shown)
 
 
 @router.post("/preview")

@@ -79,7 +79,9 @@ def _new_consent(session: Session, user_id: str, project_id: str, markdown: str)
 def change_kept(studio: StudioOf, me: Me, project_id: str, form: Form) -> Response:
     """Set how long words are kept, and what goes with a consent that is taken back."""
     studio.store.read(may_administer, me.user_id, project_id)
-    studio.store.run(change_project, project_id=project_id, actor_id=me.user_id, **rules_of(form))
+    on_export = str(form.get("on_export", "count"))
+    rules = rules_of(form)
+    studio.store.run(change_project, project_id=project_id, actor_id=me.user_id, on_export=on_export, **rules)
     return redirect(f"/admin/texts/{project_id}", done="saved")
 
 

@@ -13,10 +13,18 @@ document.addEventListener("htmx:responseError", (event) => {
 // ? opens the list of keys on every page, unless single keys are switched off.
 document.addEventListener("keydown", (event) => {
   if (event.key !== "?" || document.documentElement.dataset.keys === "off") return;
-  if (event.target.closest("input, textarea, select")) return;
+  if (event.target.closest("textarea, select, input:not([type=radio], [type=checkbox])")) return;
   const dialog = document.getElementById("keys");
   if (dialog) dialog.open ? dialog.close() : dialog.showModal();
   else window.location.href = "/help/keys";
+});
+
+// The ? of the top bar opens the same list; a link where a page has none.
+document.addEventListener("click", (event) => {
+  const dialog = document.getElementById("keys");
+  if (!dialog || !event.target.closest("[data-help]")) return;
+  event.preventDefault();
+  if (!dialog.open) dialog.showModal();
 });
 
 // Copy an invitation, where the browser lets us.

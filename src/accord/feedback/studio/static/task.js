@@ -13,6 +13,10 @@
   const singleKeys = document.documentElement.dataset.keys !== "off";
   const reduced = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
   let version = Number(form.dataset.version);
+  const spans = document.getElementById("spans");
+  const hidden = (name, value) => { const one = document.createElement("input"); one.type = "hidden"; one.name = name; one.value = value; return one; };
+  const describes = "describes" in form.dataset; // each response is described first, then all are ranked
+  const describing = () => form.dataset.step === "describe";
   let current = -1;
   let scale = null; // the scale whose digit comes next
   document.documentElement.classList.add("js");
@@ -41,6 +45,7 @@
     return found;
   };
   const fill = (values) => {
+    spans?.replaceChildren(...Object.entries(values).filter(([name]) => name.startsWith("span.")).map(([name, value]) => hidden(name, value)));
     for (const one of form.elements) {
       if (!one.name || ["csrf", "revision", "active_ms"].includes(one.name)) continue;
       if (one.type === "radio" || one.type === "checkbox") one.checked = values[one.name] === one.value;
@@ -106,6 +111,7 @@
   };
   const letterOf = (id) => cards.find((card) => card.dataset.response === id)?.dataset.letter ?? id;
   const describe = (values) => Object.entries(values).map(([name, value]) => {
+    if (name.startsWith("span.")) return `marked: ${value.split(":").slice(3).join(":")} in ${letterOf(value.split(":")[0])}`;
     const words = name.startsWith("rank.") ? letterOf(name.slice(5)) : name.includes(".") ? name.split(".").pop() : name;
     return `${words}: ${letterOf(value)}`;
   }).join(" · ") || "nothing";
@@ -128,6 +134,7 @@
     if (sent) return;
     const lacking = missing();
     if (lacking) { complain(lacking); return; }
+    if (describing()) { step("rank"); return; }
     sent = true;
     button.setAttribute("aria-disabled", "true");
     clearTimeout(timer);
@@ -144,6 +151,11 @@
     button.removeAttribute("aria-disabled");
   });
   const missing = () => {
+    if (describing()) {
+      const names = (card) => [...new Set([...card.querySelectorAll(".describe input[type=radio]")].map((one) => one.name))];
+      const open = cards.filter((card) => names(card).some((name) => !chosen(name))).map((card) => card.dataset.letter);
+      return open.length ? `Still to be described: ${open.join(", ")}.` : "";
+    }
     if (kind === "rank") {
       const open = cards.filter((card) => !chosen(`rank.${card.dataset.response}`)).map((card) => card.dataset.letter);
       return open.length ? `Still to be placed: ${open.join(", ")}.` : "";
@@ -151,6 +163,10 @@
     if (kind === "pairwise" && !chosen("choice")) return "Choose A, B, a tie or both failed.";
     return "";
   };
+
+  // The prompt stays in sight beside long responses; what scrolls must not end up below it.
+  const prompt = document.getElementById("part-prompt");
+  new ResizeObserver(() => form.style.setProperty("--prompt", `${prompt.offsetHeight}px`)).observe(prompt);
 
   // --- Responses ----------------------------------------------------------------------------------------------------
   const focusOn = (index) => {
@@ -217,6 +233,7 @@
     }
   }
   const refresh = () => {
+    drawMarks();
     for (const card of cards) {
       const place = kind === "rank" ? placeOf(card) : "";
       const state = card.querySelector("[data-state]");
@@ -236,6 +253,90 @@
     if (!trouble.hidden && !missing()) complain("");
     button.classList.toggle("waiting", Boolean(missing()));
   };
+
+  // --- Two steps: describe each response, then rank all -----------------------------------------------------------------
+  const step = (name) => {
+    form.dataset.step = name;
+    button.firstChild.textContent = name === "describe" ? "Next: rank" : "Submit";
+    tabs.querySelector('[data-tab="form"]').hidden = name === "describe";
+    complain("");
+    showTab(name === "describe" ? "prompt" : "responses");
+    refresh();
+    window.scrollTo(0, 0);
+    say(name === "describe" ? "Describe each response" : "Now rank the responses");
+  };
+  form.querySelector("[data-step]")?.addEventListener("click", () => step("describe"));
+
+  // --- Marked passages: kept as RESPONSE:START:END:TAG, in characters of the text as it came ----------------------------
+  const source = (card) => JSON.parse(card.dataset.source);
+  const placeIn = (text, at) => { // from a place in a text field, where a line ends with one character and an emoji is two
+    let points = 0;
+    for (let shown = 0, i = 0; shown < at && i < text.length;) {
+      const line = text.startsWith("\r\n", i);
+      const size = line || text.codePointAt(i) > 0xffff ? 2 : 1;
+      points += line ? 2 : 1;
+      shown += line ? 1 : size;
+      i += size;
+    }
+    return points;
+  };
+  const drawMarks = () => {
+    if (!spans) return;
+    for (const card of cards) {
+      const letters = [...source(card)];
+      const rows = [...spans.children].filter((one) => one.value.startsWith(`${card.dataset.response}:`)).map((one) => {
+        const [, start, end, ...tag] = one.value.split(":");
+        const row = document.createElement("li");
+        const words = document.createElement("q");
+        const what = document.createElement("span");
+        const remove = document.createElement("button");
+        const passage = letters.slice(Number(start), Number(end)).join("").trim();
+        words.textContent = passage.length > 60 ? `${passage.slice(0, 59)}…` : passage;
+        what.className = "badge";
+        what.textContent = tag.join(":");
+        remove.type = "button";
+        remove.className = "quiet";
+        remove.textContent = "Remove";
+        remove.setAttribute("aria-label", `Remove the mark “${tag.join(":")}” from ${words.textContent}`);
+        remove.addEventListener("click", () => { one.remove(); drawMarks(); changed(); card.querySelector("[data-mark]").focus(); });
+        row.append(words, what, remove);
+        return row;
+      });
+      card.querySelector(".marks").hidden = false;
+      card.querySelector(".marks ul").replaceChildren(...rows);
+    }
+  };
+  const marking = document.getElementById("mark");
+  const markIn = (card) => {
+    if (!marking || !card || describing()) return;
+    const area = document.getElementById("mark-text");
+    const selected = String(document.getSelection()).trim();
+    marking.dataset.response = card.dataset.response;
+    marking.querySelector("h2").textContent = `Mark a passage of response ${card.dataset.letter}`;
+    marking.querySelector("[data-marked]").textContent = "";
+    area.value = source(card);
+    marking.showModal();
+    area.focus();
+    const at = selected ? area.value.indexOf(selected) : -1; // what was selected on the page, where it stands in the text
+    area.setSelectionRange(Math.max(at, 0), at < 0 ? 0 : at + selected.length);
+  };
+  // A text field that nothing can be typed into: one that is read-only has no cursor to select with by keyboard.
+  document.getElementById("mark-text")?.addEventListener("beforeinput", (event) => event.preventDefault());
+  for (const card of cards) card.querySelector("[data-mark]")?.addEventListener("click", () => markIn(card));
+  marking?.addEventListener("click", (event) => {
+    const tag = event.target.closest("[data-tag]")?.dataset.tag;
+    if (!tag) return;
+    const area = document.getElementById("mark-text");
+    const card = cards.find((one) => one.dataset.response === marking.dataset.response);
+    const told = marking.querySelector("[data-marked]");
+    if (area.selectionStart === area.selectionEnd) { told.textContent = "Select a passage first."; return; }
+    const [start, end] = [area.selectionStart, area.selectionEnd].map((at) => placeIn(source(card), at));
+    const next = Math.max(-1, ...[...spans.children].map((one) => Number(one.name.slice(5)))) + 1;
+    spans.append(hidden(`span.${next}`, `${card.dataset.response}:${start}:${end}:${tag}`));
+    told.textContent = `Marked: ${tag}`;
+    drawMarks();
+    changed();
+  });
 
   // --- Differences, dialogs, tabs -----------------------------------------------------------------------------------
   const words = (card) => card.querySelector(".text").innerText.split(/(\s+)/).filter(Boolean).slice(0, 1600);
@@ -267,12 +368,23 @@
   document.addEventListener("click", (event) => {
     const opener = event.target.closest("[data-open]");
     if (opener) open(opener.dataset.open);
+    const guide = event.target.closest("[data-guide]");
+    if (guide) { event.preventDefault(); showGuide(guide.dataset.guide); }
     if (event.target.closest("[data-close]") || event.target.tagName === "DIALOG") event.target.closest("dialog").close();
   });
-  document.querySelector("[data-find]").addEventListener("input", (event) => {
-    const wanted = event.target.value.trim().toLowerCase();
-    for (const block of document.querySelectorAll("[data-found] > *")) block.hidden = Boolean(wanted) && !block.textContent.toLowerCase().includes(wanted);
-  });
+  const search = document.querySelector("[data-find]");
+  const find = (words) => { for (const block of document.querySelectorAll("[data-found] > *")) block.hidden = Boolean(words) && !block.textContent.toLowerCase().includes(words); };
+  search.addEventListener("input", () => find(search.value.trim().toLowerCase()));
+  // A label's help leads to the heading of its name in the guideline.
+  const showGuide = (id) => {
+    search.value = "";
+    find("");
+    open("guideline");
+    const place = document.getElementById(id);
+    place.tabIndex = -1;
+    place.focus({ preventScroll: true });
+    place.scrollIntoView({ block: "start" });
+  };
   const tabs = document.querySelector(".tabs");
   tabs.hidden = false;
   const showTab = (name) => {
@@ -296,13 +408,13 @@
   // --- Keys ---------------------------------------------------------------------------------------------------------
   const press = (input) => { input.checked = input.type === "checkbox" ? !input.checked : true; changed(); say(`${input.closest("label").innerText.split("\n")[0]}${input.type === "checkbox" ? (input.checked ? " on" : " off") : ""}`); };
   const cycle = (inputs) => { const at = inputs.findIndex((one) => one.checked); press(inputs[(at + 1) % inputs.length]); };
-  const here = () => (cards.length > 1 && kind === "attributes" ? cards[Math.max(current, 0)] : form);
-  const inside = (selector) => [...here().querySelectorAll(selector)];
+  const here = () => (cards.length > 1 && (kind === "attributes" || describing()) ? cards[Math.max(current, 0)] : form);
+  const inside = (selector) => [...here().querySelectorAll(selector)].filter((one) => describing() || !one.closest(".describe"));
   const digit = (key) => {
     if (scale) { const one = inside(`[data-scale="${scale}"]`).find((input) => input.value === key); scale = null; if (one) press(one); return Boolean(one); }
     const direct = inside(`[data-digit="${key}"]`)[0];
     if (direct) { press(direct); return true; }
-    if (kind === "rank" && current >= 0 && Number(key) >= 1 && Number(key) <= cards.length) { put(cards[current], key); return true; }
+    if (kind === "rank" && !describing() && current >= 0 && Number(key) >= 1 && Number(key) <= cards.length) { put(cards[current], key); return true; }
     return false;
   };
   const letters = {
@@ -311,7 +423,8 @@
     r: () => { showTab("form"); document.querySelector("[data-reason]")?.focus(); },
     "[": () => document.querySelector('[data-go="earlier"]')?.click(), "]": () => document.querySelector('[data-go="later"]')?.click(),
   };
-  if (kind === "rank") Object.assign(letters, { f: () => cards[current] && put(cards[current], placeOf(cards[current]) === "F" ? "" : "F"), u: () => cards[current] && put(cards[current], "") });
+  if (kind === "demonstrate") letters.x = () => document.querySelector("[data-examples]").click();
+  if (kind === "rank") Object.assign(letters, { m: () => markIn(cards[Math.max(current, 0)]), f: () => cards[current] && put(cards[current], placeOf(cards[current]) === "F" ? "" : "F"), u: () => cards[current] && put(cards[current], "") });
   document.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); if (!document.querySelector("dialog[open]")) form.requestSubmit(); return; }
     const typing = event.target.closest("textarea, select, input:not([type=radio], [type=checkbox])");
@@ -329,5 +442,6 @@
     else return;
     event.preventDefault();
   });
+  if (describes) { form.dataset.step = "describe"; step(missing() ? "describe" : "rank"); }
   refresh();
 })();

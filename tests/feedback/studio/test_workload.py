@@ -1,0 +1,160 @@
+"""The dashboard's tables of work, known answers, cost and length; notes to annotators; evidence by night; addresses."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+from sqlalchemy import select
+
+from accord.evaluate.page.svg import DASH
+from accord.feedback.analysis.material import gather
+from accord.feedback.analysis.report import analyse
+from accord.feedback.store import CampaignSettings, add_judge, add_model, add_model_judgment, forget
+from accord.feedback.store.tables import Body, Event
+from accord.feedback.studio.nightly import collect_evidence
+from accord.feedback.studio.workload import length_beside_a_model
+from feedback.studio.visitors import text_of
+from feedback.worlds import MINUTE, ranks
+
+
+def table(admin, place, name):
+    answer = admin.get(f"/admin/campaign/{place.world.campaign}/table/{name}.csv")
+    assert answer.status_code == 200
+    return list(csv.reader(io.StringIO(answer.text)))
+
+
+def test_work_pace_known_answers_and_cost_are_counted_by_hand(both):
+    settings = CampaignSettings(gold_every=1, attention_every=0, hourly_rate=30.0)
+    both.open(items=2, people=2, overlap=2, settings=settings)
+    both.world.add_item("known", kind="gold", expected={"one": 1, "two": 2})
+    world = both.world
+    for best, minutes in (("two", 6), ("one", 3), ("one", 3)):  # the gold item comes first, and is got wrong
+        world.submit(world.next(0), 0, ranks(world.next(0), best), active_ms=minutes * MINUTE)
+        world.now += 40 * MINUTE
+    world.submit(world.next(1), 1, ranks(world.next(1), "one"))  # gold, right; time not known
+    both.now = world.now
+    admin = both.someone("admin")
+    names = {both.store.read(gather, campaign_id=world.campaign).people[one].user_id: one for one in _people(both)}
+    ada, bob = (names[world.people[who]] for who in (0, 1))
+    head, *rows = table(admin, both, "work")
+    assert head == [
+        "annotator",
+        "last hour",
+        "last day",
+        "in all",
+        "an active hour",
+        "minutes, median",
+        "hours",
+        "cost",
+    ]
+    # 3 tasks in 12 minutes: 15 an hour; 0.2 hours at 30
+    assert rows == [[ada, "1", "3", "3", "15.0", "3.0", "0.2", "6.00"], [bob, "1", "1", "1", DASH, DASH, "0.0", "0.00"]]
+    known = {row[0]: row[1:] for row in table(admin, both, "known")[1:]}
+    assert known[ada][0] == "0 of 1"
+    assert known[bob][0] == "1 of 1"
+    cost = dict(table(admin, both, "cost")[1:])
+    assert cost["so far"] == "6.00"
+    assert cost["... a judgment that counts"] == "3.00"  # two of normal items
+    assert cost["what is left"] == "6.00"  # two of four
+    assert "The time of 1 of 4 is not known" in text_of(admin.get(f"/admin/campaign/{world.campaign}?figures"))
+
+
+def _people(place):
+    return place.store.read(gather, campaign_id=place.world.campaign).people
+
+
+def test_length_stands_beside_the_model_that_agrees_most(place):
+    place.open(items=0, people=1, overlap=1, settings=CampaignSettings(gold_every=0))
+    for number in range(40):
+        item = place.world.add_item(f"q{number}", responses=("short", "much, much longer"))
+        task = place.world.next(0)
+        assert task.item_id
+        # People prefer the longer one in 30 of 40; the good model in 20, agreeing in 30; the bad one is against them.
+        longer, good = number < 30, number < 20
+        place.world.submit(task, 0, ranks(task, "much, much longer" if longer else "short"))
+        order = [one.id for one in task.responses]
+        text = {one.id: one.text for one in task.responses}
+        for name, wants in (("good", good), ("bad", not longer)):
+
+            def add(session, name=name, wants=wants, order=order, text=text, item=task.item_id):
+                model = add_model(session, name=name, revision="1", kind="reward")
+                judge = add_judge(session, model_id=model.id, prompt="score")
+                best = next(one for one in order if (text[one] != "short") == wants)
+                payload = {"ranks": {one: 1 if one == best else 2 for one in order}}
+                add_model_judgment(
+                    session,
+                    item_id=item,
+                    judge_id=judge.id,
+                    payload=payload,
+                    display_order=order,
+                    client_key=f"{name}:{item}",
+                    started_at=1,
+                    submitted_at=2,
+                )
+
+            place.store.run(add)
+        del item
+    material = place.store.read(gather, campaign_id=place.world.campaign)
+    section = length_beside_a_model(material, analyse(material))
+    assert "good@1" in section.sees
+    assert section.table.header == ["the longer is", "people", "from 1/2", "model", "people less model"]
+    first = section.table.rows[0]
+    assert (first[1][:4], first[2], first[3][:4], first[4]) == ("0.75", "0.25", "0.50", "0.25")
+
+
+def test_a_note_stands_on_the_first_page_until_its_reader_dismisses_it(both):
+    both.open(items=1, people=2)
+    admin, ada, bob = both.someone("admin"), both.person(0), both.person(1)
+    send = f"/admin/campaign/{both.world.campaign}/message/"
+    assert ada.post(send + bob.user_id, {"text": "psst"}).status_code == 404
+    assert admin.post(send + ada.user_id, {"text": " "}).status_code == 400
+    assert admin.post(send + both.someone(None, name="eve").user_id, {"text": "hello"}).status_code == 404
+    assert admin.post(send + ada.user_id, {"text": "Please **read** the part on ties."}).status_code == 200
+    assert "<strong>read</strong> the part on ties" in ada.get("/").text
+    assert "part on ties" not in bob.get("/").text
+    note = both.store.read(lambda s: s.scalar(select(Event).where(Event.kind == "note")))
+    assert "ties" not in str(note.detail)  # the log has ids only
+    assert bob.post(f"/notes/{note.id}/dismiss").status_code == 404
+    assert "part on ties" not in ada.post(f"/notes/{note.id}/dismiss").text
+    assert ada.post(f"/notes/{note.id}/dismiss").status_code == 200
+    events = both.store.read(lambda s: list(s.scalars(select(Event.kind).where(Event.kind == "note read"))))
+    assert events == ["note read"]
+
+
+def test_what_was_written_to_someone_is_forgotten_with_them(both):
+    both.open(items=1, people=1)
+    admin = both.someone("admin")
+    admin.post(f"/admin/campaign/{both.world.campaign}/message/{both.world.people[0]}", {"text": "Dear person 0"})
+    both.store.run(forget, user_id=both.world.people[0], now=both.now)
+    assert both.store.read(lambda s: list(s.scalars(select(Body.text)))) == [None]
+
+
+def test_evidence_is_collected_by_night_and_dated(both):
+    both.open(items=0, people=2, overlap=2, settings=CampaignSettings(gold_every=1, attention_every=0))
+    for number in range(12):
+        both.world.add_item(f"g{number}", kind="gold", expected={"one": 1, "two": 2})
+    for _ in range(12):
+        both.world.submit(both.world.next(0), 0, ranks(both.world.next(0), "two"))
+    assert collect_evidence(both.app.state.studio) == 1
+    (event,) = both.store.read(lambda s: list(s.scalars(select(Event).where(Event.kind == "evidence"))))
+    assert event.detail == {"people": 1, "flagged": 1, "kinds": {"gold": 1}}
+    page = text_of(both.someone("admin").get(f"/admin/campaign/{both.world.campaign}?figures"))
+    assert "on 1 person, enough to decide on 1" in " ".join(page.split())
+
+
+@pytest.mark.parametrize("part", ["agreement", "annotators", "flags", "settings"])
+def test_parts_of_a_campaign_have_addresses_that_lead_to_places(place, part):
+    place.open(items=2, people=2)
+    for who, best in ((0, "one"), (0, "two"), (1, "one"), (1, "one")):
+        place.world.submit(place.world.next(who), who, ranks(place.world.next(who), best))
+    admin = place.someone("admin")
+    here = f"/admin/{part}/{place.world.campaign}"
+    assert here in admin.get(f"/admin/{part}").text
+    assert here in admin.get(f"/admin/campaign/{place.world.campaign}").text
+    led = admin.get(here, follow_redirects=False).headers["location"]
+    address, _, where = led.partition("#")
+    assert f'id="{where}"' in admin.get(address).text
+    assert place.person().get(here).status_code == 404
+    assert place.person().get(f"/admin/{part}").status_code == 404
