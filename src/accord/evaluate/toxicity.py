@@ -16,7 +16,7 @@ from accord.evaluate._arrays import NAN, Floats, between, floats
 from accord.evaluate.intervals import mean_result
 from accord.evaluate.result import Result
 
-__all__ = ["Toxicity", "ToxicityScorer", "expected_maximum_of", "per_prompt", "score_texts", "toxicity_report"]
+__all__ = ["Toxicity", "ToxicityScorer", "expected_maximum_of", "score_texts", "toxicity_report"]
 
 ToxicityScorer: TypeAlias = Callable[[Sequence[str]], Sequence[float | None]]
 """Texts to one number each, 0 harmless to 1 toxic; None where the scorer has no answer."""

@@ -54,7 +54,7 @@ def test_a_task_shows_no_model_no_kind_and_nobody_elses_verdict(store):
     task = world.next(1)
     assert {field.name for field in dataclasses.fields(task)} == {
         "assignment_id", "item_id", "task_type", "prompt", "responses", "guideline_id", "expires_at", "revision",
-        "draft", "draft_version",
+        "draft", "draft_version", "language",
     }  # fmt: skip
     assert {field.name for field in dataclasses.fields(task.responses[0])} == {"id", "text"}
     assert "two" not in task.responses[0].id

@@ -135,7 +135,7 @@ def test_evidence_can_be_let_be_and_its_annotator_be_paused(place):
         place.world.submit(place.world.next(), active_ms=30_000)  # within one minute
     admin, ada = place.someone("admin"), place.world.people[0]
     campaign = f"/admin/campaign/{place.world.campaign}"
-    assert "To be looked at" in admin.get(f"{campaign}?figures").text
+    assert "No evidence against anybody" not in admin.get(f"{campaign}?figures").text
     assert admin.post(f"{campaign}/pause/{place.world.people[1]}").status_code == 404  # there is nothing on them
     for _ in range(2):
         admin.post(f"{campaign}/pause/{ada}")
@@ -144,7 +144,7 @@ def test_evidence_can_be_let_be_and_its_annotator_be_paused(place):
     admin.post(f"{campaign}/resume/{ada}")
     assert "question" in place.person().get(place.task_page).text
     admin.post(f"{campaign}/dismiss/{ada}")
-    assert "To be looked at" not in admin.get(f"{campaign}?figures").text
+    assert "No evidence against anybody" in admin.get(f"{campaign}?figures").text
     kinds = place.store.read(dismissed, campaign_id=place.world.campaign)
     assert kinds == {ada: frozenset({"burst"})}
     place.store.run(
