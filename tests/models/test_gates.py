@@ -11,7 +11,9 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import GemmaConfig, GemmaForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from accord.models import gates
 from accord.models.gates import keep_two, keeps_two
+from accord.models.quiet import quiet
 
 SIZES: dict[str, Any] = {
     "vocab_size": 40,
@@ -89,6 +91,26 @@ def test_two_of_four_tensors_are_kept() -> None:
                                 tensors[tensor.data_ptr()] = tensor.numel()
         found.append(sum(n for n in tensors.values() if n == 1024 * 64) // (1024 * 64))
     assert found == [4, 2]
+
+
+def test_a_block_that_is_computed_again_keeps_no_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hooks within it would hide gate and up from those that throw them away, and keep them for every block."""
+    made: list[object] = []
+    recipe = gates._instead_of
+    monkeypatch.setattr(gates, "_instead_of", lambda *parts: made.append(parts) or recipe(*parts))
+    plain, ours = both()
+    for model in (plain, ours):
+        model.train()
+        with quiet():
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        loss_of(model, False).backward()
+    assert made == []
+    for (name, p), q in zip(plain.named_parameters(), ours.parameters(), strict=True):
+        assert torch.equal(p.grad, q.grad), name
+    with quiet():
+        ours.gradient_checkpointing_disable()
+    loss_of(ours, False)
+    assert len(made) == 2
 
 
 def test_without_gradients_and_in_other_families_nothing_changes() -> None:

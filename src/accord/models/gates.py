@@ -29,10 +29,12 @@ def keeps_two(model: nn.Module) -> bool:
 def keep_two(model: nn.Module) -> int:
     """Let the gated layers of known families keep less for the backward pass; returns how many do."""
     count = 0
-    for layer in model.modules():
-        if _gated(layer) and "forward" not in vars(layer):
-            layer.forward = types.MethodType(_forward, layer)
-            count += 1
+    for block in model.modules():
+        for layer in block.children():
+            if _gated(layer) and "forward" not in vars(layer):
+                vars(layer)["block"] = block  # beside the registered modules: a block is no part of its layer
+                layer.forward = types.MethodType(_forward, layer)
+                count += 1
     return count
 
 
@@ -41,7 +43,9 @@ def _gated(layer: nn.Module) -> bool:
 
 
 def _forward(self: Any, x: Tensor) -> Tensor:
-    if not torch.is_grad_enabled():
+    # A block that is computed again in the backward pass keeps nothing but its input, and hooks within it would.
+    again = getattr(self.block, "gradient_checkpointing", False) and self.block.training
+    if again or not torch.is_grad_enabled():
         plain: Tensor = type(self).forward(self, x)
         return plain
     gate, up = self.gate_proj(x), self.up_proj(x)
