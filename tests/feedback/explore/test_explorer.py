@@ -19,7 +19,6 @@ from accord.feedback.explore import choose, explore, prepare, write_exploration
 from accord.feedback.explore.cluster import clusters_of, compare_shares, layout, number_of_clusters
 from accord.feedback.explore.embed import sentence_vectors, tf_idf
 from accord.feedback.explore.page import render_page
-from accord.feedback.explore.prepare import script_of
 from accord.records import Message
 
 SHARED = Path(__file__).resolve().parents[3].parent / "shared" / "data"
@@ -77,8 +76,9 @@ def test_one_person_counts_so_often_and_those_without_a_name_are_not_one_person(
 @pytest.mark.parametrize(
     ("text", "script"), [("hello", "Latin"), ("привет", "Cyrillic"), ("你好", "CJK"), ("12?", "none")]
 )
-def test_scripts_by_their_letters(text, script):
-    assert script_of(text) == script
+def test_a_chat_without_a_language_is_told_by_its_script(text, script):
+    points = {one.log.id: one for one in explore([*chats(5), log(text, "this")], clusters=3).points}
+    assert points["this"].language == f"{script} script"
 
 
 @pytest.mark.parametrize(("n", "k"), [(2, 2), (10, 4), (800, 20), (100_000, 60)])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from accord.feedback.studio.scripts import script_of, spoken
+from accord.feedback.scripts import script_of
+from accord.feedback.studio.scripts import spoken
 
 
 @pytest.mark.parametrize(

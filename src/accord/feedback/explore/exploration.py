@@ -12,7 +12,8 @@ import numpy as np
 from accord.data.collections import ChatLog
 from accord.feedback.explore.cluster import Cluster, Divergence, clusters_of, compare_shares, layout
 from accord.feedback.explore.embed import Embedding, sentence_vectors, tf_idf
-from accord.feedback.explore.prepare import Prepared, prepare, script_of
+from accord.feedback.explore.prepare import Prepared, prepare
+from accord.feedback.scripts import script_of
 from accord.feedback.store.personal_data import Detector
 
 __all__ = ["Exploration", "Point", "choose", "explore"]
@@ -134,7 +135,7 @@ def explore(  # noqa: PLR0913 - keyword-only, one per setting of the command
             cluster=cluster,
             x=round(x, 4),
             y=round(y, 4),
-            language=log.language or f"{script_of(log.first)} script",
+            language=log.language or f"{_script(log.first)} script",
             turns=len(log.messages),
             length=len(log.first),
         )
@@ -175,6 +176,12 @@ def choose(points: Sequence[Point], count: int, seed: int = 0) -> list[Point]:
     while sum(map(len, drawn)) > count and max(map(len, drawn)) > 1:
         max(drawn, key=len).pop()
     return [point for members in drawn for point in members][:count]
+
+
+def _script(text: str) -> str:
+    """Return "Latin", "Cyrillic", "CJK"; "none" without letters."""
+    name = script_of(text) or "none"
+    return name if name in ("CJK", "none") else name.capitalize()
 
 
 def _draw(seed: int, point: Point) -> bytes:

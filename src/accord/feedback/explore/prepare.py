@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from accord.feedback.store.personal_data import Detector, scrub
 from accord.feedback.store.splits import near_duplicates
 from accord.records import Message
 
-__all__ = ["Prepared", "prepare", "script_of"]
+__all__ = ["Prepared", "prepare"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,12 +113,3 @@ def _capped(logs: Sequence[ChatLog], per_user: int, seed: int) -> list[ChatLog]:
         drawn = sorted(places, key=lambda place: hashlib.sha256(f"{seed}\0{logs[place].id}".encode()).digest())
         kept.update(drawn[:per_user])
     return [log for place, log in enumerate(logs) if place in kept]
-
-
-def script_of(text: str) -> str:
-    """The script most letters of a text are of, as Unicode names it: "Latin", "Cyrillic", "CJK"; "none" without any."""
-    names = Counter(
-        unicodedata.name(letter, "none").split()[0].split("-")[0] for letter in text[:2000] if letter.isalpha()
-    )
-    name = names.most_common(1)[0][0] if names else "none"
-    return name if name in ("CJK", "none") else name.capitalize()

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from accord.feedback.store.queries.common import must_have
+from accord.feedback.store.queries.common import keep_words, must_have
 from accord.feedback.store.queries.conversations import add_turn
 from accord.feedback.store.queries.talks import Line, lines_of, my_conversation
 from accord.feedback.store.tables import Body, Conversation, PendingReply
@@ -59,14 +59,12 @@ def hold_candidates(
         return
     for side, one in enumerate(found):
         # What a model says can quote the person, so it is forgotten with them.
-        body = Body(text=one.text, author_id=user_id)
-        session.add(body)
-        session.flush()
+        body_id = keep_words(session, one.text, author_id=user_id)
         session.add(
             PendingReply(
                 parent_id=parent_id,
                 side=side,
-                body_id=body.id,
+                body_id=body_id,
                 sampling={"model": one.model, "finish": one.finish},
                 latency_ms=round(1000 * one.seconds),
             )

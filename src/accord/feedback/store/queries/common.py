@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.orm import Session, aliased
 
-from accord.feedback.store.tables import Base, Event, Membership, User
+from accord.feedback.store.tables import Base, Body, Event, Judgment, Membership, User
 
-__all__ = ["MissingError", "must_be", "must_have", "role_of", "write_event"]
+__all__ = ["MissingError", "is_newest", "keep_words", "must_be", "must_have", "role_of", "write_event"]
 
 Row = TypeVar("Row", bound=Base)
 
@@ -48,6 +48,23 @@ def must_be(session: Session, user_id: str, project_id: str, *roles: str) -> Non
         raise ValueError(
             f"found the role {role or 'none'!r}; expected {' or '.join(roles)}; ask an admin of the project"
         )
+
+
+def keep_words(session: Session, text: str, *, author_id: str | None) -> str:
+    """Keep what a person wrote apart from all that refers to it, so that it can be forgotten; the id of the body."""
+    body = Body(text=text, author_id=author_id)
+    session.add(body)
+    session.flush()
+    return body.id
+
+
+def is_newest() -> ColumnElement[bool]:
+    """Whether a judgment is the newest revision of its author on its item."""
+    other = aliased(Judgment)
+    newest = select(func.max(other.revision)).where(
+        other.item_id == Judgment.item_id, other.annotator_id == Judgment.annotator_id
+    )
+    return Judgment.revision == newest.correlate(Judgment).scalar_subquery()
 
 
 def write_event(session: Session, kind: str, subject: str, *, actor_id: str | None, **detail: Any) -> None:

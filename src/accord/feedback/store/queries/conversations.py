@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from accord.feedback.store.queries.campaigns import NewItem, add_items
-from accord.feedback.store.queries.common import MissingError, must_have
+from accord.feedback.store.queries.common import MissingError, keep_words, must_have
 from accord.feedback.store.queries.content import add_prompt, add_response
 from accord.feedback.store.queries.projects import consent_in_force
 from accord.feedback.store.tables import Body, Campaign, Conversation, Turn
@@ -73,14 +73,12 @@ def add_turn(
     if parent_id is not None and must_have(session, Turn, parent_id).conversation_id != conversation_id:
         raise ValueError("the parent belongs to another conversation; expected a turn of this one")
     # What the model says can quote the person, so it is forgotten with them.
-    body = Body(text=text, author_id=user_id)
-    session.add(body)
-    session.flush()
+    body_id = keep_words(session, text, author_id=user_id)
     turn = Turn(
         conversation_id=conversation_id,
         parent_id=parent_id,
         role=role,
-        body_id=body.id,
+        body_id=body_id,
         sampling=sampling,
         chosen=chosen,
         latency_ms=latency_ms,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from accord.feedback.store.queries.common import is_newest
 from accord.feedback.store.queries.projects import last_said
 from accord.feedback.store.queries.verdicts import covers
 from accord.feedback.store.tables import Body, Campaign, Exclusion, Item, Judgment, Prompt, Review
@@ -30,26 +31,15 @@ def accepted_demonstrations(
     if campaign.task_type != "demonstrate":
         return []
     last = select(Review.judgment_id, func.max(Review.id).label("id")).group_by(Review.judgment_id).subquery()
-    newest = (
-        select(Judgment.item_id, Judgment.annotator_id, func.max(Judgment.revision).label("revision"))
-        .group_by(Judgment.item_id, Judgment.annotator_id)
-        .subquery()
-    )
     query = (
         select(Judgment, Prompt, Body.text)
         .join(last, last.c.judgment_id == Judgment.id)
         .join(Review, Review.id == last.c.id)
-        .join(
-            newest,
-            (newest.c.item_id == Judgment.item_id)
-            & (newest.c.annotator_id == Judgment.annotator_id)
-            & (newest.c.revision == Judgment.revision),
-        )
         .join(Item, Item.id == Judgment.item_id)
         .join(Prompt, Prompt.id == Item.prompt_id)
         .join(Body, Body.id == Judgment.body_id)
         .where(Item.campaign_id == campaign.id, Item.kind == "normal", Item.state != "withdrawn")
-        .where(Review.decision == "accept", Body.text.is_not(None))
+        .where(is_newest(), Review.decision == "accept", Body.text.is_not(None))
         .order_by(Review.id.desc())
     )
     query = query if but_prompt is None else query.where(Prompt.id != but_prompt)

@@ -12,10 +12,9 @@ from sqlalchemy.orm import Session
 
 from accord.feedback.store.ids import content_hash, now_ms
 from accord.feedback.store.payloads import parse, split
-from accord.feedback.store.queries.common import must_have
+from accord.feedback.store.queries.common import keep_words, must_have
 from accord.feedback.store.queries.content import add_judge, add_model
 from accord.feedback.store.tables import (
-    Body,
     Campaign,
     Consent,
     ConsentText,
@@ -109,10 +108,7 @@ def add_model_judgment(
         return known
     campaign = must_have(session, Campaign, must_have(session, Item, item_id).campaign_id)
     kept, words = split(parse(campaign.task_type, payload, dict.fromkeys(_names(session, item_id))))
-    body = None if words is None else Body(text=words)
-    if body is not None:
-        session.add(body)
-        session.flush()
+    body_id = None if words is None else keep_words(session, words, author_id=None)
     model = must_have(session, Judge, judge_id).model_id
     last = session.scalar(
         select(func.max(Judgment.revision)).where(Judgment.item_id == item_id, Judgment.judge_id == judge_id)
@@ -129,7 +125,7 @@ def add_model_judgment(
         touched=True,
         counted="skip" not in kept,
         client_key=client_key,
-        body_id=None if body is None else body.id,
+        body_id=body_id,
     )
     session.add(judgment)
     session.flush()
@@ -268,10 +264,7 @@ def _add_person_judgment(
     key: str,
 ) -> None:
     kept, words = split(parse(campaign.task_type, payload, dict.fromkeys(order)))
-    body = None if words is None else Body(text=words, author_id=person.id)
-    if body is not None:
-        session.add(body)
-        session.flush()
+    body_id = None if words is None else keep_words(session, words, author_id=person.id)
     last = session.scalar(
         select(func.max(Judgment.revision)).where(Judgment.item_id == item.id, Judgment.annotator_id == person.id)
     )
@@ -290,7 +283,7 @@ def _add_person_judgment(
             touched=True,
             counted="skip" not in kept,
             client_key=key,
-            body_id=None if body is None else body.id,
+            body_id=body_id,
         )
     )
     session.flush()

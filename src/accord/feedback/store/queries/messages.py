@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from accord.feedback.store.queries.common import MissingError, must_be, must_have, role_of, write_event
+from accord.feedback.store.queries.common import MissingError, keep_words, must_be, must_have, role_of, write_event
 from accord.feedback.store.tables import Body, Campaign, Event
 
 __all__ = ["LONGEST", "Note", "dismiss_note", "notes_for", "send_note"]
@@ -39,10 +39,8 @@ def send_note(session: Session, *, campaign_id: str, annotator_id: str, actor_id
     text = text.replace("\r\n", "\n").strip()
     if not 0 < len(text) <= LONGEST:
         raise ValueError(f"the note has {len(text)} characters; expected 1 to {LONGEST}")
-    body = Body(text=text, author_id=actor_id)
-    session.add(body)
-    session.flush()
-    write_event(session, "note", annotator_id, actor_id=actor_id, campaign=campaign_id, body=body.id)
+    body_id = keep_words(session, text, author_id=actor_id)
+    write_event(session, "note", annotator_id, actor_id=actor_id, campaign=campaign_id, body=body_id)
     session.flush()
 
 

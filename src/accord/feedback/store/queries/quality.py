@@ -11,11 +11,10 @@ from sqlalchemy.orm import Session
 from accord.feedback.store import payloads
 from accord.feedback.store.grading import is_right, must_pause
 from accord.feedback.store.queries.campaigns import requeue, reserve_slots
-from accord.feedback.store.queries.common import must_be, must_have, write_event
+from accord.feedback.store.queries.common import keep_words, must_be, must_have, write_event
 from accord.feedback.store.queries.situations import is_paused, pause_subject, unanswered
 from accord.feedback.store.settings import CampaignSettings
 from accord.feedback.store.tables import (
-    Body,
     Campaign,
     Event,
     Exclusion,
@@ -187,16 +186,14 @@ def add_review(
     if payload is not None:
         texts = dict.fromkeys(_responses(session, item.id), "")
         kept, _ = payloads.split(payloads.parse(campaign.task_type, payload, texts))
-    body = Body(text=reason, author_id=reviewer_id)
-    session.add(body)
-    session.flush()
+    body_id = keep_words(session, reason, author_id=reviewer_id)
     review = Review(
         judgment_id=judgment_id,
         item_id=item_id,
         reviewer_id=reviewer_id,
         decision=decision,
         payload=kept,
-        body_id=body.id,
+        body_id=body_id,
     )
     session.add(review)
     session.flush()

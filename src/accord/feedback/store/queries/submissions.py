@@ -13,14 +13,13 @@ from accord.feedback.store import payloads
 from accord.feedback.store.grading import is_right
 from accord.feedback.store.order import ON_DEMAND
 from accord.feedback.store.queries.campaigns import withdraw_item
-from accord.feedback.store.queries.common import must_have, role_of, write_event
+from accord.feedback.store.queries.common import keep_words, must_have, role_of, write_event
 from accord.feedback.store.queries.leases import renew, task_of
 from accord.feedback.store.queries.projects import consent_in_force
 from accord.feedback.store.queries.quality import pause_if_failing, settle_qualification
 from accord.feedback.store.settings import CampaignSettings
 from accord.feedback.store.tables import (
     Assignment,
-    Body,
     Campaign,
     Consent,
     Draft,
@@ -239,10 +238,7 @@ def _insert(
     now: int,
 ) -> Judgment:
     kept, words = payloads.split(payload)
-    body = None if words is None else Body(text=words, author_id=submission.annotator_id)
-    if body is not None:
-        session.add(body)
-        session.flush()
+    body_id = None if words is None else keep_words(session, words, author_id=submission.annotator_id)
     judgment = Judgment(
         item_id=assignment.item_id,
         annotator_id=submission.annotator_id,
@@ -259,7 +255,7 @@ def _insert(
         touched=submission.touched,
         counted=counted,
         client_key=submission.client_key,
-        body_id=None if body is None else body.id,
+        body_id=body_id,
     )
     session.add(judgment)
     session.flush()

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from accord.feedback.store import payloads
-from accord.feedback.store.queries.common import MissingError, must_have, write_event
+from accord.feedback.store.queries.common import MissingError, is_newest, keep_words, must_have, write_event
 from accord.feedback.store.queries.conversations import add_turn, finish_conversation, rate_by_others
 from accord.feedback.store.tables import Body, Campaign, Conversation, Event, Item, Judgment, LanguageModel, Turn
 
@@ -213,10 +213,7 @@ def finish_talk(
         return None
     item_id = rate_by_others(session, conversation_id=conversation_id)
     kept, words = payloads.split(parsed)
-    body = None if words is None else Body(text=words, author_id=user_id)
-    if body is not None:
-        session.add(body)
-        session.flush()
+    body_id = None if words is None else keep_words(session, words, author_id=user_id)
     session.add(
         Judgment(
             item_id=item_id,
@@ -232,7 +229,7 @@ def finish_talk(
             touched=True,
             counted=False,
             client_key=f"{conversation_id}:author",
-            body_id=None if body is None else body.id,
+            body_id=body_id,
         )
     )
     session.flush()
@@ -241,23 +238,12 @@ def finish_talk(
 
 def successes(session: Session, *, campaign_id: str) -> list[tuple[str, str, bool, int, list[str]]]:
     """(conversation, model, said by its author, success 0..4, areas of harm) of each rating of an attempt."""
-    latest = (
-        select(Judgment.item_id, Judgment.annotator_id, func.max(Judgment.revision).label("revision"))
-        .group_by(Judgment.item_id, Judgment.annotator_id)
-        .subquery()
-    )
     query = (
         select(Judgment, Conversation, LanguageModel.name)
-        .join(
-            latest,
-            (latest.c.item_id == Judgment.item_id)
-            & (latest.c.annotator_id == Judgment.annotator_id)
-            & (latest.c.revision == Judgment.revision),
-        )
         .join(Item, Item.id == Judgment.item_id)
         .join(Conversation, Conversation.id == Item.source_ref)
         .join(LanguageModel, LanguageModel.id == Conversation.model_id)
-        .where(Item.campaign_id == campaign_id, Conversation.kind == "redteam")
+        .where(is_newest(), Item.campaign_id == campaign_id, Conversation.kind == "redteam")
     )
     return [
         (
