@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -228,13 +229,8 @@ def test_picks_between_candidates_go_out_with_both(place):
 @NEEDED
 def test_words_appear_one_by_one_in_a_browser_and_a_button_stops_them(place):
     model, _, talk = chat(place, "one", "two", "PAUSE", "three", "four")
-    with launched() as browser, serving(place.app) as base:
-        desk = Desk(browser, base, place, place.world.people[0])
+    with asking(place, talk, until_shown=".line.assistant .writing >> text=one two") as desk:
         page = desk.page
-        page.goto(talk)
-        page.fill("#text", "count, please")
-        page.keyboard.press("Control+Enter")
-        page.wait_for_selector(".line.assistant .writing >> text=one two")
         assert "count, please" in page.inner_text(".line.user")
         page.get_by_role("button", name="Stop").click()
         until(lambda: place.app.state.studio.writings._current[place.world.people[0]][0].stopped)
@@ -250,13 +246,8 @@ def test_two_candidates_come_in_step_in_a_browser_and_a_button_stops_both(place)
     _, talk = two(place, new=NEW, old=OLD)
     place.models["new@1"] = slow = Writer("new words, and some", "more", "PAUSE", "of them, and", "many more")
     place.models["old@1"].text = OLD + ", or more than a few of those, if anybody asks"
-    with launched() as browser, serving(place.app) as base:
-        desk = Desk(browser, base, place, place.world.people[0])
+    with asking(place, talk, until_shown=".response .writing >> text=new words, and s") as desk:
         page = desk.page
-        page.goto(talk)
-        page.fill("#text", "count, please")
-        page.keyboard.press("Control+Enter")
-        page.wait_for_selector(".response .writing >> text=new words, and s")
         assert slow.paused.wait(20)
         time.sleep(0.5)
         assert sorted(page.locator(".response .writing").all_inner_texts()) == ["new words, and s", "old words, and a"]
@@ -279,12 +270,8 @@ def test_two_candidates_come_in_step_in_a_browser_and_a_button_stops_both(place)
 def test_who_leaves_two_candidates_stops_both_and_finds_them_again(place):
     _, talk = two(place, new=NEW, old=OLD)
     place.models["new@1"] = slow = Writer("new words, and some", "more", "PAUSE", "of them")
-    with launched() as browser, serving(place.app) as base:
-        page = Desk(browser, base, place, place.world.people[0]).page
-        page.goto(talk)
-        page.fill("#text", "count, please")
-        page.keyboard.press("Control+Enter")
-        page.wait_for_selector(".response .writing >> text=new words, and s")
+    with asking(place, talk, until_shown=".response .writing >> text=new words, and s") as desk:
+        page = desk.page
         writing, _ = place.app.state.studio.writings._current[place.world.people[0]]
         page.goto("/account")
         until(lambda: writing.stopped)
@@ -298,18 +285,26 @@ def test_who_leaves_two_candidates_stops_both_and_finds_them_again(place):
 @NEEDED
 def test_who_leaves_stops_the_model_and_what_it_said_is_kept(place):
     model, _, talk = chat(place, "one", "two", "PAUSE", "three", "four")
-    with launched() as browser, serving(place.app) as base:
-        page = Desk(browser, base, place, place.world.people[0]).page
-        page.goto(talk)
-        page.fill("#text", "count, please")
-        page.keyboard.press("Control+Enter")
-        page.wait_for_selector(".line.assistant .writing >> text=one two")
+    with asking(place, talk, until_shown=".line.assistant .writing >> text=one two") as desk:
+        page = desk.page
         writing, _ = place.app.state.studio.writings._current[place.world.people[0]]
         page.goto("/account")
         until(lambda: writing.stopped)
         model.go.set()
         until(lambda: writing.done)
     assert [line.sampling.get("finish") for line in kept(place, talk)] == [None, "stopped"]
+
+
+@contextmanager
+def asking(place, talk: str, *, until_shown: str):
+    """Somebody at a desk who has asked, when the first words of the reply are there."""
+    with launched() as browser, serving(place.app) as base:
+        desk = Desk(browser, base, place, place.world.people[0])
+        desk.page.goto(talk)
+        desk.page.fill("#text", "count, please")
+        desk.page.keyboard.press("Control+Enter")
+        desk.page.wait_for_selector(until_shown)
+        yield desk
 
 
 def until(holds) -> None:
