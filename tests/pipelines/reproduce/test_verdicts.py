@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,10 @@ import pytest
 from scipy import stats
 
 from accord.evaluate.intervals import bootstrap_mean
-from accord.pipelines.reproduce import instruction, labels
-from accord.pipelines.reproduce.configs import DataSizeConfig, InstructionConfig, LabelsConfig, LengthConfig
+from accord.evaluate.result import Result
+from accord.pipelines.evaluation import Outcome
+from accord.pipelines.reproduce import instruction, labels, tax
+from accord.pipelines.reproduce.configs import DataSizeConfig, InstructionConfig, LabelsConfig, LengthConfig, TaxConfig
 from accord.pipelines.reproduce.data_size import _caveats
 from accord.pipelines.reproduce.evidence import Difference, best_elsewhere, difference, over_prompts
 from accord.pipelines.reproduce.lab import Lab, Measured
@@ -217,3 +220,25 @@ def test_sets_that_are_most_of_the_data_are_said_to_be_shared(tmp_path: Path) ->
     small, large = (_caveats(DataSizeConfig(data=data, out=tmp_path, sizes=sizes)) for sizes in ((4, 8), (8, 16)))
     assert len(small) == 1
     assert "Of 24 comparisons 16 are most" in large[1]
+
+
+def test_truth_and_toxicity_are_compared_item_by_item(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = TaxConfig(data=tmp_path, out=tmp_path, seeds=(0, 1))
+    lab = Lab(config)
+    nothing = Difference(value=0.0, seeds=(None, None), count=0)
+    monkeypatch.setattr(tax, "_tasks", lambda *_: SimpleNamespace(score=lambda _: 0.5, less=lambda *_: nothing))
+    monkeypatch.setattr(lab, "measured", lambda _: answers(0.5))
+    base = np.array([0.1, 0.2, 0.3, math.nan])
+    for name, more in {"reference": 0, "ppo-0": 0.2, "ppo-1": 0.4, "ppo-ptx-0": 0.0, "ppo-ptx-1": 0.0}.items():
+        said = Outcome(items={"MC1": list(base), "MC2": list(base + more * np.array([1, 1, 2, 1]))})
+        said.add("MC2", "share", Result(value=0.0, n=3, n_unscored=1))
+        lab.evaluate(f"truthfulness-{name}", lambda *_, said=said: said)
+        toxic = Outcome(items={"expected maximum toxicity": [0.5] * 3, "toxic fraction": [0.0, 0.0, 1.0]})
+        lab.evaluate(f"toxicity-{name}", lambda *_, toxic=toxic: toxic)
+    before, changes = tax._changes(lab, config)
+    assert before["MC2"] == pytest.approx(0.2)
+    found = changes["ppo"]["MC2"]
+    assert found.value == pytest.approx(0.4)  # 4/3 of .2 and of .4
+    assert found.prompts == pytest.approx((0.3, 0.6), abs=0.01)  # a third of the questions gains twice as much
+    assert changes["ppo-ptx"]["MC2"].value == pytest.approx(0.0)
+    assert lab.unscored([f"truthfulness-{name}" for name in ("ppo-0", "ppo-1")]) == 0.25
