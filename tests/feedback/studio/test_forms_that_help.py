@@ -46,6 +46,21 @@ def test_examples_are_the_campaigns_and_those_a_reviewer_accepts_of_other_prompt
     assert re.findall(r"(\w+) words", both.person(1).get(address).text) == []
 
 
+def test_an_example_that_was_written_anew_waits_for_a_reviewer_again(place):
+    place.open(items=2, people=1, task_type="demonstrate")
+    place.reviewer = place.someone("reviewer").user_id
+    ada = place.person()
+    mine = assignment(ada.get(place.task_page))
+    examples = f"/c/{place.world.campaign}/examples"
+    ada.post(f"/t/{mine}/submit", {"revision": "1", "text": "first words"})
+    accept(place, "first words")
+    assert "first words" in ada.get(examples).text
+    ada.post(f"/t/{mine}/submit", {"revision": "2", "text": "second words"})
+    assert re.findall(r"(first|second) words", ada.get(examples).text) == []
+    accept(place, "second words")
+    assert re.findall(r"(\w+) words", ada.get(examples).text) == ["second"]
+
+
 def test_examples_never_show_the_prompt_at_hand(place):
     place.open(items=2, people=2, overlap=2, task_type="demonstrate")
     place.reviewer = place.someone("reviewer").user_id
@@ -190,3 +205,4 @@ def test_examples_open_beside_the_task_by_keyboard(sat):
     page = sat.sit_down().open_task()
     page.keyboard.press("x")
     page.wait_for_selector("dialog#examples[open] strong:text-is('given')")
+    assert page.get_by_role("dialog").inner_text().count("given") == 1
