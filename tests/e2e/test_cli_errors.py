@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import launch
+
 SFT = ["train", "sft", "--model", "MODEL", "--data", "good.jsonl", "--out", "run", "--max-steps", "1"]
 GOOD = '{"prompt": "2+2=", "response": "4"}\n'
 
@@ -83,7 +85,12 @@ SLOWER = [  # these import torch before they see what is wrong
 ]
 
 
-def accord(folder: Path, words: list[str], model: Path | None = None) -> subprocess.CompletedProcess[str]:
+def accord(folder: Path, words: list[str], model: Path | None = None) -> launch.Done:
+    """The command where torch is loaded: in a process that has it."""
+    return launch.run([str(model) if word == "MODEL" else word for word in words], cwd=folder)
+
+
+def accord_anew(folder: Path, words: list[str], model: Path | None = None) -> subprocess.CompletedProcess[str]:
     words = [str(model) if word == "MODEL" else word for word in words]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "accord", *words]
@@ -101,7 +108,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(("words", "message"), BAD, ids=[" ".join(words[:3]) for words, _ in BAD])
 def test_bad_input_is_one_line(folder: Path, tiny_folder: Path, words: list[str], message: str) -> None:
-    result = accord(folder, words, tiny_folder)
+    result = accord_anew(folder, words, tiny_folder)
     assert result.returncode == 2, result.stderr
     assert result.stderr.startswith(f"error: {message}")
     assert result.stderr.count("\n") == 1
@@ -120,7 +127,7 @@ def test_bad_input_a_job_meets_is_one_line(folder: Path, tiny_folder: Path, word
 
 def test_debug_shows_where_it_was_raised(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCORD_DEBUG", "1")
-    result = accord(folder, ["train", "sft", "typo.yaml"])
+    result = accord_anew(folder, ["train", "sft", "typo.yaml"])
     assert result.returncode == 2
     assert "Traceback" in result.stderr
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
+import launch
+
 
 def words(model: Path, folder: Path, out: Path) -> list[str]:
     flags = ["--data", str(folder / "q.jsonl"), "--primer", str(folder / "primer.txt"), "--batch-size", "2"]
-    return [sys.executable, "-m", "accord", "eval", "truthfulness", str(model), *flags, "--out", str(out)]
+    return ["eval", "truthfulness", str(model), *flags, "--out", str(out)]
 
 
 @pytest.mark.slow
@@ -26,15 +25,12 @@ def test_killed_and_called_again_it_ends_in_the_same_rows(tiny_folder: Path, tmp
         rows.append({"question": f"What is {i} + 0?", "mc1_targets": targets, "mc2_targets": targets})
     (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "primer.txt").write_text("Q: What is 1 + 1?\nA: It is 2.")
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    done = subprocess.run(
-        words(tiny_folder, tmp_path, whole), env=environment, capture_output=True, text=True, timeout=250, check=False
-    )
+    done = launch.run(words(tiny_folder, tmp_path, whole))
     assert done.returncode == 0, done.stderr[-2000:]
     assert "MC1" in done.stdout
 
-    killed = subprocess.Popen(words(tiny_folder, tmp_path, cut), env=environment, stderr=subprocess.DEVNULL)
+    killed = launch.start(words(tiny_folder, tmp_path, cut))
     path, limit = cut / "eval/truthfulness.jsonl", time.monotonic() + 200
     while (not path.exists() or path.stat().st_size == 0) and time.monotonic() < limit and killed.poll() is None:
         time.sleep(0.005)
@@ -42,7 +38,7 @@ def test_killed_and_called_again_it_ends_in_the_same_rows(tiny_folder: Path, tmp
     killed.wait()
     some = path.read_bytes().count(b"\n")
     assert 0 < some < 60  # it was killed in the middle
-    subprocess.run(words(tiny_folder, tmp_path, cut), env=environment, capture_output=True, timeout=250, check=True)
+    assert launch.run(words(tiny_folder, tmp_path, cut)).returncode == 0
     assert path.read_bytes() == (whole / "eval/truthfulness.jsonl").read_bytes()
     results = [json.loads((out / "eval/truthfulness.json").read_text())["results"] for out in (whole, cut)]
     assert [r["value"] for r in results[0]] == [r["value"] for r in results[1]]

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+import launch
 from pipelines.evaluating import write_rows
 
 
@@ -21,10 +22,7 @@ def command(tmp_path, monkeypatch):
 
     def run(out, killed):
         mark.touch() if killed else mark.unlink(missing_ok=True)
-        done = subprocess.run(
-            [sys.executable, "-m", "accord", *words, str(out)], capture_output=True, text=True, env=os.environ.copy(),
-            timeout=120,
-        )  # fmt: skip
+        done = launch.run([*words, str(out)])
         return done.returncode, done.stderr
 
     return run
@@ -37,8 +35,7 @@ def figures(folder):
     return {name: value for name, value in content.items() if name not in free}, results
 
 
-def test_a_killed_evaluation_ends_like_a_whole_one(command, tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
+def test_a_killed_evaluation_ends_like_a_whole_one(command, tmp_path):
     assert command(tmp_path / "cut", killed=True)[0] == -signal.SIGKILL
     measured = (tmp_path / "cut/eval/reward.jsonl").read_bytes().count(b"\n")
     assert 0 < measured < 80

@@ -5,12 +5,11 @@ from __future__ import annotations
 import io
 import json
 import re
-import subprocess
-import sys
 import zipfile
 
 import pytest
 
+import launch
 from accord.feedback.store import Store, now_ms
 from accord.protocols import Sampling
 from fakes import tiny_llama, tiny_tokenizer
@@ -23,10 +22,7 @@ pytestmark = CIRCLE
 
 
 def accord(folder, *words: str) -> None:
-    command = "import sys; from accord.cli.app import main; sys.exit(main(sys.argv[1:]))"
-    done = subprocess.run(
-        [sys.executable, "-c", command, *words], cwd=folder, capture_output=True, text=True, timeout=600
-    )
+    done = launch.run(words, cwd=folder)
     assert done.returncode == 0, done.stderr[-2000:]
 
 

@@ -3,14 +3,13 @@
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
+import launch
 from train.data import comparisons, demonstrations, metrics, prompts
 
 KILLS = int(os.environ.get("ACCORD_TEST_KILLS", "1"))  # kills of each job; 20 for a long check
@@ -40,18 +39,12 @@ def command(job: str, model: Path, folder: Path, out: Path) -> list[str]:
         "dpo": "--epochs 6",
         "ppo": f"--epochs 4 --reward train.data:many_a --max-new-tokens 6 --algorithm {algorithm}",
     }[job] + f" {ALGORITHMS.get(algorithm, '')}"
-    base = [sys.executable, "-m", "accord", "train", job, "--model", str(model), "--data", str(data), "--out", str(out)]
+    base = ["train", job, "--model", str(model), "--data", str(data), "--out", str(out)]
     return base + SETTINGS.split() + extra.split()
 
 
-def environment() -> dict[str, str]:
-    tests = Path(__file__).resolve().parent.parent
-    path = os.pathsep.join([str(tests), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-
-
 def finish(words: list[str]) -> None:
-    done = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=280, check=False)
+    done = launch.run(words)
     assert done.returncode == 0, done.stderr[-2000:]
 
 
@@ -59,7 +52,7 @@ def start_and_kill(words: list[str], out: Path, moment: random.Random) -> bool:
     """Kill the job some time after it took its next step; False if it was done before that."""
     log = out / "metrics.jsonl"
     before = log.stat().st_mtime_ns if log.exists() else 0
-    process = subprocess.Popen(words, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = launch.start(words)
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
         if log.exists() and log.stat().st_mtime_ns > before:
@@ -72,12 +65,11 @@ def start_and_kill(words: list[str], out: Path, moment: random.Random) -> bool:
 
 @pytest.fixture(scope="module")
 def whole(tiny_folder, tmp_path_factory):
-    """Folders of all jobs, never stopped, one after the other in one process: half of a short run is its imports."""
+    """Folders of all jobs, never stopped."""
     folder = tmp_path_factory.mktemp("whole")
     runs = {job: folder / job.replace(":", "-") for job in JOBS}
-    commands = [command(job, tiny_folder, folder, out)[3:] for job, out in runs.items()]
-    code = f"from accord.cli import main\nassert not any(main(words) for words in {commands!r})"
-    finish([sys.executable, "-c", code])
+    for job, out in runs.items():
+        finish(command(job, tiny_folder, folder, out))
     return runs
 
 
@@ -103,9 +95,7 @@ def test_a_finished_run_is_left_alone_and_another_configuration_is_refused(whole
     weights = (whole["sft"] / "model" / "model.safetensors").stat().st_mtime_ns
     finish(words)
     assert (whole["sft"] / "model" / "model.safetensors").stat().st_mtime_ns == weights
-    other = subprocess.run(
-        [*words, "--seed", "5"], env=environment(), capture_output=True, text=True, timeout=100, check=False
-    )
+    other = launch.run([*words, "--seed", "5"])
     assert other.returncode == 2
     assert "seed = 0, asked for is 5" in " ".join(other.stderr.split())
     assert "Traceback" not in other.stderr

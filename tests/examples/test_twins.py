@@ -3,8 +3,6 @@
 import ast
 import importlib.util
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from torch import nn
 from torch.testing import assert_close
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+import launch
 from accord.rollouts.native import NativeSampler
 from accord.train import loop, policy, preference, reward, sft
 from accord.train.configs import DpoConfig, PpoConfig, RewardConfig, SftConfig
@@ -258,10 +257,7 @@ def test_runs_as_a_script_and_what_it_saves_loads(name, tiny_folder, tmp_path):
     out = tmp_path / "out"
     words = ["--model", tiny_folder, "--data", data, "--steps", "2", "--out", out, "--epochs", "2"]
     words += ["--max-new-tokens", "4"] if name == "ppo" else ["--batch-size", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, EXAMPLES / f"{name}.py", *words], env=environment, capture_output=True, text=True, check=False
-    )
+    done = launch.run([EXAMPLES / f"{name}.py", *words], script=True)
     assert done.returncode == 0, done.stderr
     assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["step 1 of 2", "step 2 of 2"]
     kind = AutoModelForSequenceClassification if name == "reward" else AutoModelForCausalLM

@@ -1,17 +1,13 @@
 """Sampling and ranking: what is written, that a stopped run ends in the same files, and what becomes of the rows."""
 
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
-import accord
+import launch
 from accord.cli import main
 from accord.data import read
 from accord.data.batches import demonstration_trees, preferences
@@ -265,17 +261,14 @@ def test_other_settings_do_not_continue_a_run(talker, tmp_path, monkeypatch):
 def test_a_killed_run_ends_in_the_same_files(talker, tmp_path):
     """SIGKILL at random moments of the real command, and the command again."""
     prompts(tmp_path / "prompts.jsonl", 96)
-    source = Path(accord.__file__).parents[1]
-    tests = Path(__file__).parents[1]
-    environment = {**os.environ, "PYTHONPATH": f"{source}:{tests}", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
     def command(out):
         words = f"sample --model {talker} --data {tmp_path}/prompts.jsonl --out {tmp_path}/{out} --precision fp32"
         words += " --reward train.data:many_a --samples 8 --max-new-tokens 24 --batch-size 4"
-        return [sys.executable, "-m", "accord", *words.split()]
+        return words.split()
 
     def finish(out):
-        done = subprocess.run(command(out), env=environment, capture_output=True, text=True, timeout=200, check=False)
+        done = launch.run(command(out))
         assert done.returncode == 0, done.stderr[-2000:]
         return done.stdout
 
@@ -284,9 +277,7 @@ def test_a_killed_run_ends_in_the_same_files(talker, tmp_path):
     log = tmp_path / "cut" / "responses.jsonl"
     for _ in range(3):
         size = log.stat().st_size if log.exists() else 0
-        process = subprocess.Popen(
-            command("cut"), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        process = launch.start(command("cut"))
         while process.poll() is None:
             if log.exists() and log.stat().st_size > size:
                 time.sleep(moment.uniform(0, 0.2))
