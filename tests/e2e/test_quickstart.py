@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+import launch
 from accord.train.run import take
 
 POLICIES = {"base", "sft", "ppo", "dpo"}
@@ -22,10 +23,10 @@ FIGURES = {
 }
 
 
-def quickstart(model, out, *flags):
+def quickstart(model, out):
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     environment.pop("OMP_NUM_THREADS", None)  # as a user starts it
-    words = [sys.executable, "-m", "accord", "quickstart", "--fast", "--out", str(out), "--model", str(model), *flags]
+    words = [sys.executable, "-m", "accord", "quickstart", "--fast", "--out", str(out), "--model", str(model)]
     return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=280, check=False)
 
 
@@ -58,14 +59,15 @@ def test_the_loop_on_a_tiny_model_and_once_more(tiny_folder, tmp_path):
     first = check_results(out)
     assert "accord chat" in done.stdout
     assert str(out / "report.html") in done.stdout.replace("\n", "")
-    again = quickstart(tiny_folder, out)  # everything is there: nothing is trained again
+    words = ["quickstart", "--fast", "--out", out, "--model", tiny_folder]
+    again = launch.run(words)  # everything is there: nothing is trained again
     assert again.returncode == 0, again.stderr[-3000:]
     assert json.loads((out / "summary.json").read_text(encoding="utf8")) == first
     with take(out):
-        second = quickstart(tiny_folder, out)
+        second = launch.run(words)
     assert second.returncode == 2
     assert "is in use by another process" in " ".join(second.stderr.split())
-    other = quickstart(tiny_folder, out, "--seed", "3")
+    other = launch.run([*words, "--seed", "3"])
     assert other.returncode == 2
     assert "seed = 0, asked for is 3" in " ".join(other.stderr.split())
 
