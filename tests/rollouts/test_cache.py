@@ -72,3 +72,23 @@ def test_a_layer_that_keeps_nothing_of_its_own_is_passed_over():  # it reads the
     rows.retire(tensor([0]), tensor([2]), 2)
     assert rows.layers[1].keys.shape[0] == 2
     assert not rows.layers[0].is_initialized
+    rows.join(tensor([0, 1]), 0, cache)
+    assert rows.layers[1].keys.shape[0] == 4
+    assert not rows.layers[0].is_initialized
+
+
+def test_rows_that_join_end_in_the_same_column():
+    for columns, first, others in ((6, 2, 3), (3, 0, 5), (4, 0, 4)):
+        cache, other = filled(3, columns), filled(2, others)
+        before = cache.layers[0].keys.clone()
+        cache.join(tensor([2, 0]), first, other)
+        width = max(columns - first, others)
+        for layer in cache.layers:
+            assert layer.keys.shape == (4, 2, width, 4)
+            assert torch.equal(layer.keys[:2, :, first + width - columns :], before[[2, 0], :, first:])
+            assert torch.equal(layer.keys[2:, :, width - others :], other.layers[0].keys)
+            assert torch.equal(layer.keys, -layer.values)
+            assert not layer.keys[:2, :, : first + width - columns].any()
+        key = torch.full((4, 2, 1, 4), 7.0)
+        assert cache.update(key, -key, 0)[0].shape == (4, 2, width + 1, 4)
+        assert other.get_seq_length() == others  # it may have rows that still wait

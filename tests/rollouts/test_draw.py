@@ -20,7 +20,7 @@ def drawn_tokens(
     logit_V: torch.Tensor, sampling: Sampling, forbidden: tuple[int, ...] = (), count: int = 2000
 ) -> set[int]:
     uniform_R = (torch.arange(count, dtype=torch.float64) + 0.5) / count
-    return set(draw(logit_V.expand(count, -1), uniform_R, sampling, forbidden).token_R.tolist())
+    return set(draw(logit_V.expand(count, -1), uniform_R, sampling, [forbidden] * count).token_R.tolist())
 
 
 def test_inverse_cdf_by_hand():  # weights 1, 0, 3: the first quarter is token 0, the rest token 2
@@ -132,7 +132,7 @@ def test_forbidden_tokens_are_never_drawn_but_keep_their_probability():
     logit_V = logits_of(8, 1, 1)
     assert drawn_tokens(logit_V, Sampling(), forbidden=(0,)) == {1, 2}
     assert drawn_tokens(logit_V, Sampling(temperature=0), forbidden=(0, 1)) == {2}
-    drawn = draw(logit_V[None], tensor([0.9], dtype=torch.float64), Sampling(), (0,))
+    drawn = draw(logit_V[None], tensor([0.9], dtype=torch.float64), Sampling(), [(0,)])
     assert drawn.logprob_R.item() == pytest.approx(math.log(0.1))
     assert drawn.sampling_logprob_R.item() == pytest.approx(math.log(0.5))
 

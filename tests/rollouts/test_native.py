@@ -123,6 +123,50 @@ def test_finished_rows_leave_the_batch():
     assert len(set(counting.rows)) > 3
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("plain", "max_rows"), [(True, 8), (False, 8), (True, 21)])  # of 21 some stay, idle
+def test_waiting_rows_take_the_places_of_finished_ones(family, plain, max_rows):
+    """The same responses as one row at a time, in fewer passes than batch after batch would need."""
+    model = sharp(FAMILIES[family]())
+    prompts = [[20 + 3 * i + j for j in range(1 + (5 * i) % 13)] for i in range(12)]
+    sampling = Sampling(samples=3, max_new_tokens=24, min_new_tokens=2, temperature=0.9, presence_penalty=0.3, seed=3)
+    ends = range(0, 260, 9)
+    alone = NativeSampler(model, end_ids=ends, max_rows=1, plain=plain).sample(prompts, sampling)
+    counting = Counting(model)
+    together = NativeSampler(model, end_ids=ends, max_rows=max_rows, plain=plain).sample(prompts, sampling)
+    assert tokens_of(together) == tokens_of(alone)
+    together, alone = ([row for rows_K in rows_BK for row in rows_K] for rows_BK in (together, alone))
+    for one, other in zip(together, alone, strict=True):
+        assert one.finish == other.finish
+        torch.testing.assert_close(torch.tensor(one.logprob), torch.tensor(other.logprob), atol=1e-4, rtol=0)
+    if plain and max_rows == 8:  # two prompts at once, each batch as long as its longest row, would be:
+        steps = sum(max(len(row.tokens) for row in together[i : i + 6]) for i in range(0, 36, 6))
+        assert sum(columns == 1 for columns in counting.columns) < 0.8 * steps
+
+
+def test_a_prompt_is_computed_once_though_its_samples_find_places_at_different_times():
+    model = sharp(tiny_llama())
+    counting = Counting(model)
+    sampler = NativeSampler(model, end_ids=range(0, 260, 5), max_rows=4, plain=True)
+    sampler.sample([[5, 6, 7], [8, 9, 10]], Sampling(samples=6, max_new_tokens=30))
+    assert sum(rows for rows, columns in zip(counting.rows, counting.columns, strict=True) if columns == 3) == 2
+
+
+def test_the_cache_is_no_wider_than_its_longest_row():
+    model = sharp(tiny_llama())
+    widths = []
+
+    def look(module: nn.Module, args: object, kwargs: dict[str, torch.Tensor]) -> None:
+        mask = kwargs["attention_mask"]
+        widths.append(mask.shape[1] - int(mask.sum(-1).max()))
+
+    model.register_forward_pre_hook(look, with_kwargs=True)
+    sampler = NativeSampler(model, end_ids=range(0, 260, 9), max_rows=8, plain=True)
+    rollouts = sampler.sample([[5 + i] for i in range(64)], Sampling(samples=2, max_new_tokens=40))
+    assert sum(len(rollout.tokens) for rollouts_K in rollouts for rollout in rollouts_K) > 1000
+    assert max(widths) < 40  # between two joins a long row may leave; over 128 rows nothing adds up
+
+
 def test_logits_exist_for_one_position_only():
     model = tiny_llama()
     shapes = []

@@ -68,6 +68,23 @@ class _RowLayer(DynamicLayer):
             copy._keep(self.keys[index_R], self.values[index_R], self.keys.shape[-2])
         return copy
 
+    def joined(self, rows_A: Tensor, first: int, other: _RowLayer) -> _RowLayer:
+        """These rows without their first columns, and below them all rows of `other`; all end in the same column."""
+        copy = _RowLayer()
+        if self.is_initialized:
+            kept = self.keys[..., first:, :], self.values[..., first:, :]
+            columns = max(kept[0].shape[-2], other.keys.shape[-2])
+            buffers = []
+            for above, below in zip(kept, (other.keys, other.values), strict=True):
+                shape = (len(rows_A) + len(below), above.shape[1], columns + ROOM, above.shape[3])
+                buffer = above.new_zeros(shape)
+                buffer[: len(rows_A), :, columns - above.shape[2] : columns] = above[rows_A]
+                buffer[len(rows_A) :, :, columns - below.shape[2] : columns] = below
+                buffers.append(buffer)
+            copy.is_initialized = True
+            copy._keep(buffers[0], buffers[1], columns)
+        return copy
+
     def retire(self, holes: Tensor, movers: Tensor, rows: int) -> None:
         if not self.is_initialized:
             return
@@ -77,7 +94,7 @@ class _RowLayer(DynamicLayer):
 
 
 class RowCache(Cache):
-    """A transformers cache whose rows are repeated once, after the prompt, and then leave one by one."""
+    """A transformers cache whose rows are repeated after the prompt, leave, and are joined by others."""
 
     def __init__(self, layers: Sequence[_RowLayer] | None = None) -> None:
         """Start empty; the model adds its layers in its first pass."""
@@ -89,6 +106,11 @@ class RowCache(Cache):
     def repeated(self, index_R: Tensor) -> RowCache:
         """Return a cache of its own with these rows, an index possibly repeated; `self` stays as it is."""
         return RowCache([layer.repeated(index_R) for layer in self.layers])
+
+    def join(self, rows_A: Tensor, first: int, other: RowCache) -> None:
+        """Keep some rows, without the columns before `first`, and put all rows of `other` below them."""
+        for i, layer in enumerate(other.layers):  # one after the other: what is replaced is free at once
+            self.layers[i] = self.layers[i].joined(rows_A, first, layer)
 
     def make_room(self, columns: int) -> int:
         """Let every layer have so many spare columns; the width of their buffers, the same for all."""

@@ -44,7 +44,7 @@ def draw(
     logit_RV: Tensor,
     uniform_R: Tensor,
     sampling: Sampling,
-    forbidden: Sequence[int] = (),
+    forbidden_R: Sequence[Sequence[int]] = (),
     present_R: Sequence[Sequence[int]] = (),
 ) -> Draw:
     """Draw one token per row.
@@ -53,15 +53,16 @@ def draw(
         logit_RV: the model's logits, any floating dtype; computed with in float32 at least.
         uniform_R: float64 in [0, 1), one per row; not read when greedy.
         sampling: temperature, top_p, top_k and presence_penalty are read.
-        forbidden: vocabulary ids that get probability 0.
+        forbidden_R: vocabulary ids of each row that get probability 0; none: no row has any.
         present_R: vocabulary ids of each row that the penalty falls on; read where there is one.
     """
     rows = max(1, ENTRIES // logit_RV.shape[-1])
     penalised = present_R if sampling.presence_penalty else [()] * len(logit_RV)
+    forbidden = forbidden_R or [()] * len(logit_RV)
     starts = range(0, len(logit_RV), rows)
     parts = zip(torch.split(logit_RV, rows), torch.split(uniform_R, rows), starts, strict=True)
     draws = [
-        _draw_part(logit_PV, uniform_P, sampling, forbidden, penalised[start : start + rows])
+        _draw_part(logit_PV, uniform_P, sampling, forbidden[start : start + rows], penalised[start : start + rows])
         for logit_PV, uniform_P, start in parts
     ]
     return Draw(*map(torch.cat, zip(*draws, strict=True)))
@@ -71,7 +72,7 @@ def _draw_part(
     logit_RV: Tensor,
     uniform_R: Tensor,
     sampling: Sampling,
-    forbidden: Sequence[int],
+    forbidden_R: Sequence[Sequence[int]],
     present_R: Sequence[Sequence[int]],
 ) -> Draw:
     # Subtracting the largest first keeps a tiny temperature from overflowing: it then approaches greedy.
@@ -83,8 +84,8 @@ def _draw_part(
     if not total_R.isfinite().all():
         raise ValueError("sampling: the model's logits are not finite; its weights have diverged or are damaged")
     allowed_RV = _penalised(logit_RV, present_R, sampling.presence_penalty) if any(present_R) else logit_RV
-    if forbidden:
-        allowed_RV = allowed_RV.index_fill(-1, torch.tensor(forbidden, device=logit_RV.device), -torch.inf)
+    if any(forbidden_R):
+        allowed_RV = _without(allowed_RV, forbidden_R)
     if sampling.temperature == 0:
         token_R = allowed_RV.argmax(-1)
         sampling_logprob_R = torch.zeros_like(total_R)
@@ -104,6 +105,14 @@ def _penalised(logit_RV: Tensor, present_R: Sequence[Sequence[int]], penalty: fl
     lower_RV = logit_RV.clone()
     for logit_V, present in zip(lower_RV, present_R, strict=True):
         logit_V[sorted(set(present))] -= penalty
+    return lower_RV
+
+
+def _without(logit_RV: Tensor, forbidden_R: Sequence[Sequence[int]]) -> Tensor:
+    """Logits with those of forbidden tokens at minus infinity."""
+    lower_RV = logit_RV.clone()
+    for logit_V, forbidden in zip(lower_RV, forbidden_R, strict=True):
+        logit_V[list(forbidden)] = -torch.inf
     return lower_RV
 
 

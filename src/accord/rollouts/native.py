@@ -1,93 +1,29 @@
 """The native sampler: any transformers causal language model, its own attention, a key-value cache.
 
-A prompt is computed once and its cache repeated for its K samples. Rows that finish leave the batch. Of each step only
-the last position's logits exist, and only the drawn token's log-probability is kept, so memory does not grow with
-response length x vocabulary. P prompts of a batch, R rows (a prompt's samples are rows), T columns, V vocabulary.
+A prompt is computed once and its cache repeated for its K samples. Rows that finish leave the batch, and rows that wait
+take their places (continuous batching; Yu et al. 2022, Orca). Of each step only the last position's logits exist, and
+only the drawn token's log-probability is kept, so memory does not grow with response length x vocabulary. P prompts
+computed together, R rows (a prompt's samples are rows), T columns, V vocabulary.
 """
 
 from __future__ import annotations
 
 import inspect
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from accord.rollouts import Rollout, Sampling
+from accord.rollouts.batch import Batch, Row, Waiting, new_row
 from accord.rollouts.cache import RowCache
 from accord.rollouts.decoder import Decoder, decoder_of
-from accord.rollouts.draw import draw, row_uniforms
+from accord.rollouts.draw import draw
 
 __all__ = ["NativeSampler"]
-
-
-@dataclass(kw_only=True, eq=False)
-class _Row:
-    """A response being sampled; `prompt` and `sample` are its place in the answer, `length` counts prompt tokens."""
-
-    prompt: int
-    sample: int
-    length: int
-    uniforms: list[float]
-    tokens: list[int] = field(default_factory=list)
-    logprob: list[float] = field(default_factory=list)
-    sampling_logprob: list[float] = field(default_factory=list)
-    finish: Literal["stop", "length"] | None = None
-
-    def rollout(self) -> Rollout:
-        assert self.finish is not None
-        return Rollout(
-            tokens=tuple(self.tokens),
-            logprob=tuple(self.logprob),
-            sampling_logprob=tuple(self.sampling_logprob),
-            finish=self.finish,
-        )
-
-
-@dataclass(kw_only=True)
-class _Batch:
-    """Rows being decoded side by side: the logits of their next token and the cache behind them."""
-
-    rows: list[_Row]
-    logit_RV: Tensor
-    mask_RT: Tensor
-    cache: RowCache
-
-    def repeated(self, index: Sequence[int], rows: list[_Row]) -> _Batch:
-        """Return `rows` behind these rows of `self`, each of which may be named more than once."""
-        index_R = torch.tensor(index, device=self.mask_RT.device)
-        return _Batch(
-            rows=rows,
-            logit_RV=self.logit_RV[index_R],
-            mask_RT=self.mask_RT[index_R],
-            cache=self.cache.repeated(index_R),
-        )
-
-    def retire(self) -> None:
-        """Drop finished rows: the last unfinished ones move into their places, so little is copied.
-
-        Kernels are made for a number of rows, and making them takes as long as computing some idle rows: of 17 to 20
-        rows that go on, 20 are kept.
-        """
-        alive = sum(row.finish is None for row in self.rows)
-        step = 2 ** max(0, alive.bit_length() - 3)
-        count = -(-alive // step) * step
-        if count >= len(self.rows):
-            return
-        holes = [i for i, row in enumerate(self.rows[:count]) if row.finish is not None]
-        movers = [i for i, row in enumerate(self.rows) if i >= count and row.finish is None]
-        holes = holes[: len(movers)]  # what finished and is not replaced stays, idle
-        for hole, mover in zip(holes, movers, strict=True):
-            self.rows[hole] = self.rows[mover]
-        device = self.mask_RT.device
-        holes_H, movers_H = torch.tensor(holes, device=device).long(), torch.tensor(movers, device=device).long()
-        self.rows = self.rows[:count]
-        self.mask_RT[holes_H] = self.mask_RT[movers_H]
-        self.mask_RT = self.mask_RT[:count]
-        self.cache.retire(holes_H, movers_H, count)
 
 
 class NativeSampler:
@@ -143,19 +79,57 @@ class NativeSampler:
         """
         self._check(prompts, sampling)
         rows_BK = [
-            [_new_row(stream, k, len(prompt), sampling) for k in range(sampling.samples)]
+            [new_row(stream, k, len(prompt), sampling) for k in range(sampling.samples)]
             for stream, prompt in zip(streams or range(len(prompts)), prompts, strict=True)
         ]
-        # Longest first: prompts of one batch are padded little, and memory that is too small shows at once.
-        order = sorted(range(len(prompts)), key=lambda b: -len(prompts[b]))
-        at_once = max(1, self.max_rows // sampling.samples)
-        with self._sampling_mode(), self._decoding(min(self.max_rows, len(prompts) * sampling.samples)):
-            for start in range(0, len(order), at_once):
-                chosen = order[start : start + at_once]
-                self._sample_batch([prompts[b] for b in chosen], [rows_BK[b] for b in chosen], sampling)
-                done = min(start + at_once, len(order)) * sampling.samples
-                self.progress(done, len(order) * sampling.samples)
+        # Longest first: prompts of one pass are padded little, and memory that is too small shows at once.
+        order = deque(sorted(range(len(prompts)), key=lambda b: -len(prompts[b])))
+        total = len(prompts) * sampling.samples
+        with self._sampling_mode(), self._decoding(min(self.max_rows, total)):
+            batch = waiting = None
+            done = 0
+            while done < total:
+                batch, waiting = self._fill(batch, waiting, order, prompts, rows_BK)
+                finished = self._draw(batch, sampling)
+                if finished:
+                    done += finished
+                    self.progress(done, total)
+                    batch.retire()
+                if batch.rows and done < total:
+                    self._forward(batch)
         return [[row.rollout() for row in rows_K] for rows_K in rows_BK]
+
+    def _fill(
+        self,
+        batch: Batch | None,
+        waiting: Waiting | None,
+        order: deque[int],
+        prompts: Sequence[Sequence[int]],
+        rows_BK: Sequence[Sequence[Row]],
+    ) -> tuple[Batch, Waiting | None]:
+        """Give free places to rows that wait; a prompt is computed once for its samples, whenever they get theirs.
+
+        Rows that join cost a copy of the cache, a third of a step, and a pass over their prompts, which is the better
+        the more there are: so a quarter of the places has to be free.
+        """
+        while waiting is not None or order:
+            alive = 0 if batch is None else sum(row.finish is None for row in batch.rows)
+            free = self.max_rows - alive
+            if alive and free < max(1, self.max_rows // 4):
+                break
+            if waiting is None:
+                count = max(1, free // max(1, len(rows_BK[order[0]])))
+                chosen = [order.popleft() for _ in range(min(count, len(order)))]
+                computed = self._prefill([prompts[b] for b in chosen], [rows_BK[b][0] for b in chosen])
+                waiting = Waiting(prompts=computed, rows=[(p, row) for p, b in enumerate(chosen) for row in rows_BK[b]])
+            new = waiting.take(free)
+            waiting = waiting if waiting.rows else None
+            if batch is None or not alive:
+                batch = new
+            else:
+                batch.join(new)
+        assert batch is not None
+        return batch, waiting
 
     def stream(self, prompt: Sequence[int], sampling: Sampling) -> Iterator[int]:
         """Yield the tokens of one response as they are sampled, the end token included; `samples` is not read.
@@ -165,7 +139,7 @@ class NativeSampler:
         """
         self._check([prompt], sampling)
         with self._sampling_mode():
-            batch = self._prefill([prompt], [_new_row(0, 0, len(prompt), sampling)])
+            batch = self._prefill([prompt], [new_row(0, 0, len(prompt), sampling)])
         # The mode is left before each yield: whoever reads may train or sample in between.
         while True:
             with self._sampling_mode():
@@ -176,22 +150,7 @@ class NativeSampler:
             with self._sampling_mode():
                 self._forward(batch)
 
-    def _sample_batch(self, prompts: list[Sequence[int]], rows_PK: list[list[_Row]], sampling: Sampling) -> None:
-        prompt_batch = self._prefill(prompts, [rows_K[0] for rows_K in rows_PK])
-        rows = [(p, row) for p, rows_K in enumerate(rows_PK) for row in rows_K]
-        for start in range(0, len(rows), self.max_rows):
-            part = rows[start : start + self.max_rows]
-            self._decode(prompt_batch.repeated([p for p, _ in part], [row for _, row in part]), sampling)
-
-    def _decode(self, batch: _Batch, sampling: Sampling) -> None:
-        while True:
-            self._draw(batch, sampling)
-            if all(row.finish is not None for row in batch.rows):
-                return
-            batch.retire()
-            self._forward(batch)
-
-    def _prefill(self, prompts: Sequence[Sequence[int]], rows: list[_Row]) -> _Batch:
+    def _prefill(self, prompts: Sequence[Sequence[int]], rows: list[Row]) -> Batch:
         """Compute the prompts side by side, padded on the left so that all end in the same column."""
         width = max(map(len, prompts))
         device = next(self.model.parameters()).device
@@ -199,11 +158,11 @@ class NativeSampler:
         mask_PT = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
         position_PT = (mask_PT.cumsum(-1) - 1).clamp(min=0)
         cache = RowCache()
-        return _Batch(
+        return Batch(
             rows=rows, logit_RV=self._logits(token_PT, position_PT, mask_PT, cache), mask_RT=mask_PT, cache=cache
         )
 
-    def _forward(self, batch: _Batch) -> None:
+    def _forward(self, batch: Batch) -> None:
         """Compute the logits behind the last drawn tokens."""
         device = batch.mask_RT.device
         token_R = torch.tensor([row.tokens[-1] for row in batch.rows], device=device)
@@ -225,14 +184,16 @@ class NativeSampler:
         }
         return self.model(**{name: value for name, value in inputs.items() if name in self._accepted}).logits[:, -1]
 
-    def _draw(self, batch: _Batch, sampling: Sampling) -> None:
-        """Append a token to each row that goes on, all at the same step, and note whether that finishes it."""
-        step = max(len(row.tokens) for row in batch.rows)
-        uniform_R = torch.tensor([row.uniforms[step] for row in batch.rows], dtype=torch.float64)
-        forbidden = sorted(self.end_ids) if step < sampling.min_new_tokens else ()
+    def _draw(self, batch: Batch, sampling: Sampling) -> int:
+        """Append a token to each row that goes on, and note whether that finishes it; how many it finishes."""
+        last = sampling.max_new_tokens - 1  # rows that have finished are drawn for and not heard
+        uniform_R = torch.tensor([row.uniforms[min(len(row.tokens), last)] for row in batch.rows], dtype=torch.float64)
+        ends = sorted(self.end_ids)
+        forbidden_R = [ends if len(row.tokens) < sampling.min_new_tokens else () for row in batch.rows]
         present_R = [row.tokens for row in batch.rows]
-        drawn = draw(batch.logit_RV, uniform_R.to(batch.logit_RV.device), sampling, forbidden, present_R)
+        drawn = draw(batch.logit_RV, uniform_R.to(batch.logit_RV.device), sampling, forbidden_R, present_R)
         columns = zip(*(tensor.tolist() for tensor in drawn), strict=True)
+        finished = 0
         for row, (token, logprob, sampling_logprob) in zip(batch.rows, columns, strict=True):
             if row.finish is not None:
                 continue
@@ -243,8 +204,10 @@ class NativeSampler:
                 row.finish = "stop"
             elif len(row.tokens) == sampling.max_new_tokens:
                 row.finish = "length"
+            finished += row.finish is not None
+        return finished
 
-    def _stopped(self, row: _Row, stop: tuple[str, ...]) -> bool:
+    def _stopped(self, row: Row, stop: tuple[str, ...]) -> bool:
         if not stop:
             return False
         # Every token holds a byte at least, so a string that the last token completed lies within this tail.
@@ -306,11 +269,6 @@ class NativeSampler:
             yield
         finally:
             self._decoder = None
-
-
-def _new_row(prompt: int, sample: int, length: int, sampling: Sampling) -> _Row:
-    uniforms = row_uniforms(sampling.seed, prompt, sample, sampling.max_new_tokens)
-    return _Row(prompt=prompt, sample=sample, length=length, uniforms=uniforms)
 
 
 def _set_training(modules: list[nn.Module]) -> None:
