@@ -5,6 +5,7 @@ import math
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -14,8 +15,8 @@ import torch
 from torch import nn
 
 from accord.models.score import prepare
-from accord.train import loop, policy, preference, reference, reward, sft, updates
-from accord.train.configs import DpoConfig, PpoConfig, RewardConfig, SftConfig
+from accord.train import loop, policy, preference, reference, reward, sample, sft, updates
+from accord.train.configs import DpoConfig, PpoConfig, RewardConfig, SampleConfig, SftConfig
 from accord.train.loop import Diverged, optimise
 from accord.train.progress import Quiet
 from accord.train.run import Run, write_atomically
@@ -210,6 +211,30 @@ def test_bad_rows_of_all_files_are_kept(tiny_folder, tmp_path):
     assert rows[1]["raw"] == {"prompt": "日"}
     manifest = json.loads((folder / "manifest.json").read_text())
     assert [manifest[name][0]["bad_rows"] for name in ("data", "eval_data")] == [1, 1]
+
+
+ENTRIES = {
+    "sft": (SftConfig, sft),
+    "reward": (RewardConfig, reward),
+    "dpo": (DpoConfig, preference),
+    "ppo": (PpoConfig, policy),
+    "sample": (SampleConfig, sample),
+}
+
+
+@pytest.mark.parametrize("job", [*ENTRIES, "ppo: eval_data"])
+def test_a_bad_row_shows_before_the_model_is_loaded(job, tiny_folder, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(tiny_folder, model)
+    (model / "model.safetensors").write_bytes(b"no weights")
+    bad, good = tmp_path / "bad.jsonl", prompts(tmp_path / "good.jsonl", 2)
+    bad.write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n{"prompt": 5}\n')
+    job, _, setting = job.partition(": ")
+    settings = {"model": str(model), "out": tmp_path / "run", "data": [good if setting else bad]}
+    settings |= {"eval_data": [bad]} if setting else {}
+    settings |= {"reward": ["train.data:many_a"]} if job in ("ppo", "sample") else {}
+    with pytest.raises(ValueError, match=r"bad\.jsonl, row [12]: "):
+        ENTRIES[job][1].run(ENTRIES[job][0](**settings), Quiet())
 
 
 def test_bad_rows_of_a_new_start_are_kept(tiny_folder, tmp_path, monkeypatch):

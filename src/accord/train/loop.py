@@ -36,6 +36,7 @@ __all__ = [
     "note_fit",
     "optimise",
     "read_data",
+    "read_files",
     "seed_step",
     "set_up",
     "steady",
@@ -178,6 +179,23 @@ def set_up(model: Any, config: TrainConfig, run: Run, display: Display, *, keep:
         "prompt_trees": reason is None,
     }
     return model, precision
+
+
+def read_files(config: JobConfig, run: Run, **kinds: Any) -> dict[str, list[Any]]:
+    """Read and validate the records of settings that name files; hashes and bad rows go to the run folder.
+
+    Asked for before the model is loaded: a bad row shows at once, however large the model is.
+
+    Args:
+        config: of the job.
+        run: keeps what was read.
+        kinds: by name of a setting, what its rows are (see `accord.data.read`).
+
+    Returns:
+        Records by name of the setting; none where it is not set.
+    """
+    named = {name: getattr(config, name) for name in kinds}
+    return {name: read_data(paths, kinds[name], config, run, name) if paths else [] for name, paths in named.items()}
 
 
 def read_data(paths: Iterable[Path], kind: Any, config: JobConfig, run: Run, name: str = "data") -> list[Any]:

@@ -13,7 +13,7 @@ one, share a trunk unless `critic: separate`. Formulas and sources: `methods.py`
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -36,7 +36,7 @@ from accord.train.export import save_policy
 from accord.train.fisher_memory import require_memory
 from accord.train.methods import method
 from accord.train.progress import Bar, Display
-from accord.train.ptx import read_ptx
+from accord.train.ptx import ptx_of
 from accord.train.rewards import Reward
 from accord.train.run import Run
 from accord.train.sources import load_rewards
@@ -64,6 +64,7 @@ def run(
             display.note(f"{run.folder} is finished")
             return run.folder
         source = resolve(config.model)
+        records = loop.read_files(config, run, data="prompts", eval_data="prompts", ptx_data="corpus")
         model, tokenizer = load_policy(config.model)
         template = Template(tokenizer)
         original = None if config.lora_rank else copy.deepcopy(model)
@@ -71,9 +72,9 @@ def run(
         actor = make_actor(model, original, config, precision)
         reward = reward or load_rewards(config, template, precision.name)
         limit = loop.length_limit(model, config, display)
-        prompts, rows = read_prompts(config, run, template, "data", limit)
-        held_out = read_prompts(config, run, template, "eval_data", limit)[0] if config.eval_data else []
-        ptx = read_ptx(config, run, template, limit, display.note)
+        prompts, rows = fit_prompts(records, "data", config, run, template, limit)
+        held_out = fit_prompts(records, "eval_data", config, run, template, limit)[0] if config.eval_data else []
+        ptx = ptx_of(records["ptx_data"], config, run, template, limit) if config.ptx_data else None
         explain(config, display)
         run.begin(model=source.name, model_fingerprint=source.fingerprint, reward=reward.name)
 
@@ -232,15 +233,14 @@ def value_scale(config: PpoConfig) -> float:
     return 50.0 if config.critic == "shared" else 1.0
 
 
-def read_prompts(
-    config: PpoConfig, run: Run, template: Template, name: str, limit: int
+def fit_prompts(
+    records: Mapping[str, list[Conversation]], name: str, config: PpoConfig, run: Run, template: Template, limit: int
 ) -> tuple[list[tuple[Conversation, tuple[int, ...]]], list[int]]:
     """Prompts with their ids, with room for a response, and their row numbers.
 
     Too long ones are cut to `limit` tokens or left out, and counted.
     """
-    records: list[Conversation] = loop.read_data(getattr(config, name), "prompts", config, run, name)
-    ids, fitted = prompt_ids(records, template, limit, config.max_new_tokens)
+    ids, fitted = prompt_ids(records[name], template, limit, config.max_new_tokens)
     run.manifest[f"{name}_fit"] = fitted.as_dict()
     run.notify(f"{name}: {fitted.kept} of {fitted.rows} prompts, {fitted.cut_prompts} cut, longest {fitted.longest}")
     if not ids:
@@ -249,7 +249,7 @@ def read_prompts(
             "--max-length and the model's positions; raise the one or lower --max-new-tokens"
         )
     rows = fitted.kept_rows
-    return list(zip([records[row - 1] for row in rows], ids, strict=True)), rows
+    return list(zip([records[name][row - 1] for row in rows], ids, strict=True)), rows
 
 
 @record_function("accord.evaluation")

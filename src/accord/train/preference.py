@@ -78,17 +78,17 @@ def run(config: DpoConfig, display: Display | None = None, watch: loop.Watch | N
             display.note(f"{run.folder} is finished")
             return run.folder
         source = resolve(config.model)
+        kind = "feedback" if OBJECTIVES[config.loss].unpaired else "preference"
+        records = loop.read_files(config, run, data=kind, eval_data=kind)
         model, tokenizer = load_policy(config.model)
         template = Template(tokenizer)
         model, precision = loop.set_up(model, config, run, display)
         limit = loop.length_limit(model, config, display)
-        kind = "feedback" if OBJECTIVES[config.loss].unpaired else "preference"
-        rankings, fitted = preferences(loop.read_data(config.data, kind, config, run), template, limit)
+        rankings, fitted = preferences(records["data"], template, limit)
         loop.note_fit(fitted, config, run, display)
         held: list[Preference] = []
         if config.eval_data:
-            records = loop.read_data(config.eval_data, kind, config, run, "eval_data")
-            held, held_fitted = preferences(records, template, limit)
+            held, held_fitted = preferences(records["eval_data"], template, limit)
             loop.note_fit(held_fitted, config, run, display, "eval_data")
         check_targets(rankings, held, config, display)
         run.begin(model=source.name, model_fingerprint=source.fingerprint)

@@ -8,7 +8,6 @@ of the seed and the number of the step, so that resuming needs no state.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,7 +22,7 @@ from accord.train.configs import PpoConfig
 from accord.train.run import Run
 from accord.trees import PromptTree, budget_packs, pack
 
-__all__ = ["Ptx", "read_ptx"]
+__all__ = ["Ptx", "ptx_of"]
 
 COEFFICIENT = 27.8  # InstructGPT's, beside a KL coefficient of 0.02
 
@@ -66,17 +65,14 @@ class Ptx:
         return {"loss__ptx": total / token_count}
 
 
-def read_ptx(config: PpoConfig, run: Run, template: Template, limit: int, notify: Callable[[str], None]) -> Ptx | None:
-    """The stream a configuration asks for, or None. Hashes of its files and what was cut go into the manifest.
+def ptx_of(records: list[Any], config: PpoConfig, run: Run, template: Template, limit: int) -> Ptx:
+    """The stream of these records; what was cut goes into the manifest.
 
     Raises: ValueError: no row of it can be trained on.
     """
-    if config.ptx_data is None:
-        return None
-    records: list[Any] = loop.read_data(config.ptx_data, "corpus", config, run, "ptx_data")
     trees, fitted = corpus_trees(records, template, limit)
     run.manifest["ptx_data_fit"] = fitted.as_dict()
-    notify(f"ptx_data: {fitted.sentence()}")
+    run.notify(f"ptx_data: {fitted.sentence()}")
     if not trees:
         raise ValueError(f"no row of ptx_data can be trained on within {limit} tokens; raise --max-length")
     return Ptx(trees, config)

@@ -12,8 +12,9 @@ token of the response. One epoch: reward models overfit in the second (Ouyang et
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,13 +50,14 @@ def run(config: RewardConfig, display: Display | None = None) -> Path:
             display.note(f"{run.folder} is finished")
             return run.folder
         source = resolve(config.model)
+        records = loop.read_files(config, run, data="preference", eval_data="preference")
         model, tokenizer = new_reward_model(config.model, seed=config.seed)
         template = Template(tokenizer)
         # No opinion yet, so the first loss is log 2: a random head's opinions take a tenth of a small run to unlearn.
         nn.init.zeros_(next(score_head(model).parameters()))
         model, precision = loop.set_up(model, config, run, display, keep=["score"])
         limit = loop.length_limit(model, config, display)
-        items, rows, held_out = read_items(config, template, limit, run, display)
+        items, rows, held_out = items_of(records, config, template, limit, run, display)
         if config.epochs > 1:
             display.note(
                 f"{config.epochs} epochs: reward models mostly overfit after one; watch eval/accuracy_tie_half"
@@ -102,11 +104,11 @@ def run(config: RewardConfig, display: Display | None = None) -> Path:
         return run.finish(lambda folder: save_reward_model(model, template, folder, mean=mean, std=std, facts=facts))
 
 
-def read_items(
-    config: RewardConfig, template: Template, limit: int, run: Run, display: Display
+def items_of(
+    records: Mapping[str, list[Any]], config: RewardConfig, template: Template, limit: int, run: Run, display: Display
 ) -> tuple[list[Preference], list[int], list[Preference]]:
     """Trees with ranks to train on, their row numbers, and those held out; what the loss cannot use is refused."""
-    items, fitted = preferences(loop.read_data(config.data, "preference", config, run), template, limit)
+    items, fitted = preferences(records["data"], template, limit)
     loop.note_fit(fitted, config, run, display)
     rows = fitted.kept_rows
     if config.bootstrap:
@@ -117,8 +119,7 @@ def read_items(
     check_items(items, config)
     held_out: list[Preference] = []
     if config.eval_data:
-        records = loop.read_data(config.eval_data, "preference", config, run, "eval_data")
-        held_out, held_fitted = preferences(records, template, limit)
+        held_out, held_fitted = preferences(records["eval_data"], template, limit)
         loop.note_fit(held_fitted, config, run, display, "eval_data")
         check_targets(held_out, config)
     return items, rows, held_out

@@ -57,13 +57,14 @@ def run(config: SampleConfig, display: Display | None = None, reward: Reward | N
             display.note(f"{run.folder} is finished")
             return run.folder
         source = resolve(config.model)
+        records = loop.read_files(config, run, data="prompts")["data"]
         model, tokenizer = load_policy(config.model)
         template = Template(tokenizer)
         precision = loop.Precision(run.known("precision") or config.precision, loop.device_of(model))
         if config.reward:
             reward = reward or load_rewards(config, template, precision.name)
         limit = loop.length_limit(model, config, display)
-        prompts, ids, rows = read_prompts(config, run, template, limit, display)
+        prompts, ids, rows = fit_prompts(records, config, run, template, limit)
         run.manifest |= {"precision": precision.name, "device": str(precision.device)}
         judge = reward.name if reward else None
         run.begin(model=source.name, model_fingerprint=source.fingerprint, reward=judge)
@@ -96,14 +97,13 @@ def run(config: SampleConfig, display: Display | None = None, reward: Reward | N
         return run.finish()
 
 
-def read_prompts(
-    config: SampleConfig, run: Run, template: Template, limit: int, display: Display
+def fit_prompts(
+    records: list[Conversation], config: SampleConfig, run: Run, template: Template, limit: int
 ) -> tuple[list[Conversation], list[tuple[int, ...]], list[int]]:
     """Prompts, their ids with room for a response, and their row numbers; what is cut or left out is counted."""
-    records: list[Conversation] = loop.read_data(config.data, "prompts", config, run)
     ids, fitted = prompt_ids(records, template, limit, config.max_new_tokens)
     run.manifest["data_fit"] = fitted.as_dict()
-    display.note(f"data: {fitted.kept} of {fitted.rows} prompts, {fitted.cut_prompts} cut, longest {fitted.longest}")
+    run.notify(f"data: {fitted.kept} of {fitted.rows} prompts, {fitted.cut_prompts} cut, longest {fitted.longest}")
     if not ids:
         raise ValueError(
             f"no prompt of data leaves room for {config.max_new_tokens} new tokens within {limit}, the smaller of "

@@ -39,17 +39,16 @@ def run(config: SftConfig, display: Display | None = None) -> Path:
             display.note(f"{run.folder} is finished")
             return run.folder
         source = resolve(config.model)
+        records = loop.read_files(config, run, data="demonstration", eval_data="demonstration")
         model, tokenizer = load_policy(config.model)
         template = Template(tokenizer)
         model, precision = loop.set_up(model, config, run, display)
-        records = loop.read_data(config.data, "demonstration", config, run)
         limit = loop.length_limit(model, config, display)
-        trees, fitted = demonstration_trees(records, template, limit)
+        trees, fitted = demonstration_trees(records["data"], template, limit)
         loop.note_fit(fitted, config, run, display)
         held_out: list[PromptTree] = []
         if config.eval_data:
-            records = loop.read_data(config.eval_data, "demonstration", config, run, "eval_data")
-            held_out, held_fitted = demonstration_trees(records, template, limit)
+            held_out, held_fitted = demonstration_trees(records["eval_data"], template, limit)
             loop.note_fit(held_fitted, config, run, display, "eval_data")
         run.begin(model=source.name, model_fingerprint=source.fingerprint)
 
