@@ -285,13 +285,15 @@ def _explanation(session: Session, user_id: str, judgment_id: str) -> tuple[Camp
 
 @router.get("/c/{campaign_id}/examples")
 def show_examples(request: Request, studio: StudioOf, me: Me, campaign_id: str) -> Response:
-    """Good responses: those the campaign brings, and those a reviewer has accepted. Never of the task at hand."""
+    """Good responses: those the campaign brings, and those a reviewer has accepted. Never of what one may write for."""
     campaign = studio.store.read(may_annotate, me.user_id, campaign_id)
     task = request.query_params.get("task")
     item = studio.store.read(my_assignment, me.user_id, task)[1] if task else None
     shown: dict[str, Any] = {"campaign": campaign, "given": settings_of(campaign).examples}
     prompt = None if item is None else item.prompt_id
-    accepted = studio.store.read(accepted_demonstrations, campaign=campaign, but_prompt=prompt)
+    accepted = studio.store.read(
+        accepted_demonstrations, campaign=campaign, reader_id=me.user_id, now=studio.clock(), but_prompt=prompt
+    )
     template = "examples_list.html" if request.headers.get("hx-request") else "examples.html"
     return page(request, template, accepted=accepted, **shown)
 
