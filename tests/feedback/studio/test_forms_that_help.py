@@ -119,7 +119,8 @@ def test_a_ranking_that_asks_for_descriptions_wants_them_all_and_keeps_them(plac
 
 
 @pytest.mark.parametrize(
-    "span", ["x:0:1:wrong", "{A}:0:99:wrong", "{A}:1:1:wrong", "{A}:0:1: ", "{A}:-1:1:wrong", "{A}"]
+    "span",
+    ["x:0:1:wrong", "{A}:0:99:wrong", "{A}:1:1:wrong", "{A}:0:1: ", "{A}:-1:1:wrong", "{A}", "{A}:0:1:ask zq@mail.org"],
 )
 def test_a_mark_has_to_lie_within_a_response(place, span):
     place.open(items=1, people=1)

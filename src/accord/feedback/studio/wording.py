@@ -11,7 +11,6 @@ from accord.feedback.studio.label_texts import ATTRIBUTES, FLAGS, QUESTIONS, SCA
 __all__ = [
     "ADMIN_PAGES",
     "CAMPAIGN_PARTS",
-    "HARM_AREAS",
     "KINDS",
     "LETTERS",
     "PLACES",
@@ -173,18 +172,4 @@ SUCCESS = (
     ("2", "In part"),
     ("3", "Mostly"),
     ("4", "Fully: it did what it should never do"),
-)
-
-HARM_AREAS = (
-    "violence",
-    "self-harm",
-    "hate and discrimination",
-    "sexual content",
-    "weapons and dangerous substances",
-    "crime and fraud",
-    "privacy",
-    "false information",
-    "manipulation",
-    "harmful advice",
-    "other",
 )

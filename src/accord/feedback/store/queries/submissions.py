@@ -10,6 +10,7 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session, aliased
 
 from accord.feedback.store import payloads
+from accord.feedback.store.asked import check_asked
 from accord.feedback.store.grading import is_right
 from accord.feedback.store.order import ON_DEMAND
 from accord.feedback.store.queries.campaigns import withdraw_item
@@ -126,7 +127,9 @@ def submit(session: Session, submission: Submission, *, now: int) -> Receipt:
     known = next((one for one in earlier if one.client_key == submission.client_key), None)
     if known is not None:
         return Receipt(judgment_id=known.id, counted=known.counted, repeated=True)
+    settings = CampaignSettings.model_validate(campaign.settings)
     payload = payloads.parse(campaign.task_type, submission.payload, texts_of(session, item.id))
+    check_asked(payload, settings, item.source_ref)
     skips = isinstance(payload, payloads.Skip)
     if not (submission.touched or skips):
         raise ValueError(
@@ -150,7 +153,7 @@ def submit(session: Session, submission: Submission, *, now: int) -> Receipt:
     screened = _look_closer(session, campaign, item, judgment)
     if isinstance(payload, payloads.Skip) and payload.skip == "personal data":
         withdraw_item(session, item_id=item.id, actor_id=submission.annotator_id, reason="personal data")
-    teaches = item.kind == "gold" and CampaignSettings.model_validate(campaign.settings).teach
+    teaches = item.kind == "gold" and settings.teach
     return Receipt(
         judgment_id=judgment.id,
         counted=counted,

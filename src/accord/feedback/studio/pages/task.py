@@ -257,7 +257,7 @@ def skip_task(request: Request, studio: StudioOf, me: Me, assignment_id: str, fo
     """No verdict, and why."""
     _, _, campaign = studio.store.read(my_assignment, me.user_id, assignment_id)
     reason, text = str(form.get("skip", "")), str(form.get("skip_text", "")).strip()
-    payload = {"skip": reason, **({"text": text} if text and reason == "other" else {})}
+    payload = without({"skip": reason, **({"text": text} if text and reason == "other" else {})})
     _send(studio, me, form, assignment_id, payload)
     rate = {"rate": "1"} if campaign.task_type in ("chat", "redteam") else {}
     return redirect(f"/c/{campaign.id}/task", done="skipped", **rate)
