@@ -115,9 +115,8 @@ def _task_page(
 ) -> HTMLResponse:
     around = studio.store.read(_around, task, me.user_id, studio.clock(), studio.counts.of)
     if fields is None:
-        fields = (task.draft or {}).get("fields") or (
-            fields_of(around.last.payload, around.last.words) if around.last else {}
-        )
+        last = fields_of(around.last.payload, around.last.words) if around.last else {}
+        fields = _drafted(task) or last
     return page(
         request,
         "task.html",
@@ -131,6 +130,13 @@ def _task_page(
         settings=settings_of(around.campaign),
         error=error,
     )
+
+
+def _drafted(task: Task) -> dict[str, str]:
+    """The fields of a draft. A program may keep what it likes as its own."""
+    fields = (task.draft or {}).get("fields")
+    given = fields.items() if isinstance(fields, Mapping) else ()
+    return {name: value for name, value in given if isinstance(value, str)}
 
 
 def _around(session: Session, task: Task, user_id: str, now: int, count: Count) -> _Around:
