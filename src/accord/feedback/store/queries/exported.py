@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,11 +13,11 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from accord.feedback.store.exports import NOT_WORDS, Export, ExportOptions, check, export_rows
-from accord.feedback.store.personal_data import Numbers, scrub
+from accord.feedback.store.personal_data import Numbers, moved, numbered, scrub
 from accord.feedback.store.queries.common import must_have
 from accord.feedback.store.queries.projects import LastSaid, last_said
 from accord.feedback.store.queries.talks import lines_of, noted, spoken, thumbed
-from accord.feedback.store.queries.verdicts import adjudications, contents, covers, verdicts
+from accord.feedback.store.queries.verdicts import Content, Verdict, adjudications, contents, covers, verdicts
 from accord.feedback.store.splits import held_out, near_duplicates
 from accord.feedback.store.tables import Body, Campaign, Consent, Conversation, Exclusion, Project, Turn, User
 
@@ -31,15 +31,15 @@ def read_export(session: Session, campaign_id: str, options: ExportOptions) -> t
         ValueError: the options do not go together.
     """
     campaign = must_have(session, Campaign, campaign_id)
+    rule = must_have(session, Project, campaign.project_id).settings.get("on_export", "count")
     here = Exclusion.campaign_id.in_((campaign_id,)) | Exclusion.campaign_id.is_(None)
     query = select(Exclusion).where(Exclusion.reversed_at.is_(None), here).order_by(Exclusion.id)
     exclusions = session.scalars(query).all()
     export = (
         _conversations(session, campaign, options, exclusions)
         if options.form == "conversations"
-        else _judged(session, campaign, options)
+        else _judged(session, campaign, options, replaces=rule == "replace")
     )
-    rule = must_have(session, Project, campaign.project_id).settings.get("on_export", "count")
     export = export if rule == "count" else _screened(export, drops=rule == "drop")
     return _hashed(export, campaign.secret) if options.hash_annotators else export, [one.id for one in exclusions]
 
@@ -54,11 +54,12 @@ def _screened(export: Export, *, drops: bool) -> Export:
     for split, rows in export.rows.items():
         parts[split] = []
         for row in rows:
-            numbers: Numbers = {}
             meta = {name: value for name, value in row["meta"].items() if name in _WORDS_OF_META}
             clean = {name: value for name, value in row.items() if name not in NOT_WORDS}
+            taken = numbered([*_texts(clean), *_texts(meta)], {})
+            numbers: Numbers = dict(taken)
             clean, meta = _scrubbed(clean, numbers), _scrubbed(meta, numbers)
-            if numbers and drops:
+            if drops and numbers.keys() != taken.keys():
                 left_out["personal data"] += 1
             else:
                 parts[split].append({**row, **clean, "meta": {**row["meta"], **meta}})
@@ -73,7 +74,30 @@ def _scrubbed(value: Any, numbers: Numbers) -> Any:
     return [_scrubbed(one, numbers) for one in value] if isinstance(value, (list, tuple)) else value
 
 
-def _judged(session: Session, campaign: Campaign, options: ExportOptions) -> Export:
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    for one in value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ():
+        yield from _texts(one)
+
+
+def _with_moved_spans(verdict: Verdict, content: Content | None) -> Verdict:
+    """The verdict with its marks where they are in the responses as a ranking of the item has them, replaced."""
+    if content is None or not verdict.payload.get("spans") or None in content.responses.values():
+        return verdict
+    texts = [*(one.content for one in content.prompt), *(text or "" for text in content.responses.values())]
+    numbers = numbered(texts, {})
+    _, finds = scrub(texts, numbers=numbers)
+    found = list(zip(texts, finds, strict=True))[len(content.prompt) :]
+    of = dict(zip(content.responses, found, strict=True))
+    spans = []
+    for span in verdict.payload["spans"]:
+        start, end = moved(*of[span["response"]], numbers, span["start"], span["end"])
+        spans.append({**span, "start": start, "end": end})
+    return replace(verdict, payload={**verdict.payload, "spans": spans})
+
+
+def _judged(session: Session, campaign: Campaign, options: ExportOptions, *, replaces: bool) -> Export:
     found = verdicts(
         session,
         campaign_id=campaign.id,
@@ -82,9 +106,10 @@ def _judged(session: Session, campaign: Campaign, options: ExportOptions) -> Exp
         include_surplus=options.form == "judgments",
         all_revisions=options.all_revisions,
     )
+    texts = contents(session, campaign_id=campaign.id)
     return export_rows(
-        found,
-        contents(session, campaign_id=campaign.id),
+        [_with_moved_spans(one, texts.get(one.item_id)) for one in found] if replaces else found,
+        texts,
         options,
         task_type=campaign.task_type,
         adjudicated=adjudications(session, campaign_id=campaign.id),
