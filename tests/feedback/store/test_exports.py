@@ -257,7 +257,10 @@ def test_an_adjudication_reaches_the_export(store, tmp_path):
     by_text = {shown.text: shown.id for shown in task.responses}
     store.run(
         add_review, reviewer_id=world.people[1], item_id=task.item_id, decision="adjudicate", reason="two is right",
-        payload={"ranks": {by_text["one"]: 2, by_text["two"]: 1}},
+        payload={
+            "ranks": {by_text["one"]: 2, by_text["two"]: 1},
+            "spans": [{"response": by_text["one"], "start": 0, "end": 3, "tag": "wrong"}],
+        },
     )  # fmt: skip
     options = ExportOptions(unit="consensus", form="comparisons")
     export_campaign(store, tmp_path, options, campaign_id=world.campaign, actor_id=None)

@@ -12,6 +12,7 @@ from accord.feedback.store import payloads
 from accord.feedback.store.grading import is_right, must_pause
 from accord.feedback.store.queries.campaigns import requeue, reserve_slots
 from accord.feedback.store.queries.common import keep_words, must_be, must_have, write_event
+from accord.feedback.store.queries.content import texts_of
 from accord.feedback.store.queries.situations import is_paused, pause_subject, unanswered
 from accord.feedback.store.settings import CampaignSettings
 from accord.feedback.store.tables import (
@@ -19,7 +20,6 @@ from accord.feedback.store.tables import (
     Event,
     Exclusion,
     Item,
-    ItemResponse,
     Judgment,
     Qualification,
     Review,
@@ -184,8 +184,7 @@ def add_review(
         raise ValueError("this judgment is your own; expected one of someone else; leave it to another reviewer")
     kept = None
     if payload is not None:
-        texts = dict.fromkeys(_responses(session, item.id), "")
-        kept, _ = payloads.split(payloads.parse(campaign.task_type, payload, texts))
+        kept, _ = payloads.split(payloads.parse(campaign.task_type, payload, texts_of(session, item.id)))
     body_id = keep_words(session, reason, author_id=reviewer_id)
     review = Review(
         judgment_id=judgment_id,
@@ -200,10 +199,6 @@ def add_review(
     if judgment is not None and judgment.annotator_id is not None and item.kind == "qualification":
         settle_qualification(session, campaign, judgment.annotator_id)
     return review
-
-
-def _responses(session: Session, item_id: str) -> list[str]:
-    return list(session.scalars(select(ItemResponse.response_id).where(ItemResponse.item_id == item_id)))
 
 
 def exclude(

@@ -15,6 +15,7 @@ from accord.feedback.store.grading import is_right
 from accord.feedback.store.order import ON_DEMAND
 from accord.feedback.store.queries.campaigns import withdraw_item
 from accord.feedback.store.queries.common import keep_words, must_have, role_of, write_event
+from accord.feedback.store.queries.content import texts_of
 from accord.feedback.store.queries.leases import renew, task_of
 from accord.feedback.store.queries.projects import consent_in_force
 from accord.feedback.store.queries.quality import pause_if_failing, settle_qualification
@@ -25,9 +26,7 @@ from accord.feedback.store.tables import (
     Consent,
     Draft,
     Item,
-    ItemResponse,
     Judgment,
-    Response,
     Slot,
 )
 
@@ -160,12 +159,6 @@ def submit(session: Session, submission: Submission, *, now: int) -> Receipt:
         explanation=item.explanation if teaches else None,
         screened=screened,
     )
-
-
-def texts_of(session: Session, item_id: str) -> dict[str, str | None]:
-    """Response id -> text of an item's responses."""
-    query = select(Response.id, Response.text).join(ItemResponse, ItemResponse.response_id == Response.id)
-    return dict(session.execute(query.where(ItemResponse.item_id == item_id)).all())
 
 
 def _answers(session: Session, assignment: Assignment) -> list[Judgment]:
