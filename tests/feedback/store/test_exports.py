@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import select
@@ -186,6 +187,32 @@ def test_splits_hold_prompts_and_annotators_apart():
         assert (f"p{long}" in made) == (f"p{long} please" in made)
     assert sum(map(len, export.rows.values())) == 100
     assert rows(found[::-1], contents, **options)[1].rows == export.rows
+
+
+def test_rows_stay_on_their_side_as_others_are_added():
+    """Prompts that come later, near-duplicates among them, and people: what was trained on is never held out."""
+    words = "how do you bake a loaf of bread with seeds and nuts in an oven without a door number"
+    questions = [f"{words} {n} {n} {n} {n}" for n in range(30)]
+    older = {f"i{n}": content(f"i{n}", question) for n, question in enumerate(questions)}
+    # Hashes that come before all others, and a copy each
+    newer = {f"k{n}": content(f"k{n}", f"{question}!") for n, question in enumerate(questions)}
+    newer = {
+        name: replace(one, prompt_hash=f"0 {one.prompt_hash}", prompt_id=f"q{name}") for name, one in newer.items()
+    }
+    options = {"held_out_prompts": 0.3, "held_out_annotators": 0.3, "form": "judgments"}
+    people = [f"p{n}" for n in range(8)]
+
+    def sides(contents, people):
+        found = [verdict(FOUR, one, item) for one in people for item in contents]
+        made = rows(found, older | newer if contents is not older else older, **options)[1].rows
+        return {
+            (row["meta"]["item"], row["meta"]["annotators"][0]): name for name, part in made.items() for row in part
+        }
+
+    before, after = sides(older, people[:6]), sides(older | newer, people)
+    assert set(before.values()) == {"train", "held_out_prompts", "held_out_annotators", "held_out_both"}
+    assert {row: after[row] for row in before} == before
+    assert all(after[f"i{n}", one] == after[f"k{n}", one] for n in range(30) for one in people)
 
 
 def test_a_file_is_the_same_bytes_twice_and_trains_as_it_stands(store, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from sqlalchemy import select
 
 from accord.feedback.store import (
     ExportOptions,
@@ -16,6 +17,8 @@ from accord.feedback.store import (
     start_conversation,
 )
 from accord.feedback.store.queries.projects import change_project
+from accord.feedback.store.splits import held_out
+from accord.feedback.store.tables import User
 from feedback.worlds import make_world
 
 HIDDEN = "Write to a@b.org or c@d.org, yes a@b.org."
@@ -127,7 +130,11 @@ def test_conversations_are_held_out_by_person_and_by_how_they_begin(store):
         for who in range(5):  # with white space and capitals of their own: near-duplicates
             words = f"question number {number} about how to bake a loaf of bread number {number}"
             talk(world, who, f"{words.upper() if who % 2 else words} ")
-    options = ExportOptions(form="conversations", held_out_prompts=0.3, held_out_annotators=0.2)
+    people = store.read(lambda s: list(s.scalars(select(User.pseudonym))))
+    words = {f"question number {n} about how to bake a loaf of bread number {n} " for n in range(10)}
+    seeds = map(str, range(1000))  # one that holds out one person, and three beginnings
+    seed = next(s for s in seeds if len(held_out(s, people, 0.2)) == 1 and len(held_out(s, list(words), 0.3)) == 3)
+    options = ExportOptions(form="conversations", held_out_prompts=0.3, held_out_annotators=0.2, seed=seed)
     found = exported_rows(store, options, campaign_id=world.campaign, actor_id=None)
     begins = {name: {row["messages"][0]["content"].lower().strip() for row in rows} for name, rows in found.items()}
     people = {name: {row["meta"]["annotators"][0] for row in rows} for name, rows in found.items()}

@@ -18,7 +18,7 @@ from accord.feedback.store.queries.common import must_have
 from accord.feedback.store.queries.projects import LastSaid, last_said
 from accord.feedback.store.queries.talks import lines_of, noted, spoken, thumbed
 from accord.feedback.store.queries.verdicts import Content, Verdict, adjudications, contents, covers, verdicts
-from accord.feedback.store.splits import held_out, near_duplicates
+from accord.feedback.store.splits import held_out, split_names
 from accord.feedback.store.tables import Body, Campaign, Consent, Conversation, Exclusion, Project, Turn, User
 
 __all__ = ["read_export"]
@@ -158,14 +158,11 @@ def _split(rows: Sequence[dict[str, Any]], options: ExportOptions) -> dict[str, 
     """Conversations by split: all of a person's fall on one side, and so do all that begin in nearly the same words."""
     people = held_out(options.seed, [row["meta"]["annotators"][0] for row in rows], options.held_out_annotators)
     begins = [next((one["content"] for one in row["messages"] if one["role"] == "user"), "") for row in rows]
-    order = sorted(range(len(rows)), key=lambda at: begins[at])  # so that a cluster's name depends on content only
-    clusters = near_duplicates([begins[at] for at in order]) if options.held_out_prompts else []
-    first = {cluster: begins[at] for at, cluster in reversed(list(zip(order, clusters, strict=False)))}
-    prompts = held_out(options.seed, list(first.values()), options.held_out_prompts)
-    apart = {at for at, cluster in zip(order, clusters, strict=False) if first[cluster] in prompts}
+    names = split_names(begins, begins) if options.held_out_prompts else begins  # the rows are in order of age
+    prompts = held_out(options.seed, names, options.held_out_prompts)
     parts: dict[str, list[dict[str, Any]]] = {"train": []}
     for at, row in enumerate(rows):
-        by_prompt, by_annotator = at in apart, row["meta"]["annotators"][0] in people
+        by_prompt, by_annotator = names[at] in prompts, row["meta"]["annotators"][0] in people
         both = "held_out_both" if by_prompt and by_annotator else None
         name = both or ("held_out_prompts" if by_prompt else "held_out_annotators" if by_annotator else "train")
         parts.setdefault(name, []).append(row)
