@@ -11,7 +11,15 @@ from sqlalchemy import select
 from accord.evaluate.page.svg import DASH
 from accord.feedback.analysis.material import gather
 from accord.feedback.analysis.report import analyse
-from accord.feedback.store import CampaignSettings, add_judge, add_model, add_model_judgment, forget
+from accord.feedback.store import (
+    CampaignSettings,
+    add_judge,
+    add_model,
+    add_model_judgment,
+    enforce_retention,
+    forget,
+    now_ms,
+)
 from accord.feedback.store.tables import Body, Event
 from accord.feedback.studio.nightly import collect_evidence
 from accord.feedback.studio.workload import length_beside_a_model
@@ -129,6 +137,25 @@ def test_what_was_written_to_someone_is_forgotten_with_them(both):
     admin.post(f"/admin/campaign/{both.world.campaign}/message/{both.world.people[0]}", {"text": "Dear person 0"})
     both.store.run(forget, user_id=both.world.people[0], now=both.now)
     assert both.store.read(lambda s: list(s.scalars(select(Body.text)))) == [None]
+
+
+@pytest.mark.parametrize("way", ["forget", "retention"])
+def test_a_report_that_is_kept_has_no_words_that_were_erased(both, way):
+    both.open(items=1, people=2, retention_days=30)
+    for who in (0, 1):
+        task = both.world.next(who)
+        both.world.submit(task, who, {**ranks(task), "reason": f"words of {who}"})
+    reports = both.app.state.studio.reports
+    before, report = reports.of(both.store, both.world.campaign)
+    assert {one.words for one in before.verdicts} == {"words of 0", "words of 1"}
+    assert reports.of(both.store, both.world.campaign)[1] is report
+    if way == "forget":
+        both.store.run(forget, user_id=both.world.people[0], now=both.now)
+    else:
+        both.store.run(enforce_retention, now=now_ms() + 40 * 86_400_000)
+    after, _ = reports.of(both.store, both.world.campaign)
+    assert {one.words for one in after.verdicts} == ({None, "words of 1"} if way == "forget" else {None})
+    assert set(after.people) == set(both.store.read(gather, campaign_id=both.world.campaign).people)
 
 
 def test_evidence_is_collected_by_night_and_dated(both):
