@@ -65,29 +65,31 @@ def _right(session: Session, campaign: Campaign, judgment: Judgment, item: Item)
 
 
 def settle_qualification(session: Session, campaign: Campaign, annotator_id: str) -> Qualification | None:
-    """Record the attempt if all its items are answered and graded; return it, or None."""
+    """Record the attempt if there is one left and all its items are answered and graded; return it, or None."""
+    settings = CampaignSettings.model_validate(campaign.settings)
     items = session.scalars(
         select(Item.id).where(Item.campaign_id == campaign.id, Item.kind == "qualification", Item.state != "withdrawn")
     ).all()
-    attempts = session.scalar(
-        select(func.count())
-        .select_from(Qualification)
-        .where(Qualification.campaign_id == campaign.id, Qualification.annotator_id == annotator_id)
-    )
+    passed = session.scalars(
+        select(Qualification.passed).where(
+            Qualification.campaign_id == campaign.id, Qualification.annotator_id == annotator_id
+        )
+    ).all()
+    if any(passed) or len(passed) >= settings.attempts:
+        return None
     answers = select(Judgment.item_id, func.max(Judgment.revision)).where(
         Judgment.annotator_id == annotator_id, Judgment.item_id.in_(items)
     )
     done = dict(session.execute(answers.group_by(Judgment.item_id)).all())
     right = dict(known_answers(session, campaign, annotator_id, "qualification"))
     graded = [right.get(item) for item in items]
-    if unanswered(list(items), done, attempts or 0) or None in graded:
+    if unanswered(list(items), done, len(passed)) or None in graded:
         return None
     score = graded.count(True) / len(graded)
-    settings = CampaignSettings.model_validate(campaign.settings)
     result = Qualification(
         campaign_id=campaign.id,
         annotator_id=annotator_id,
-        attempt=(attempts or 0) + 1,
+        attempt=len(passed) + 1,
         score=score,
         passed=score >= settings.pass_mark,
         detail={item: right[item] for item in items},

@@ -139,6 +139,8 @@ def submit(session: Session, submission: Submission, *, now: int) -> Receipt:
         raise ValueError("consent to the newest text is missing; give it first; the draft is kept")
     held = _close_slot(session, item.id, submission.annotator_id, skips)
     before = _check_revision(earlier, campaign, submission, held=held, skips=skips, now=now)
+    if before is not None and item.kind == "qualification" and not held:
+        raise ValueError("an answer of a test stands; as long as an attempt is left, the test is asked again")
     if skips:
         counted = False
     elif before is not None and not held:
