@@ -131,6 +131,31 @@ def test_a_note_stands_on_the_first_page_until_its_reader_dismisses_it(both):
     assert events == ["note read"]
 
 
+def test_a_second_click_sends_no_second_note(both):
+    both.open(items=1, people=1)
+    admin, ada = both.someone("admin"), both.person(0)
+    send = f"/admin/campaign/{both.world.campaign}/message/{ada.user_id}"
+    for text in ("Take your time.", "Take your time.", "Well done."):
+        assert admin.post(send, {"text": text}).status_code == 200
+    page = ada.get("/").text
+    assert (page.count("Take your time."), page.count("Well done.")) == (1, 1)
+    note = both.store.read(lambda s: s.scalar(select(Event.id).where(Event.kind == "note").order_by(Event.id).limit(1)))
+    ada.post(f"/notes/{note}/dismiss")
+    admin.post(send, {"text": "Take your time."})  # meant again
+    assert ada.get("/").text.count("Take your time.") == 1
+
+
+def test_evidence_is_collected_once_a_night_however_often_a_server_starts(both):
+    both.open(items=0, people=0)  # nothing to find is noted too
+    both.now = now_ms()
+    assert [collect_evidence(both.app.state.studio) for _ in range(2)] == [1, 0]
+    both.now += 86_400_000
+    assert collect_evidence(both.app.state.studio) == 1
+    found = both.store.read(lambda s: list(s.scalars(select(Event.detail).where(Event.kind == "evidence"))))
+    assert found == [{"people": 0, "flagged": 0, "kinds": {}}] * 2
+    assert both.someone("admin").get(f"/admin/campaign/{both.world.campaign}?figures").status_code == 200
+
+
 def test_what_was_written_to_someone_is_forgotten_with_them(both):
     both.open(items=1, people=1)
     admin = both.someone("admin")
