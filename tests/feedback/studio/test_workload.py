@@ -20,10 +20,10 @@ from accord.feedback.store import (
     forget,
     now_ms,
 )
-from accord.feedback.store.tables import Body, Event
+from accord.feedback.store.tables import Body, Campaign, Event
 from accord.feedback.studio.nightly import collect_evidence
 from accord.feedback.studio.workload import length_beside_a_model
-from feedback.studio.visitors import text_of
+from feedback.studio.visitors import assignment, text_of
 from feedback.worlds import MINUTE, ranks
 
 
@@ -67,6 +67,35 @@ def test_work_pace_known_answers_and_cost_are_counted_by_hand(both):
     assert cost["... a judgment that counts"] == "3.00"  # two of normal items
     assert cost["what is left"] == "6.00"  # two of four
     assert "The time of 1 of 4 is not known" in text_of(admin.get(f"/admin/campaign/{world.campaign}?figures"))
+
+
+def test_the_price_of_an_hour_and_examples_can_change_while_people_work(both):
+    both.open(items=1, people=1, task_type="demonstrate", settings=CampaignSettings(pass_mark=0.6))
+    page = both.person().get(both.task_page)
+    sent = {"revision": "1", "text": "Words.", "active_ms": str(30 * MINUTE)}
+    both.person().post(f"/t/{assignment(page)}/submit", sent)
+    admin = both.someone("admin")
+    here = f"/admin/campaign/{both.world.campaign}"
+    assert admin.get(f"{here}/table/cost.csv").status_code == 404
+    change = {"state": "open", "overlap": "3", "hourly_rate": "20", "examples": "One.\r\n----\r\n\r\nTwo **2**."}
+    saved = admin.post(f"{here}/change", change)
+    assert 'name="hourly_rate" value="20.0"' in saved.text
+    assert "One.\n---\nTwo **2**.</textarea>" in saved.text
+    assert dict(table(admin, both, "cost")[1:])["so far"] == "10.00"  # the report that is kept knows of it
+    shown = both.person().get(f"/c/{both.world.campaign}/examples").text
+    assert shown.index("One.") < shown.index("Two <strong>2</strong>")
+    for wrong in ({"hourly_rate": "-3"}, {"hourly_rate": "x"}, {"examples": "x" * 8001}):
+        refused = admin.post(f"{here}/change", {"state": "paused", **wrong})
+        assert refused.status_code == 400
+        assert next(iter(wrong)) in text_of(refused)
+    campaign = both.store.read(lambda s: s.get(Campaign, both.world.campaign))
+    assert (campaign.state, campaign.settings["pass_mark"], campaign.settings["hourly_rate"]) == ("open", 0.6, 20)
+    admin.post(f"{here}/change", {"state": "paused"})  # what a form does not have stays
+    admin.post(f"{here}/change", {"examples": ""})
+    found = both.store.read(lambda s: list(s.scalars(select(Event.detail).where(Event.kind == "campaign"))))
+    assert [(one.get("hourly_rate"), one.get("examples")) for one in found[-3:]] == [(20.0, 2), (None, None), (None, 0)]
+    assert both.person().post(f"{here}/change", change).status_code == 404
+    assert "hourly_rate 20.0" in text_of(admin.get(f"/admin/events/{both.world.project}"))
 
 
 def _people(place):
