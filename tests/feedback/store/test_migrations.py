@@ -65,10 +65,28 @@ def test_three_judgments_of_the_first_schema_are_read_by_the_newest(first_store)
     assert {(verdict.annotator, verdict.display_order, verdict.guideline) for verdict in found} == {
         ("p7", ("b", "a"), "1")
     }
+    assert {verdict.session for verdict in found} == {None}  # nobody knows of them
     assert store.read(lambda session: (session.get(Item, "i").arm, session.get(Prompt, "q").author_id)) == (
         "random",
         None,
     )
+    store.close()
+
+
+def test_a_store_of_the_fourth_schema_takes_judgments_with_their_login(first_store):
+    engine = create_engine(first_store)
+    with engine.begin() as connection:
+        database.upgrade(connection, "0004")
+        assert "session_id" not in {column["name"] for column in inspect(connection).get_columns("judgment")}
+    engine.dispose()
+    store = Store.open(first_store)
+    values = JUDGMENT.replace("client_key)", "client_key, session_id)").replace(":key)", ":key, 's')")
+    with store.engine.begin() as connection:
+        connection.execute(text(values), {"id": "j4", "key": "k4", "revision": 4, "payload": PAYLOADS[0]})
+    found = store.read(verdicts, campaign_id="c", all_revisions=True)
+    assert [verdict.session for verdict in found] == [None, None, None, "s"]
+    with pytest.raises(IntegrityError, match="append-only"), store.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE judgment SET session_id = 't'")
     store.close()
 
 

@@ -13,17 +13,21 @@ from accord.feedback.analysis.material import gather
 from accord.feedback.analysis.report import analyse
 from accord.feedback.store import (
     CampaignSettings,
+    ExportOptions,
     add_judge,
     add_model,
     add_model_judgment,
     enforce_retention,
+    exported_rows,
     forget,
     now_ms,
+    verdicts,
 )
-from accord.feedback.store.tables import Body, Campaign, Event
+from accord.feedback.store.tables import ApiToken, Body, Campaign, Event, LoginSession
 from accord.feedback.studio.nightly import collect_evidence
 from accord.feedback.studio.workload import length_beside_a_model
-from feedback.studio.visitors import assignment, text_of
+from feedback.studio.test_api import program
+from feedback.studio.visitors import assignment, shown, text_of
 from feedback.worlds import MINUTE, ranks
 
 
@@ -223,6 +227,31 @@ def test_evidence_is_collected_by_night_and_dated(both):
     assert event.detail == {"people": 1, "flagged": 1, "kinds": {"gold": 1}}
     page = text_of(both.someone("admin").get(f"/admin/campaign/{both.world.campaign}?figures"))
     assert "on 1 person, enough to decide on 1" in " ".join(page.split())
+
+
+def test_each_judgment_knows_its_login_or_token_and_takes_it_nowhere(both):
+    both.open(items=4, people=1)
+    first, second = both.person(), both.person()
+    for visitor in (first, second):
+        page = visitor.get(both.task_page)
+        visitor.post(
+            f"/t/{assignment(page)}/submit", {"revision": "1", **{f"rank.{one}": "1" for one in shown(page).values()}}
+        )
+    page = second.get(both.task_page)
+    second.post(f"/t/{assignment(page)}/skip", {"revision": "1", "skip": "language"})
+    client = program(both, first.user_id, "annotate")
+    task = client.post(f"/api/v1/campaigns/{both.world.campaign}/next").json()
+    payload = {"ranks": {one["id"]: 1 for one in task["responses"]}}
+    client.post(f"/api/v1/assignments/{task['assignment']}/submit", json={"payload": payload})
+    found = both.store.read(verdicts, campaign_id=both.world.campaign, include_surplus=True)
+    logins = both.store.read(lambda s: list(s.scalars(select(LoginSession.id).order_by(LoginSession.id))))
+    token = both.store.read(lambda s: s.scalar(select(ApiToken.id)))
+    assert [one.session for one in found] == [logins[0], logins[1], logins[1], token]
+    both.store.run(enforce_retention, now=now_ms() + 40 * 86_400_000)  # logins that have ended are deleted
+    again = both.store.read(verdicts, campaign_id=both.world.campaign, include_surplus=True)
+    assert [one.session for one in again] == [*logins[:2], logins[1], token]
+    rows = exported_rows(both.store, ExportOptions(form="judgments"), campaign_id=both.world.campaign, actor_id=None)
+    assert not [one for one in (*logins, token) if one in str(rows)]
 
 
 @pytest.mark.parametrize("part", ["agreement", "annotators", "flags", "settings"])

@@ -52,6 +52,7 @@ class Submission:
         payload: as in `payloads`, by response id.
         active_ms: time spent, by the browser's own clock; None: not known.
         pasted: characters of the text that came in pieces of more than 200 at once.
+        session_id: the login or token it came from; None: not known.
         touched: something was chosen. What was only shown is no answer, so a verdict without it is refused.
     """
 
@@ -62,6 +63,7 @@ class Submission:
     active_ms: int | None = None
     touched: bool = True
     pasted: int = 0
+    session_id: str | None = None
 
     @property
     def client_key(self) -> str:
@@ -254,6 +256,7 @@ def _insert(
         counted=counted,
         client_key=submission.client_key,
         body_id=body_id,
+        session_id=submission.session_id,
     )
     session.add(judgment)
     session.flush()

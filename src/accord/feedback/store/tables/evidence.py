@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Index, UniqueConstraint
+from sqlalchemy import CheckConstraint, Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from accord.feedback.store.tables.base import Millis, Record, one_of, reference
@@ -49,6 +49,7 @@ class Judgment(Record):
     counted: Mapped[bool]
     client_key: Mapped[str] = mapped_column(unique=True)
     body_id: Mapped[str | None] = reference("body", optional=True)
+    session_id: Mapped[str | None] = mapped_column(String(36))  # a login or token; those are deleted, so no reference
     __table_args__ = (
         UniqueConstraint("item_id", "annotator_id", "revision"),
         UniqueConstraint("item_id", "judge_id", "revision"),

@@ -140,6 +140,7 @@ def _send(studio: StudioOf, who: Annotator, assignment_id: str, revision: int, v
         revision=revision,
         payload=without(verdict.payload),
         active_ms=verdict.active_ms,
+        session_id=who.session_id,
     )
     receipt = studio.store.run(submit_answer, sent, now=studio.clock())
     return ReceiptOut(judgment=receipt.judgment_id, counted=receipt.counted, repeated=receipt.repeated)

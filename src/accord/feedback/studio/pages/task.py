@@ -235,6 +235,7 @@ def _send(studio: Studio, me: Me, form: FormData, assignment_id: str, payload: M
         payload=payload,
         active_ms=_whole(form.get("active_ms")),
         pasted=_whole(form.get("pasted"), 0) or 0,
+        session_id=me.session_id,
     )
     return studio.store.run(submit, sent, now=studio.clock())
 
