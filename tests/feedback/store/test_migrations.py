@@ -11,7 +11,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, inspect, select, text
 from sqlalchemy.exc import IntegrityError
 
-from accord.feedback.store import Store, database, verdicts
+from accord.feedback.store import Store, database, keep_rewards, rewarded, verdicts
 from accord.feedback.store.tables import APPEND_ONLY, Base, Item, Judgment, Prompt
 from feedback.databases import empty_database
 
@@ -87,6 +87,8 @@ def test_a_store_of_the_fourth_schema_takes_judgments_with_their_login(first_sto
     assert [verdict.session for verdict in found] == [None, None, None, "s"]
     with pytest.raises(IntegrityError, match="append-only"), store.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE judgment SET session_id = 't'")
+    store.run(keep_rewards, campaign_id="c", model="rm", rewards={"i": {"a": 0.5, "b": -2.0}})  # of the sixth
+    assert [one.ranks for one in store.read(rewarded, campaign_id="c")] == [{"a": 1, "b": 2}]
     store.close()
 
 
@@ -117,7 +119,7 @@ def test_a_new_store_an_upgraded_one_and_the_models_have_the_same_columns(first_
         upgraded, fresh, wanted = (columns(engine) for engine in (stores[0].engine, stores[1].engine, models))
         assert upgraded == fresh
         assert fresh == wanted
-        assert len(wanted) == 28
+        assert len(wanted) == 29
         models.dispose()
         with stores[0].engine.connect() as connection, warnings.catch_warnings():
             warnings.simplefilter("ignore")

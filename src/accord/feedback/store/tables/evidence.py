@@ -9,7 +9,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from accord.feedback.store.tables.base import Millis, Record, one_of, reference
 
-__all__ = ["Exclusion", "Judge", "Judgment", "Qualification", "Review"]
+__all__ = ["Exclusion", "Judge", "Judgment", "Qualification", "Review", "Reward"]
 
 _SOURCE = (
     "(source = 'human' AND annotator_id IS NOT NULL AND consent_id IS NOT NULL AND judge_id IS NULL)"
@@ -58,6 +58,16 @@ class Judgment(Record):
         CheckConstraint(_SOURCE, name="who"),
         CheckConstraint("revision >= 1", name="revision"),
     )
+
+
+class Reward(Record):
+    """What a reward model says of a response; a model has one reward for it, the last one."""
+
+    __tablename__ = "reward"
+    response_id: Mapped[str] = reference("response")
+    model_id: Mapped[str] = reference("model")
+    value: Mapped[float]
+    __table_args__ = (UniqueConstraint("response_id", "model_id"),)
 
 
 class Review(Record):
