@@ -20,6 +20,7 @@ from accord.feedback.store import (
     enforce_retention,
     exported_rows,
     forget,
+    keep_rewards,
     now_ms,
     verdicts,
 )
@@ -214,6 +215,17 @@ def test_a_report_that_is_kept_has_no_words_that_were_erased(both, way):
     after, _ = reports.of(both.store, both.world.campaign)
     assert {one.words for one in after.verdicts} == ({None, "words of 1"} if way == "forget" else {None})
     assert set(after.people) == set(both.store.read(gather, campaign_id=both.world.campaign).people)
+
+
+def test_a_report_that_is_kept_learns_of_rewards(place):
+    place.open(items=1, people=1)
+    task = place.world.next(0)
+    place.world.submit(task, 0, ranks(task, "one"))
+    reports, here = place.app.state.studio.reports, place.world.campaign
+    assert reports.of(place.store, here)[1].judges == ()
+    given = {task.item_id: {one.id: 1.0 if one.text == "one" else 0.5 for one in task.responses}}
+    place.store.run(keep_rewards, campaign_id=here, model="rm@1", rewards=given)
+    assert [(one.judge, one.agreement) for one in reports.of(place.store, here)[1].judges] == [("rm@1", 1.0)]
 
 
 def test_evidence_is_collected_by_night_and_dated(both):

@@ -19,7 +19,7 @@ from accord.feedback.store.tables import Consent, Event, Exclusion, Item, Judgme
 __all__ = ["Reports", "as_csv"]
 
 # What changes texts, settings or the order of items. A report holds words: those that were erased must not stay in it.
-_CHANGES = ("forgotten", "retention", "campaign", "prioritised", "item withdrawn", "item restored")
+_CHANGES = ("forgotten", "retention", "campaign", "prioritised", "rewards", "item withdrawn", "item restored")
 KEPT = 16  # campaigns whose report is kept
 
 

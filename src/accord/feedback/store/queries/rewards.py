@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import Select, delete, select
 from sqlalchemy.orm import Session
 
-from accord.feedback.store.queries.common import must_have
+from accord.feedback.store.queries.common import must_have, write_event
 from accord.feedback.store.queries.content import add_model
 from accord.feedback.store.queries.verdicts import Verdict
 from accord.feedback.store.tables import Campaign, Item, ItemResponse, LanguageModel, Reward
@@ -21,7 +21,7 @@ __all__ = ["keep_rewards", "rewarded"]
 
 
 def keep_rewards(session: Session, *, campaign_id: str, model: str, rewards: Mapping[str, Mapping[str, float]]) -> int:
-    """Keep the rewards of a model, in place of those it gave to the same responses before; return how many.
+    """Keep the rewards of a model, in place of those it gave to the same responses before; return how many. Logged.
 
     Args:
         session: of the transaction.
@@ -47,6 +47,7 @@ def keep_rewards(session: Session, *, campaign_id: str, model: str, rewards: Map
     for response in values:
         session.execute(delete(Reward).where(Reward.response_id == response, Reward.model_id == judge.id))
     session.add_all(Reward(response_id=one, model_id=judge.id, value=float(value)) for one, value in values.items())
+    write_event(session, "rewards", campaign_id, actor_id=None, model=judge.id, responses=len(values))
     session.flush()
     return len(values)
 
