@@ -112,6 +112,19 @@ def test_marked_passages_are_where_they_were_in_the_text_that_leaves(store, mark
     assert row["meta"]["payload"]["spans"] == spans
 
 
+def test_what_still_looks_personal_is_counted_in_words_beside_a_judgment_and_at_the_start_of_a_line(store, tmp_path):
+    world = make_world(store, items=1, people=1)
+    task = world.next(0)
+    ranks = {shown.id: place for place, shown in enumerate(task.responses, 1)}
+    world.submit(task, 0, payload={"ranks": ranks, "reason": "ask a@b.org\n030 123456-78"})
+    options = ExportOptions(form="judgments")
+    manifest = export_campaign(store, tmp_path, options, campaign_id=world.campaign, actor_id=None)
+    assert manifest["personal_data"] == {"EMAIL": 1, "PHONE": 1}
+    set_rule(world, "replace")
+    manifest = export_campaign(store, tmp_path, options, campaign_id=world.campaign, actor_id=None)
+    assert manifest["personal_data"] == {}
+
+
 def talk(world, who, begins):
     def add(session):
         person = world.people[who]

@@ -32,11 +32,9 @@ from accord.records import (
     to_row,
 )
 
-__all__ = ["NOT_WORDS", "Export", "ExportOptions", "check", "export_rows"]
+__all__ = ["Export", "ExportOptions", "check", "export_rows"]
 
 Row: TypeAlias = dict[str, Any]
-# Fields of rows without texts; an id can look like a telephone number.
-NOT_WORDS = ("id", "response_set", "meta", "shown_at", "submitted_at", "display_order", "ranks", "annotator")
 
 
 class ExportOptions(BaseModel, frozen=True, extra="forbid"):

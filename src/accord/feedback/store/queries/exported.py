@@ -5,19 +5,20 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from accord.feedback.store.exports import NOT_WORDS, Export, ExportOptions, check, export_rows
+from accord.feedback.store.exports import Export, ExportOptions, check, export_rows
 from accord.feedback.store.personal_data import Numbers, moved, numbered, scrub
 from accord.feedback.store.queries.common import must_have
 from accord.feedback.store.queries.projects import LastSaid, last_said
 from accord.feedback.store.queries.talks import lines_of, noted, spoken, thumbed
 from accord.feedback.store.queries.verdicts import Content, Verdict, adjudications, contents, covers, verdicts
+from accord.feedback.store.row_words import texts_in, words_of
 from accord.feedback.store.splits import held_out, split_names
 from accord.feedback.store.tables import Body, Campaign, Consent, Conversation, Exclusion, Project, Turn, User
 
@@ -44,9 +45,6 @@ def read_export(session: Session, campaign_id: str, options: ExportOptions) -> t
     return _hashed(export, campaign.secret) if options.hash_annotators else export, [one.id for one in exclusions]
 
 
-_WORDS_OF_META = ("words", "edits", "picks")  # what people and models wrote, among ids and counts
-
-
 def _screened(export: Export, *, drops: bool) -> Export:
     """What patterns find in the rows replaced, the same by the same within a row; or such rows left out and counted."""
     left_out = Counter(export.left_out)
@@ -54,9 +52,8 @@ def _screened(export: Export, *, drops: bool) -> Export:
     for split, rows in export.rows.items():
         parts[split] = []
         for row in rows:
-            meta = {name: value for name, value in row["meta"].items() if name in _WORDS_OF_META}
-            clean = {name: value for name, value in row.items() if name not in NOT_WORDS}
-            taken = numbered([*_texts(clean), *_texts(meta)], {})
+            clean, meta = words_of(row)
+            taken = numbered([*texts_in(clean), *texts_in(meta)], {})
             numbers: Numbers = dict(taken)
             clean, meta = _scrubbed(clean, numbers), _scrubbed(meta, numbers)
             if drops and numbers.keys() != taken.keys():
@@ -72,13 +69,6 @@ def _scrubbed(value: Any, numbers: Numbers) -> Any:
     if isinstance(value, dict):
         return {name: _scrubbed(one, numbers) for name, one in value.items()}
     return [_scrubbed(one, numbers) for one in value] if isinstance(value, (list, tuple)) else value
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    for one in value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ():
-        yield from _texts(one)
 
 
 def _with_moved_spans(verdict: Verdict, content: Content | None) -> Verdict:
