@@ -118,6 +118,7 @@ def test_a_ranking_that_asks_for_attributes_needs_them_from_programs_too(place):
     client = program(place, place.world.people[0], "annotate")
     task = client.post(f"/api/v1/campaigns/{place.world.campaign}/next").json()
     payload = {"ranks": {one["id"]: 1 for one in task["responses"]}}
+    assert (task["attributes"], task["span_tags"]) == (True, ["wrong", "made up", "unclear", "good"])  # it is told
     address = f"/api/v1/assignments/{task['assignment']}/submit"
     assert "asks for `attributes`" in client.post(address, json={"payload": payload}).json()["detail"]
     payload["attributes"] = {one["id"]: ATTRIBUTES for one in task["responses"]}

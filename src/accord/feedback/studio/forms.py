@@ -56,8 +56,9 @@ def _rank(fields: Fields, responses: Sequence[str], _: str | None) -> dict[str, 
         raise _missing("a place", missing)
     ranks = {response: None if value == FAILED else _number(value, "a place") for response, value in said.items()}
     reason = fields.get("reason", "").strip()
-    spans = [_span(value, responses) for name, value in fields.items() if name.startswith("span.") and value]
-    spans.sort(key=lambda span: (responses.index(span["response"]), span["start"], span["end"]))
+    marked = sorted({value for name, value in fields.items() if name.startswith("span.") and value})
+    spans = [_span(value, responses) for value in marked]
+    spans.sort(key=lambda span: (responses.index(span["response"]), span["start"], span["end"], span["tag"]))
     return {"ranks": ranks, **({"reason": reason} if reason else {}), **({"spans": spans} if spans else {})}
 
 

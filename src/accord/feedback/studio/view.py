@@ -26,6 +26,7 @@ from accord.feedback.studio.wording import (
     WITHDRAWALS,
     beside,
     letter_of,
+    marked,
     said,
 )
 
@@ -95,6 +96,7 @@ def _templates() -> Environment:
         harm_areas=HARM_AREAS,
         withdrawals=WITHDRAWALS,
         letter_of=letter_of,
+        marked=marked,
         beside=beside,
         said=said,
     )
