@@ -27,6 +27,7 @@ from accord.feedback.store.tables import (
     Draft,
     Item,
     Judgment,
+    Qualification,
     Slot,
 )
 
@@ -141,7 +142,7 @@ def submit(session: Session, submission: Submission, *, now: int) -> Receipt:
         raise ValueError("consent to the newest text is missing; give it first; the draft is kept")
     held = _close_slot(session, item.id, submission.annotator_id, skips)
     before = _check_revision(earlier, campaign, submission, held=held, skips=skips, now=now)
-    if before is not None and item.kind == "qualification" and not held:
+    if before is not None and item.kind == "qualification" and not _is_attempt(session, campaign, submission):
         raise ValueError("an answer of a test stands; as long as an attempt is left, the test is asked again")
     if skips:
         counted = False
@@ -173,6 +174,14 @@ def _answers(session: Session, assignment: Assignment) -> list[Judgment]:
         Judgment.assignment_id == assignment.id,
     )
     return list(session.scalars(query.order_by(Judgment.revision)))
+
+
+def _is_attempt(session: Session, campaign: Campaign, submission: Submission) -> bool:
+    """Whether an answer to a test is one of the attempt that is under way: the n-th answer of the n-th attempt."""
+    query = select(Qualification.passed).where(Qualification.campaign_id == campaign.id)
+    passed = session.scalars(query.where(Qualification.annotator_id == submission.annotator_id)).all()
+    left = CampaignSettings.model_validate(campaign.settings).attempts - len(passed)
+    return left > 0 and not any(passed) and submission.revision == len(passed) + 1
 
 
 def _check_revision(
