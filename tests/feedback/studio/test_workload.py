@@ -103,6 +103,14 @@ def test_the_price_of_an_hour_and_examples_can_change_while_people_work(both):
     assert "hourly_rate 20.0" in text_of(admin.get(f"/admin/events/{both.world.project}"))
 
 
+def test_a_campaign_of_an_earlier_version_has_the_settings_it_did_not_know(place):
+    place.open(items=1, people=1, task_type="demonstrate")
+    place.store.run(lambda s: setattr(s.get(Campaign, place.world.campaign), "settings", {}))
+    page = place.someone("admin").get(f"/admin/campaign/{place.world.campaign}")
+    assert page.status_code == 200
+    assert 'name="hourly_rate" value="0.0"' in page.text
+
+
 def _people(place):
     return place.store.read(gather, campaign_id=place.world.campaign).people
 
