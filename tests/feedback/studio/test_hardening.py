@@ -6,10 +6,13 @@ import logging
 import re
 
 import pytest
+from sqlalchemy import select
 
+from accord.feedback.store.tables import Body
 from accord.feedback.studio import StudioConfig, create_app
 from accord.feedback.studio.reports import as_csv
 from feedback.studio.test_api import program
+from feedback.studio.test_talking import Model
 from feedback.studio.visitors import HOST, Visitor, assignment, shown, text_of
 
 NASTY = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'\u202e{{7*7}}"
@@ -156,23 +159,33 @@ def test_a_cell_of_a_table_is_no_formula():
     assert made.splitlines()[1:] == ["'=HYPERLINK(1),-0.5", "'@x,+1", "'-cmd,3"]
 
 
-def test_a_null_character_is_refused_alike_by_both_databases(both):
-    """PostgreSQL keeps none in a text: what SQLite took was an error 500 there."""
+def test_a_null_character_is_kept_as_a_sign_for_it_by_both_databases(both):
+    """PostgreSQL keeps none in a text: what SQLite took was an error 500 there. A model can write one, too."""
+    both.models["m@1"] = Model("good\0bye")
     both.open(items=1, people=1)
     admin, ada = both.someone("admin"), both.person()
     page = ada.get(both.task_page)
     ranks = {f"rank.{one}": "1" for one in shown(page).values()}
-    new = {"task_type": "rank", "guideline": both.world.guideline, "overlap": "1", "lease_minutes": "30"}
+    new = {"task_type": "chat", "guideline": both.world.guideline, "overlap": "1", "lease_minutes": "30"}
+    made = admin.post(f"/admin/project/{both.world.project}/campaigns", {"name": "a\0b", **new})
+    campaign = made.url.path.split("/")[3]
     answers = [
-        admin.post(f"/admin/campaign/{both.world.campaign}/message/{ada.user_id}", {"text": "a\0b"}),
+        made,
+        admin.post(f"/admin/campaign/{campaign}/change", {"state": "open"}),
+        admin.post(f"/admin/campaign/{both.world.campaign}/message/{ada.user_id}", {"text": "note\0d"}),
         admin.post(f"/admin/texts/{both.world.project}/guideline", {"markdown": "a\0b"}),
-        admin.post(f"/admin/project/{both.world.project}/campaigns", {"name": "a\0b", **new}),
-        ada.post(f"/t/{assignment(page)}/submit", {"revision": "1", "reason": "a\0b", **ranks}),
+        ada.post(f"/t/{assignment(page)}/draft", {"version": "0", "reason": "a\0b"}),
+        ada.post(f"/t/{assignment(page)}/submit", {"revision": "1", "reason": "say\0so", **ranks}),
+        ada.get("/"),
     ]
+    assert [one.status_code for one in answers] == [200] * len(answers)
+    assert "note\ufffdd" in answers[-1].text
+    ada.post(f"/c/{campaign}/guidelines", {"guideline": both.guideline().id})
+    talk = ada.post(f"/c/{campaign}/chat")
+    assert "good\ufffdbye" in ada.post(f"{talk.url.path}/say", {"text": "hi\0there"}).text
     assert ada.get("/c/a%00b/task").status_code == 404
-    assert [one.status_code for one in answers] == [400] * len(answers)
-    assert "U+0000" in answers[0].text
-    assert ada.post(f"/t/{assignment(page)}/submit", {"revision": "1", "reason": "ab", **ranks}).status_code == 200
+    bodies = both.store.read(lambda s: set(s.scalars(select(Body.text))))
+    assert {"note\ufffdd", "say\ufffdso", "hi\ufffdthere", "good\ufffdbye heard 1"} <= bodies
 
 
 @pytest.mark.parametrize("rate", ["inf", "-1", "nan", "1e999"])

@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -70,7 +70,7 @@ class Store:
         engine = create_engine(url, **engine_options)
         if backend == "sqlite":
             _prepare_sqlite(engine)
-        event.listen(engine, "before_cursor_execute", _refuse_null)
+        event.listen(engine, "before_cursor_execute", _without_null, retval=True)
         try:
             with engine.begin() as connection:
                 upgrade(connection)
@@ -130,19 +130,19 @@ def _prepare_sqlite(engine: Engine) -> None:
         connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
 
-def _refuse_null(
+def _without_null(
     connection: Connection, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
-) -> None:
-    """PostgreSQL keeps no U+0000 in a text, so neither database is asked to: both take and refuse the same."""
-    if _holds_null(parameters):
-        raise ValueError("a text holds the character U+0000, which not every database keeps; remove it")
+) -> tuple[str, Any]:
+    """PostgreSQL keeps no U+0000 in a text, and SQLite does: both keep U+FFFD instead, as browsers show it."""
+    return statement, _shown(parameters)
 
 
-def _holds_null(value: Any) -> bool:
+def _shown(value: Any) -> Any:
     if isinstance(value, str):
-        return "\0" in value
-    values = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
-    return any(map(_holds_null, values))
+        return value.replace("\0", "\ufffd")
+    if isinstance(value, dict):
+        return {name: _shown(one) for name, one in value.items()}
+    return type(value)(map(_shown, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _config(connection: Connection) -> Config:

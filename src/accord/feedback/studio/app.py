@@ -161,8 +161,6 @@ def _missing(request: Request, _: Exception) -> Response:
 
 
 def _refused(request: Request, error: Exception) -> Response:
-    if "\0" in request.scope["path"]:  # which no id has
-        return _missing(request, error)
     return _failure(request, 400, "That does not fit", str(error))
 
 
