@@ -111,6 +111,18 @@ def test_a_campaign_of_an_earlier_version_has_the_settings_it_did_not_know(place
     assert 'name="hourly_rate" value="0.0"' in page.text
 
 
+@pytest.mark.parametrize(
+    ("sent", "kept"), [("86400000", 86_400_000), ("86400001", None), ("9" * 15, None), ("-1", None)]
+)
+def test_time_that_nobody_can_have_spent_is_not_known_and_costs_nothing(place, sent, kept):
+    place.open(items=1, people=1)
+    ada = place.person()
+    page = ada.get(place.task_page)
+    fields = {f"rank.{one}": "1" for one in shown(page).values()}
+    ada.post(f"/t/{assignment(page)}/submit", {"revision": "1", "active_ms": sent, **fields})
+    assert [one.active_ms for one in place.store.read(verdicts, campaign_id=place.world.campaign)] == [kept]
+
+
 def _people(place):
     return place.store.read(gather, campaign_id=place.world.campaign).people
 

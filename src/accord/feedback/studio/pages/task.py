@@ -46,6 +46,8 @@ __all__ = ["LABELS", "filled", "router"]
 
 router = APIRouter()
 
+DAY_MS = 86_400_000  # nobody works longer on a task: what a browser says beyond it is not believed
+
 LABELS = {
     "attributes": label_texts.ATTRIBUTES,
     "questions": label_texts.QUESTIONS,
@@ -228,12 +230,13 @@ def submit_task(request: Request, studio: StudioOf, me: Me, assignment_id: str, 
 
 
 def _send(studio: Studio, me: Me, form: FormData, assignment_id: str, payload: Mapping[str, Any]) -> Receipt:
+    active = _whole(form.get("active_ms"))
     sent = Submission(
         assignment_id=assignment_id,
         annotator_id=me.user_id,
         revision=_whole(form.get("revision"), 1) or 1,
         payload=payload,
-        active_ms=_whole(form.get("active_ms")),
+        active_ms=active if active is not None and active <= DAY_MS else None,
         pasted=_whole(form.get("pasted"), 0) or 0,
         session_id=me.session_id,
     )
