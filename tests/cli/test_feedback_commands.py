@@ -70,6 +70,18 @@ def test_in_agreement_out_and_forgotten(workplace, capsys):
 
     assert main(["feedback", "prioritise", "first", "--by", "disagreement"]) == 0
     assert "12: " in printed(capsys)
+    rewards = [{"item": f"q{n}", "rewards": {"a": 1.0, "b": 0.5 * (n % 4)}} for n in range(12)]
+    lines(workplace / "rm.jsonl", *rewards)
+    uncertain = ["feedback", "prioritise", "first", "--by", "uncertainty", "--scores", "rm.jsonl"]
+    assert main(uncertain) == 0
+    assert "24 of rm" in printed(capsys)
+    assert main([*uncertain, "--reward-model", "judge@2"]) == 0
+    assert "24 of judge@2" in printed(capsys)
+    lines(workplace / "rm.jsonl", *rewards[:1], {"item": "q1", "rewards": {"a": 1.0, "z": 0.5}})
+    assert main(uncertain) == 2
+    assert "rm.jsonl, item 'q1': `rewards` names 'z'" in capsys.readouterr().err
+    assert main(["feedback", "agreement", "first"]) == 0
+    assert "judge@2" in printed(capsys)
     assert main(["feedback", "retention"]) == 0
 
     assert main(["feedback", "forget", "cyd"]) == 2

@@ -15,7 +15,7 @@ from accord.feedback.analysis import Material
 from accord.feedback.analysis.consensus import consensus
 from accord.feedback.store import by_diversity, by_uncertainty
 
-__all__ = ["item_scores", "read_scores"]
+__all__ = ["item_rewards", "item_scores", "read_scores"]
 
 
 def item_scores(material: Material, by: str, scores: Path | None) -> dict[str, float]:
@@ -47,6 +47,28 @@ def item_scores(material: Material, by: str, scores: Path | None) -> dict[str, f
     if unknown:
         raise ValueError(f"{scores}: {unknown[0]!r} is no item of the campaign; expected names or ids of its items")
     return {names[name]: score for name, score in found.items()}
+
+
+def item_rewards(material: Material, scores: Path) -> dict[str, dict[str, float]]:
+    """Item id -> response id -> reward, of the rows of a file that have rewards; a probability belongs to no response.
+
+    Raises:
+        ValueError: a row is bad, or names no response of its item. (No such item: `item_scores` has said so.)
+    """
+    found: dict[str, dict[str, float]] = {}
+    items = {content.name: content for content in material.contents.values()} | dict(material.contents)
+    for _, row in files.rows(scores):
+        if isinstance(row, Mapping) and "rewards" in row:
+            content = items[row["item"]]
+            ids = {name: response for response, name in content.names.items()} | {one: one for one in content.names}
+            unknown = next((name for name in row["rewards"] if name not in ids), None)
+            if unknown is not None:
+                raise ValueError(
+                    f"{scores}, item {row['item']!r}: `rewards` names {unknown!r}; "
+                    f"expected responses of the item, {', '.join(content.names.values())}"
+                )
+            found[content.item_id] = {ids[name]: float(value) for name, value in row["rewards"].items()}
+    return found
 
 
 def _disagreement(material: Material) -> dict[str, float]:

@@ -129,6 +129,9 @@ class PrioritiseConfig(StoreConfig, frozen=True, extra="forbid"):
     scores: Path | None = Field(
         None, description='JSONL, a row per item: {"item", "score"}, {"item", "probability"} or {"item", "rewards"}'
     )
+    reward_model: str | None = Field(
+        None, description="NAME or NAME@REVISION that rewards of the file are kept under; none: the file's name"
+    )
     random_share: float = Field(0.2, ge=0, le=1, description="share of items that stays random, to measure quality on")
 
 

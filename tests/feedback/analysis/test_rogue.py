@@ -81,6 +81,31 @@ def test_tasks_done_in_two_seconds_are_speed_and_ten_in_a_minute_a_burst():
     assert (speed.value, len(speed.examples)) == (1.0, 5)
 
 
+def test_a_burst_is_of_one_session():
+    """Ten tasks in 50 s are one from one login, none from two that took turns, and of old rows nobody knows."""
+
+    def paced(sessions):
+        said = [
+            verdict(
+                f"i{n}",
+                "eve",
+                ranks=(1, 2),
+                at=5 * n,
+                session=None if sessions is None else sessions[n % len(sessions)],
+            )
+            for n in range(20)
+        ]
+        return [one for person in suspects(material(said)) for one in person.evidence if one.kind == "burst"]
+
+    (one,) = paced(["s"])
+    assert one.found == "10 tasks submitted within 45 s from one login or token; such bursts in 1 of 1 of them"
+    assert one.n == 20
+    assert paced(["s", "t"]) == []
+    (both,) = paced(["s", "s", "s", "s", "s", "s", "s", "s", "s", "s"] + ["t"] * 10)
+    assert "such bursts in 2 of 2 of them" in both.found
+    assert [one.found for one in paced(None)] == ["10 tasks submitted within 45 s"]
+
+
 def test_a_fifth_of_quick_tasks_is_not_more_than_a_fifth():
     def sometimes(number, item, truth, order):
         return verdict(item, "eve", ranks=truth, order=order, seconds=2 if number % 5 == 0 else 40, at=100 * number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import select
@@ -188,6 +189,32 @@ def test_splits_hold_prompts_and_annotators_apart():
     assert rows(found[::-1], contents, **options)[1].rows == export.rows
 
 
+def test_rows_stay_on_their_side_as_others_are_added():
+    """Prompts that come later, near-duplicates among them, and people: what was trained on is never held out."""
+    words = "how do you bake a loaf of bread with seeds and nuts in an oven without a door number"
+    questions = [f"{words} {n} {n} {n} {n}" for n in range(30)]
+    older = {f"i{n}": content(f"i{n}", question) for n, question in enumerate(questions)}
+    # Hashes that come before all others, and a copy each
+    newer = {f"k{n}": content(f"k{n}", f"{question}!") for n, question in enumerate(questions)}
+    newer = {
+        name: replace(one, prompt_hash=f"0 {one.prompt_hash}", prompt_id=f"q{name}") for name, one in newer.items()
+    }
+    options = {"held_out_prompts": 0.3, "held_out_annotators": 0.3, "form": "judgments"}
+    people = [f"p{n}" for n in range(8)]
+
+    def sides(contents, people):
+        found = [verdict(FOUR, one, item) for one in people for item in contents]
+        made = rows(found, older | newer if contents is not older else older, **options)[1].rows
+        return {
+            (row["meta"]["item"], row["meta"]["annotators"][0]): name for name, part in made.items() for row in part
+        }
+
+    before, after = sides(older, people[:6]), sides(older | newer, people)
+    assert set(before.values()) == {"train", "held_out_prompts", "held_out_annotators", "held_out_both"}
+    assert {row: after[row] for row in before} == before
+    assert all(after[f"i{n}", one] == after[f"k{n}", one] for n in range(30) for one in people)
+
+
 def test_a_file_is_the_same_bytes_twice_and_trains_as_it_stands(store, tmp_path):
     world = make_world(store, items=3, people=2, overlap=2)
     for who in (0, 1):
@@ -257,7 +284,10 @@ def test_an_adjudication_reaches_the_export(store, tmp_path):
     by_text = {shown.text: shown.id for shown in task.responses}
     store.run(
         add_review, reviewer_id=world.people[1], item_id=task.item_id, decision="adjudicate", reason="two is right",
-        payload={"ranks": {by_text["one"]: 2, by_text["two"]: 1}},
+        payload={
+            "ranks": {by_text["one"]: 2, by_text["two"]: 1},
+            "spans": [{"response": by_text["one"], "start": 0, "end": 3, "tag": "wrong"}],
+        },
     )  # fmt: skip
     options = ExportOptions(unit="consensus", form="comparisons")
     export_campaign(store, tmp_path, options, campaign_id=world.campaign, actor_id=None)

@@ -21,6 +21,7 @@ from accord.feedback.store import (
     verdicts,
 )
 from accord.feedback.store import imports as module
+from accord.feedback.store.queries.foreign import Statement
 from accord.feedback.store.tables import Item, Judgment, Prompt, Response, User
 from accord.records import Comparison, Demonstration, Model, Person, Ranking, ResponseSet, to_row
 from accord.records import Judgment as Record
@@ -140,6 +141,27 @@ def test_judgments_come_back_out_as_they_went_in(store, tmp_path):
     assert {one.pseudonym for one in people} == {"p7", "p8", "p9"}
     assert None not in {one.disabled_at for one in people}
     assert isinstance(world.next(), Task)  # nobody here is asked for consent again
+
+
+@pytest.mark.parametrize("annotator", [Person(id="p7"), Model(name="judge", revision="r1", prompt="Which?")])
+def test_marked_passages_come_in_and_lie_within_the_text(store, annotator):
+    world = make_world(store, items=0)
+    import_records(store, [SET], campaign_id=world.campaign, source="f")
+    known = {"campaign_id": world.campaign, "source": "f", "consent": "published under CC0"}
+
+    def said(end):
+        span = {"response": "x", "start": 0, "end": end, "tag": "a tag of elsewhere"}
+        return Statement(
+            annotator=annotator, response_set="q1", payload={"ranks": {"x": 1, "y": 2}, "spans": [span]},
+            display_order=("x", "y"), submitted_at=AT, shown_at=None, guideline="v3",
+        )  # fmt: skip
+
+    with pytest.raises(ValueError, match="which has 1 characters"):
+        import_judgments(store, [said(2)], **known)
+    assert import_judgments(store, [said(1)], **known) == 1
+    (verdict,) = store.read(verdicts, campaign_id=world.campaign)
+    (span,) = verdict.payload["spans"]
+    assert (verdict.ranks[span["response"]], span["tag"]) == (1, "a tag of elsewhere")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from sqlalchemy import select
 
 from accord.feedback.store import (
     ExportOptions,
@@ -16,6 +17,8 @@ from accord.feedback.store import (
     start_conversation,
 )
 from accord.feedback.store.queries.projects import change_project
+from accord.feedback.store.splits import held_out
+from accord.feedback.store.tables import User
 from feedback.worlds import make_world
 
 HIDDEN = "Write to a@b.org or c@d.org, yes a@b.org."
@@ -58,6 +61,70 @@ def test_words_beside_a_judgment_are_replaced_too(store):
     assert row["meta"]["payload"]["ranks"] == ranks
 
 
+def test_placeholders_of_an_import_keep_their_numbers(store):
+    """An address that is found at export is not the one an import has replaced, and a row without finds stays."""
+    world = make_world(store, items=0, people=2, task_type="demonstrate")
+    world.add_item("write to [EMAIL_1]", responses=())
+    world.submit(world.next(0), 0, payload={"text": "Dear [EMAIL_1], see a@b.org and [PHONE_7] or +49 30 123456-78."})
+    world.submit(world.next(1), 1, payload={"text": "Dear [EMAIL_1]."})
+    found = {}
+    for rule in ("replace", "drop"):
+        set_rule(world, rule)
+        options = ExportOptions(form="demonstrations")
+        rows = exported_rows(store, options, campaign_id=world.campaign, actor_id=None)["train"]
+        found[rule] = sorted(row["response"] for row in rows)
+    assert found["replace"] == ["Dear [EMAIL_1], see [EMAIL_2] and [PHONE_7] or [PHONE_8].", "Dear [EMAIL_1]."]
+    assert found["drop"] == ["Dear [EMAIL_1]."]
+
+
+@pytest.mark.parametrize(
+    ("marked", "covers"),
+    [
+        ("Ask", "Ask"),
+        (" now. 😀 Wr", " now. 😀 Wr"),  # behind what was replaced
+        ("ron", "ron"),
+        ("a@b.o", "[EMAIL_1]"),  # a part of it: all of what stands for it
+        ("@mail.org now", "[EMAIL_2] now"),
+        ("b.org or a-very-long-name@ma", "[EMAIL_1] or [EMAIL_2]"),
+        ("a@b.org or a-very-long-name@mail.org", "[EMAIL_1] or [EMAIL_2]"),
+    ],
+)
+def test_marked_passages_are_where_they_were_in_the_text_that_leaves(store, marked, covers):
+    world = make_world(store, items=0, people=1)
+    text = "Ask a@b.org or a-very-long-name@mail.org now. 😀 Wrong."
+    world.add_item("to whom?", responses=(text, "Nobody."))
+    task = world.next(0)
+    first, second = sorted(task.responses, key=lambda one: one.text != text)
+    at = text.index(marked)
+    spans = [{"response": first.id, "start": at, "end": at + len(marked), "tag": "wrong"}]
+    world.submit(task, 0, payload={"ranks": {first.id: 1, second.id: 2}, "spans": spans})
+    set_rule(world, "replace")
+    rows = {
+        form: exported_rows(store, ExportOptions(form=form), campaign_id=world.campaign, actor_id=None)["train"][0]
+        for form in ("rankings", "judgments")
+    }
+    (span,) = rows["judgments"]["meta"]["payload"]["spans"]
+    shown = rows["rankings"]["responses"][rows["rankings"]["ranks"].index(1)]
+    assert shown == "Ask [EMAIL_1] or [EMAIL_2] now. 😀 Wrong."
+    assert shown[span["start"] : span["end"]] == covers
+    set_rule(world, "count")
+    (row,) = exported_rows(store, ExportOptions(form="judgments"), campaign_id=world.campaign, actor_id=None)["train"]
+    assert row["meta"]["payload"]["spans"] == spans
+
+
+def test_what_still_looks_personal_is_counted_in_words_beside_a_judgment_and_at_the_start_of_a_line(store, tmp_path):
+    world = make_world(store, items=1, people=1)
+    task = world.next(0)
+    ranks = {shown.id: place for place, shown in enumerate(task.responses, 1)}
+    world.submit(task, 0, payload={"ranks": ranks, "reason": "ask a@b.org\n030 123456-78"})
+    options = ExportOptions(form="judgments")
+    manifest = export_campaign(store, tmp_path, options, campaign_id=world.campaign, actor_id=None)
+    assert manifest["personal_data"] == {"EMAIL": 1, "PHONE": 1}
+    set_rule(world, "replace")
+    manifest = export_campaign(store, tmp_path, options, campaign_id=world.campaign, actor_id=None)
+    assert manifest["personal_data"] == {}
+
+
 def talk(world, who, begins):
     def add(session):
         person = world.people[who]
@@ -76,7 +143,11 @@ def test_conversations_are_held_out_by_person_and_by_how_they_begin(store):
         for who in range(5):  # with white space and capitals of their own: near-duplicates
             words = f"question number {number} about how to bake a loaf of bread number {number}"
             talk(world, who, f"{words.upper() if who % 2 else words} ")
-    options = ExportOptions(form="conversations", held_out_prompts=0.3, held_out_annotators=0.2)
+    people = store.read(lambda s: list(s.scalars(select(User.pseudonym))))
+    words = {f"question number {n} about how to bake a loaf of bread number {n} " for n in range(10)}
+    seeds = map(str, range(1000))  # one that holds out one person, and three beginnings
+    seed = next(s for s in seeds if len(held_out(s, people, 0.2)) == 1 and len(held_out(s, list(words), 0.3)) == 3)
+    options = ExportOptions(form="conversations", held_out_prompts=0.3, held_out_annotators=0.2, seed=seed)
     found = exported_rows(store, options, campaign_id=world.campaign, actor_id=None)
     begins = {name: {row["messages"][0]["content"].lower().strip() for row in rows} for name, rows in found.items()}
     people = {name: {row["meta"]["annotators"][0] for row in rows} for name, rows in found.items()}

@@ -11,7 +11,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, inspect, select, text
 from sqlalchemy.exc import IntegrityError
 
-from accord.feedback.store import Store, database, verdicts
+from accord.feedback.store import Store, database, keep_rewards, rewarded, verdicts
 from accord.feedback.store.tables import APPEND_ONLY, Base, Item, Judgment, Prompt
 from feedback.databases import empty_database
 
@@ -65,10 +65,30 @@ def test_three_judgments_of_the_first_schema_are_read_by_the_newest(first_store)
     assert {(verdict.annotator, verdict.display_order, verdict.guideline) for verdict in found} == {
         ("p7", ("b", "a"), "1")
     }
+    assert {verdict.session for verdict in found} == {None}  # nobody knows of them
     assert store.read(lambda session: (session.get(Item, "i").arm, session.get(Prompt, "q").author_id)) == (
         "random",
         None,
     )
+    store.close()
+
+
+def test_a_store_of_the_fourth_schema_takes_judgments_with_their_login(first_store):
+    engine = create_engine(first_store)
+    with engine.begin() as connection:
+        database.upgrade(connection, "0004")
+        assert "session_id" not in {column["name"] for column in inspect(connection).get_columns("judgment")}
+    engine.dispose()
+    store = Store.open(first_store)
+    values = JUDGMENT.replace("client_key)", "client_key, session_id)").replace(":key)", ":key, 's')")
+    with store.engine.begin() as connection:
+        connection.execute(text(values), {"id": "j4", "key": "k4", "revision": 4, "payload": PAYLOADS[0]})
+    found = store.read(verdicts, campaign_id="c", all_revisions=True)
+    assert [verdict.session for verdict in found] == [None, None, None, "s"]
+    with pytest.raises(IntegrityError, match="append-only"), store.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE judgment SET session_id = 't'")
+    store.run(keep_rewards, campaign_id="c", model="rm", rewards={"i": {"a": 0.5, "b": -2.0}})  # of the sixth
+    assert [one.ranks for one in store.read(rewarded, campaign_id="c")] == [{"a": 1, "b": 2}]
     store.close()
 
 
@@ -99,7 +119,7 @@ def test_a_new_store_an_upgraded_one_and_the_models_have_the_same_columns(first_
         upgraded, fresh, wanted = (columns(engine) for engine in (stores[0].engine, stores[1].engine, models))
         assert upgraded == fresh
         assert fresh == wanted
-        assert len(wanted) == 28
+        assert len(wanted) == 29
         models.dispose()
         with stores[0].engine.connect() as connection, warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -10,6 +10,8 @@ from accord.feedback.store import (
     Store,
     accept_invite,
     add_model,
+    add_project,
+    add_prompt,
     add_review,
     add_turn,
     add_user,
@@ -18,6 +20,7 @@ from accord.feedback.store import (
     forget,
     invite,
     messages_of,
+    now_ms,
     rate_by_others,
     revoke_session,
     save_draft,
@@ -28,7 +31,9 @@ from accord.feedback.store import (
     verdicts,
 )
 from accord.feedback.store.ids import token_hash
+from accord.feedback.store.queries.messages import notes_for, send_note
 from accord.feedback.store.tables import Base, Body, Item, Judgment, LoginSession, User
+from accord.records import Message
 from feedback.worlds import NOW, make_world, ranks
 
 HOUR, DAY = 3_600_000, 86_400_000
@@ -146,6 +151,37 @@ def test_forgetting_erases_every_word_and_keeps_or_deletes_the_verdicts(store, p
     assert world.next(0) == "not a member"
     with pytest.raises(Exception, match="append-only"), store.engine.begin() as connection:
         connection.execute(text("DELETE FROM judgment"))
+
+
+def test_notes_drafts_and_what_is_made_of_conversations_are_erased_in_time_too(store):
+    """Of this project only, and of it no more than is older than promised."""
+    world = make_world(store, items=0, people=2, task_type="redteam", retention_days=30)
+    me, admin = world.people
+    store.run(set_role, user_id=admin, project_id=world.project, role="admin", actor_id=None)
+    talk = conversation(world)
+    store.run(finish_conversation, conversation_id=talk, user_id=me)
+    item = store.run(rate_by_others, conversation_id=talk)
+    imported = world.add_item("zq-imported")
+    task = world.next(0)
+    made = now_ms()
+    store.run(send_note, campaign_id=world.campaign, annotator_id=me, actor_id=admin, text="zq-note")
+    kept = {"assignment_id": task.assignment_id, "annotator_id": me, "payload": {"t": "zq-draft"}}
+    store.run(save_draft, **kept, version=0, now=made)
+    asked = {"messages": (Message(role="user", content="zq-q"),), "source": "t", "author_id": me}
+    store.run(add_prompt, project_id=store.run(add_project, slug="q", retention_days=1000).id, **asked)
+    assert store.run(enforce_retention, now=made + 29 * DAY) == 0
+    assert [
+        one for one in ("How?", "Like this.", "a plan", "zq-note", "zq-draft") if one not in everything(store)
+    ] == []
+    # three turns, a note, a draft, the copies of prompt and response, a goal
+    assert store.run(enforce_retention, now=made + 31 * DAY) == 8
+    after = everything(store)
+    assert [one for one in ("How?", "Like this.", "a plan", "zq-note", "zq-draft") if one in after] == []
+    assert [one for one in ("zq-imported", "zq-q") if one not in after] == []
+    states = store.read(lambda session: [session.get(Item, one).state for one in (item, imported)])
+    assert states == ["withdrawn", "open"]
+    assert store.read(notes_for, user_id=me) == []
+    assert store.run(enforce_retention, now=made + 31 * DAY) == 0
 
 
 def test_texts_are_erased_when_their_time_is_over_and_verdicts_stay(store):

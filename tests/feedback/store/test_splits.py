@@ -22,9 +22,24 @@ def test_clusters_are_chains():
 
 
 def test_a_share_is_drawn_by_hash_whatever_the_order():
-    names = [f"n{n}" for n in range(50)]
+    names = [f"n{n}" for n in range(2000)]
     drawn = held_out("s", names, 0.2)
-    assert len(drawn) == 10
+    assert len(drawn) == 411  # 400 +- 18
     assert held_out("s", names[::-1] + names, 0.2) == drawn
     assert held_out("t", names, 0.2) != drawn
     assert held_out("s", names, 0.0) == frozenset()
+
+
+def test_whoever_comes_later_moves_nobody_to_the_other_side():
+    names = [f"n{n}" for n in range(400)]
+    for share in (0.1, 0.25, 0.5):
+        for many in range(20, 400, 19):
+            assert held_out("s", names[:many], share) == held_out("s", names, share) & set(names[:many])
+
+
+def test_of_a_few_one_is_held_out_and_one_is_not():
+    for seed in map(str, range(40)):
+        for many in (2, 3, 5):
+            names = [f"n{n}" for n in range(many)]
+            assert 0 < len(held_out(seed, names, 0.4)) < many
+        assert held_out(seed, ["n0"], 0.4) == frozenset()

@@ -39,6 +39,12 @@ def test_a_form_comes_back_as_it_was_filled_in(task_type, fields):
     assert fields_of(kept, words) == fields
 
 
+def test_a_passage_marked_twice_as_the_same_is_marked_once():
+    fields = {"rank.a": "1", "rank.b": "2", "span.0": "a:0:2:wrong", "span.1": "a:0:2:wrong", "span.7": "a:0:2:good"}
+    payload = payload_of("rank", fields, list(PAIR))
+    assert [(one["start"], one["end"], one["tag"]) for one in payload["spans"]] == [(0, 2, "good"), (0, 2, "wrong")]
+
+
 def test_a_scale_of_five_is_kept_from_zero_to_one():
     kept = payload_of("labels", {"spam": "no", "fails_task": "no", "quality": "4"}, ["a"])
     assert kept["quality"] == 0.75

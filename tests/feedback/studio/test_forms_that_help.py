@@ -11,6 +11,7 @@ from accord.feedback.store import CampaignSettings, add_review, now_ms, verdicts
 from accord.feedback.store.tables import Campaign, Judgment
 from feedback.studio.browsers import NEEDED, Desk, launched, serving
 from feedback.studio.visitors import Place, assignment, shown, text_of
+from feedback.worlds import MINUTE
 
 
 def write(place, who, text):
@@ -61,16 +62,24 @@ def test_an_example_that_was_written_anew_waits_for_a_reviewer_again(place):
     assert re.findall(r"(\w+) words", ada.get(examples).text) == ["second"]
 
 
-def test_examples_never_show_the_prompt_at_hand(place):
-    place.open(items=2, people=2, overlap=2, task_type="demonstrate")
-    place.reviewer = place.someone("reviewer").user_id
-    write(place, 0, "first words")
-    accept(place, "first words")
-    bob = place.person(1)
-    task = assignment(bob.get(place.task_page))  # the same item
-    assert "first words" in bob.get(f"/c/{place.world.campaign}/examples").text
-    assert "first words" not in bob.get(f"/c/{place.world.campaign}/examples?task={task}").text
-    assert bob.get(f"/c/{place.world.campaign}/examples?task={place.world.items[0]}").status_code == 404
+def test_examples_never_show_others_words_on_a_prompt_one_may_still_write_for(both):
+    """Whatever the address says: with or without the task at hand, or with one of another campaign."""
+    both.open(items=2, people=3, overlap=2, task_type="demonstrate")
+    both.reviewer = both.someone("reviewer").user_id
+    examples = f"/c/{both.world.campaign}/examples"
+    write(both, 0, "first words")
+    accept(both, "first words")
+    assert "first words" in both.person(0).get(examples).text  # one's own
+    assert "first words" not in both.person(1).get(examples).text  # who is asked the same next
+    task = assignment(both.person(1).get(both.task_page))
+    for address in (examples, f"{examples}?task={task}"):
+        assert "first words" not in both.person(1).get(address).text
+    write(both, 1, "other words")  # and with them the item is done
+    assert "first words" not in both.person(1).get(examples).text  # who may still revise
+    assert "first words" in both.person(2).get(examples).text
+    both.now += 25 * 60 * MINUTE
+    assert "first words" in both.person(1).get(examples).text
+    assert both.person(1).get(f"{examples}?task={both.world.items[0]}").status_code == 404
 
 
 def test_an_admin_sets_the_forms(place):
@@ -110,7 +119,8 @@ def test_a_ranking_that_asks_for_descriptions_wants_them_all_and_keeps_them(plac
 
 
 @pytest.mark.parametrize(
-    "span", ["x:0:1:wrong", "{A}:0:99:wrong", "{A}:1:1:wrong", "{A}:0:1: ", "{A}:-1:1:wrong", "{A}"]
+    "span",
+    ["x:0:1:wrong", "{A}:0:99:wrong", "{A}:1:1:wrong", "{A}:0:1: ", "{A}:-1:1:wrong", "{A}", "{A}:0:1:ask zq@mail.org"],
 )
 def test_a_mark_has_to_lie_within_a_response(place, span):
     place.open(items=1, people=1)

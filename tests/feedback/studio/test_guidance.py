@@ -14,6 +14,7 @@ from accord.feedback.store import (
     consent_in_force,
     now_ms,
 )
+from accord.feedback.studio.pages import home
 from accord.feedback.studio.rendering import anchors, render_with_anchors
 from feedback.studio.browsers import NEEDED, Desk, launched, serving
 from feedback.studio.visitors import Place
@@ -57,6 +58,22 @@ def test_whoever_talks_to_a_model_reads_first_and_ticks_each_use_after(place):
     text = re.search(r'name="read" value="([^"]+)"', ada.get(address).text)[1]
     ada.post(address, {"agree": "yes", "text": text, "use-publish": "yes"})
     assert agreed(place, ada).uses == ["publish"]
+
+
+def test_nobody_agrees_to_a_text_that_came_while_they_agreed(place, monkeypatch):
+    place.open(items=1, people=0)
+    ada = place.someone("annotator", name="ada")
+    address = ada.get(place.task_page).url.path
+    text = re.search(r'name="read" value="([^"]+)"', ada.get(address).text)[1]
+    agrees = home.give_consent
+
+    def late(session, **more):  # an admin is faster, between the look at the newest text and the signature
+        add_consent_text(session, project_id=place.world.project, markdown="We sell it.")
+        return agrees(session, **more)
+
+    monkeypatch.setattr(home, "give_consent", late)
+    assert ada.post(address, {"agree": "yes", "text": text}).status_code == 400
+    assert agreed(place, ada) is None
 
 
 def test_headings_of_a_guideline_are_places_and_nothing_else_gets_a_name():

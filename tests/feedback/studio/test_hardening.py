@@ -6,10 +6,14 @@ import logging
 import re
 
 import pytest
+from sqlalchemy import select
 
+from accord.feedback.store.tables import Body
 from accord.feedback.studio import StudioConfig, create_app
 from accord.feedback.studio.reports import as_csv
-from feedback.studio.visitors import HOST, Visitor, assignment, shown
+from feedback.studio.test_api import program
+from feedback.studio.test_talking import Model
+from feedback.studio.visitors import HOST, Visitor, assignment, shown, text_of
 
 NASTY = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'\u202e{{7*7}}"
 
@@ -153,3 +157,54 @@ def test_too_many_requests_wait_and_nothing_else_does(sqlite_store):
 def test_a_cell_of_a_table_is_no_formula():
     made = as_csv(["who", "n"], [["=HYPERLINK(1)", "-0.5"], ["@x", "+1"], ["-cmd", 3]])
     assert made.splitlines()[1:] == ["'=HYPERLINK(1),-0.5", "'@x,+1", "'-cmd,3"]
+
+
+def test_a_null_character_is_kept_as_a_sign_for_it_by_both_databases(both):
+    """PostgreSQL keeps none in a text: what SQLite took was an error 500 there. A model can write one, too."""
+    both.models["m@1"] = Model("good\0bye")
+    both.open(items=1, people=1)
+    admin, ada = both.someone("admin"), both.person()
+    page = ada.get(both.task_page)
+    ranks = {f"rank.{one}": "1" for one in shown(page).values()}
+    new = {"task_type": "chat", "guideline": both.world.guideline, "overlap": "1", "lease_minutes": "30"}
+    made = admin.post(f"/admin/project/{both.world.project}/campaigns", {"name": "a\0b", **new})
+    campaign = made.url.path.split("/")[3]
+    answers = [
+        made,
+        admin.post(f"/admin/campaign/{campaign}/change", {"state": "open"}),
+        admin.post(f"/admin/campaign/{both.world.campaign}/message/{ada.user_id}", {"text": "note\0d"}),
+        admin.post(f"/admin/texts/{both.world.project}/guideline", {"markdown": "a\0b"}),
+        ada.post(f"/t/{assignment(page)}/draft", {"version": "0", "reason": "a\0b"}),
+        ada.post(f"/t/{assignment(page)}/submit", {"revision": "1", "reason": "say\0so", **ranks}),
+        ada.get("/"),
+    ]
+    assert [one.status_code for one in answers] == [200] * len(answers)
+    assert "note\ufffdd" in answers[-1].text
+    ada.post(f"/c/{campaign}/guidelines", {"guideline": both.guideline().id})
+    talk = ada.post(f"/c/{campaign}/chat")
+    assert "good\ufffdbye" in ada.post(f"{talk.url.path}/say", {"text": "hi\0there"}).text
+    assert ada.get("/c/a%00b/task").status_code == 404
+    bodies = both.store.read(lambda s: set(s.scalars(select(Body.text))))
+    assert {"note\ufffdd", "say\ufffdso", "hi\ufffdthere", "good\ufffdbye heard 1"} <= bodies
+
+
+@pytest.mark.parametrize("rate", ["inf", "-1", "nan", "1e999"])
+def test_the_price_of_an_hour_is_a_finite_number_on_both_databases(both, rate):
+    both.open()
+    given = {"name": "new", "task_type": "rank", "guideline": both.world.guideline, "overlap": "1"}
+    address = f"/admin/project/{both.world.project}/campaigns"
+    answer = both.someone("admin").post(address, {**given, "lease_minutes": "30", "hourly_rate": rate})
+    assert answer.status_code == 400
+    assert "hourly_rate" in text_of(answer)
+
+
+@pytest.mark.parametrize("draft", [{"fields": ["x"]}, {"fields": "x"}, {"fields": {"span.0": 5, "reason": ["y"]}}])
+def test_a_program_s_draft_of_another_form_does_not_break_the_page(place, draft):
+    place.open(items=1, people=1)
+    ada = place.person()
+    mine = assignment(ada.get(place.task_page))
+    client = program(place, ada.user_id, "annotate")
+    assert client.put(f"/api/v1/assignments/{mine}/draft", json={"payload": draft}).status_code == 200
+    page = ada.get(place.task_page)
+    assert page.status_code == 200
+    assert 'name="span.0"' not in page.text

@@ -187,6 +187,20 @@ def test_a_reviewer_decides_and_the_decision_wins(judged):
     assert set(judged.store.read(adjudications, campaign_id=campaign)[item]["ranks"].values()) == {1}
 
 
+def test_a_reviewer_sees_what_was_marked(place):
+    place.open(items=0, people=1)
+    place.world.add_item("which?", responses=("The moon 😀 is <b>cheese</b>.", "No."))
+    task = place.world.next(0)
+    first, second = sorted(task.responses, key=lambda one: one.text == "No.")
+    at = first.text.index("is <b>")
+    spans = [{"response": first.id, "start": at, "end": len(first.text) - 1, "tag": "made up"}]
+    place.world.submit(task, 0, {"ranks": {first.id: 2, second.id: 1}, "spans": spans})
+    page = place.someone("reviewer").get(f"/review/{place.world.campaign}/{task.item_id}").text
+    letter = re.search(r'id="title-(\w)">[^<]*</h2>\s*</header><div class="text"[^>]*><p>The moon', page)[1]
+    told = re.search(r'<li>(\w) <q dir="auto">(.*?)</q> <span class="badge *">(.*?)</span>', page)
+    assert told.groups() == (letter, "is &lt;b&gt;cheese&lt;/b&gt;", "made up")
+
+
 def test_a_decided_item_becomes_gold(judged):
     admin, campaign, item = judged.someone("admin"), judged.world.campaign, judged.world.items[0]
     case = admin.get(f"/review/{campaign}/{item}")

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 
+import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import select
 
-from accord.feedback.store import verdicts
+from accord.feedback.store import CampaignSettings, verdicts
 from accord.feedback.store.tables import Body, Conversation, Project
 from feedback.studio.test_api import program
 from feedback.studio.test_talking import Model, begin
-from feedback.studio.visitors import HOST, text_of
+from feedback.studio.visitors import HOST, assignment, text_of
 from feedback.worlds import ranks
 
 DAY = 86_400_000
+ATTRIBUTES = {
+    "quality": 5, "hallucination": "n/a", "satisfies_constraint": True,
+    **dict.fromkeys(("fails_task", "inappropriate", "sexual", "violent", "encourages_harm", "denigrates"), False),
+    **dict.fromkeys(("harmful_advice", "opinion", "moral_judgment"), False),
+}  # fmt: skip
 TEXTS = {"consent": "We keep it.", "guideline": "Right first."}
 
 
@@ -72,6 +79,50 @@ def test_a_program_s_words_are_screened_like_a_page_s(place):
     sent = {"payload": {"text": "Ask zq@mail.org."}}
     assert client.post(f"/api/v1/assignments/{task['assignment']}/submit", json=sent).status_code == 200
     assert place.store.read(verdicts, campaign_id=place.world.campaign)[0].words == "Ask [EMAIL_1]."
+
+
+def test_the_reason_of_a_skip_is_screened_too(place):
+    place.open(items=1, people=1)
+    ada = place.person()
+    page = ada.get(place.task_page)
+    ada.post(f"/t/{assignment(page)}/skip", {"revision": "1", "skip": "other", "skip_text": "I know zq@mail.org"})
+    assert place.store.read(lambda s: s.scalars(select(Body.text)).all()) == ["I know [EMAIL_1]"]
+
+
+@pytest.mark.parametrize(
+    ("task_type", "said", "wrong"),
+    [
+        ("rank", {"spans": [{"response": "A", "start": 0, "end": 1, "tag": "ask zq@mail.org"}]}, "wrong, made up"),
+        ("rank", {"attributes": {"A": ATTRIBUTES, "B": ATTRIBUTES}}, "does not ask for attributes"),
+        ("redteam", {"harm_tags": ["ask zq@mail.org"]}, "violence, self-harm"),
+    ],
+)
+def test_what_is_no_words_holds_no_words(place, task_type, said, wrong):
+    """Marks and tags stay in the judgment for good, whatever is forgotten: they are of a list, for programs too."""
+    place.open(items=1, people=1, task_type=task_type)
+    client = program(place, place.world.people[0], "annotate")
+    task = client.post(f"/api/v1/campaigns/{place.world.campaign}/next").json()
+    ids = {letter: one["id"] for letter, one in zip("AB", task["responses"], strict=True)}
+    ranked = {"ranks": {ids["A"]: 1, ids["B"]: 2}}
+    payload = {"conversation_id": "t", "success": 1} if task_type == "redteam" else ranked
+    text = json.dumps({**payload, **said})
+    for letter, one in ids.items():
+        text = text.replace(f'"{letter}"', f'"{one}"')
+    answer = client.post(f"/api/v1/assignments/{task['assignment']}/submit", json={"payload": json.loads(text)})
+    assert answer.status_code == 400
+    assert wrong in answer.json()["detail"]
+
+
+def test_a_ranking_that_asks_for_attributes_needs_them_from_programs_too(place):
+    place.open(items=1, people=1, settings=CampaignSettings(attributes_first=True))
+    client = program(place, place.world.people[0], "annotate")
+    task = client.post(f"/api/v1/campaigns/{place.world.campaign}/next").json()
+    payload = {"ranks": {one["id"]: 1 for one in task["responses"]}}
+    assert (task["attributes"], task["span_tags"]) == (True, ["wrong", "made up", "unclear", "good"])  # it is told
+    address = f"/api/v1/assignments/{task['assignment']}/submit"
+    assert "asks for `attributes`" in client.post(address, json={"payload": payload}).json()["detail"]
+    payload["attributes"] = {one["id"]: ATTRIBUTES for one in task["responses"]}
+    assert client.post(address, json={"payload": payload}).status_code == 200
 
 
 def test_a_server_that_starts_erases_what_is_kept_too_long(place):

@@ -6,8 +6,9 @@ import re
 
 from sqlalchemy import select
 
-from accord.feedback.store import CampaignSettings, NewItem, add_items, add_prompt, add_review
-from accord.feedback.store.tables import Judgment
+from accord.feedback.store import CampaignSettings, NewItem, add_items, add_prompt, add_review, sweep
+from accord.feedback.store.queries.screening import screenings_of
+from accord.feedback.store.tables import Judgment, Qualification
 from accord.records import Message
 from feedback.studio.visitors import assignment, text_of
 
@@ -45,6 +46,49 @@ def test_answers_are_explained_when_no_attempt_is_left_and_not_before(both):
     bob = both.person(1)
     assert "shorter" not in bob.get(f"/c/{both.world.campaign}/qualify").text
     assert "Passed" in answer(bob, bob.get(both.task_page), "one").text
+
+
+def test_what_was_explained_cannot_be_answered_again(both):
+    """By way of the history, within the hours in which a judgment may be revised."""
+    both.open(items=1, people=1, settings=CampaignSettings(attempts=2))
+    both.world.add_item("test question", kind="qualification", expected={"one": 1, "two": 2})
+    ada = both.person()
+    first = ada.get(both.task_page)
+    answer(ada, first, "two")
+    second = ada.get(both.task_page)
+    both.now += 40 * 60_000
+    both.store.run(sweep, now=both.now)
+    assert answer(ada, second, "two").status_code == 200  # a second attempt, later than its lease
+    refused = answer(ada, ada.get(f"/t/{assignment(first)}"), "one")
+    assert refused.status_code == 400
+    assert "an answer of a test stands" in text_of(refused)
+    assert "The test was not passed" in ada.get(both.task_page).text
+    rows = both.store.read(lambda s: list(s.execute(select(Qualification.attempt, Qualification.passed))))
+    assert sorted(map(tuple, rows)) == [(1, False), (2, False)]
+
+
+def test_an_answer_is_not_revised_before_the_test_is_over(place):
+    place.open(items=1, people=1, settings=CampaignSettings(attempts=2))
+    for number in (1, 2):
+        place.world.add_item(f"test {number}", kind="qualification", expected={"one": 1, "two": 2})
+    ada = place.person()
+    first = ada.get(place.task_page)
+    answer(ada, first, "two")
+    assert answer(ada, ada.get(f"/t/{assignment(first)}"), "one").status_code == 400
+    answer(ada, ada.get(place.task_page), "one")
+    second = ada.get(place.task_page)  # asks the first again: one of two was wrong
+    assert assignment(second) == assignment(first)
+    answer(ada, second, "one")
+    assert "Passed" in answer(ada, ada.get(place.task_page), "one").text
+
+
+def test_a_list_of_tests_holds_no_answers(place):
+    place.open(items=1, people=1, settings=CampaignSettings(attempts=1))
+    place.world.add_item("test question", kind="qualification", expected={"one": 1, "two": 2})
+    ada = place.person()
+    answer(ada, ada.get(place.task_page), "two")
+    ((_, screening),) = place.store.read(screenings_of, user_id=ada.user_id)
+    assert (screening.attempts, screening.answers) == (((0.0, False),), ())
 
 
 def test_words_are_explained_as_a_reviewer_graded_them(place):

@@ -6,13 +6,18 @@ import re
 
 import pytest
 from fastapi.routing import APIRoute
+from sqlalchemy import select
 from starlette.routing import Mount
 
-from accord.feedback.store import add_project, set_role
+from accord.feedback.store import CampaignSettings, add_project, add_review, import_records, set_role
+from accord.feedback.store.tables import User
 from accord.feedback.studio.api import annotating, managing, reading, talking
 from accord.feedback.studio.api.callers import caller
 from accord.feedback.studio.context import checked_form, open_form, visitor
 from accord.feedback.studio.pages import PAGES
+from accord.records import Response as Said
+from accord.records import ResponseSet
+from feedback.studio.test_api import program
 from feedback.studio.visitors import HOST, Visitor, assignment, shown
 from feedback.worlds import ranks
 
@@ -186,6 +191,43 @@ def test_a_page_of_another_site_changes_nothing(full):
         {"Sec-Fetch-Site": "same-site"},
     ):
         assert ada.client.post(path, data=data, headers=headers).status_code == 403, headers
+
+
+@pytest.mark.parametrize("task_type", ["rank", "winrate", "demonstrate"])
+def test_nothing_an_annotator_can_read_names_a_model_or_another_person(both, task_type):
+    """Pages and JSON, before and after a qualification, with others' words, reviews, notes and rewards in the store."""
+    both.open(items=0, people=3, overlap=3, task_type=task_type, settings=CampaignSettings(attempts=1))
+    if task_type == "demonstrate":
+        for n in range(3):
+            both.world.add_item(f"question {n}", responses=(), source_ref=f"zqname{n}")
+    else:
+        models = ("zqmodel@1", "zqother@2")
+        sets = [ResponseSet(id=f"zqname{n}", prompt=f"question {n}", responses=answers(n, models)) for n in range(3)]
+        both.world.items = import_records(both.store, sets, campaign_id=both.world.campaign, source="zqsource").items
+    admin, rita = both.someone("admin", name="zqadmin"), both.someone("reviewer", name="zqreviewer")
+    both.world.people[0] = both.world.add_person("zqperson")
+    for _ in range(3):
+        task = both.world.next(0)
+        answer = {"rank": ranks(task), "winrate": {"choice": None}, "demonstrate": {"text": "zqwords"}}[task_type]
+        done = both.world.submit(task, 0, {**answer, **({"reason": "zqreason"} if task_type == "rank" else {})})
+        note = {"reviewer_id": rita.user_id, "decision": "accept", "reason": "zqreview"}
+        both.store.run(add_review, judgment_id=done.judgment_id, **note)
+    bob = both.person(1)
+    admin.post(f"/admin/campaign/{both.world.campaign}/message/{bob.user_id}", {"text": "Hello."})
+    both.mine, task = bob.get(both.task_page), both.world.next(1)
+    mine = {"rank": ranks(task), "winrate": {"choice": None}, "demonstrate": {"text": "mine"}}[task_type]
+    both.world.submit(task, 1, mine)
+    client = program(both, bob.user_id, "annotate")
+    texts = {path: bob.get(path).text for path in addresses(both, methods="GET") if "/admin" not in path}
+    texts |= {"next": client.post(f"/api/v1/campaigns/{both.world.campaign}/next").text}
+    texts |= {path: bob.get(path).text for path in ("/api/v1/campaigns", f"/c/{both.world.campaign}/examples")}
+    pseudonyms = both.store.read(lambda s: list(s.scalars(select(User.pseudonym))))
+    hidden = ("zq", "gold", "imported", *pseudonyms)
+    assert {path: one for path, text in texts.items() for one in hidden if one in text} == {}
+
+
+def answers(number, models):
+    return tuple(Said(id=f"zq{one}", text=f"words {place} {number}", model=one) for place, one in enumerate(models))
 
 
 def test_a_role_is_changed_by_an_admin_and_logs_out(full):

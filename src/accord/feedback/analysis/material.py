@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from accord.feedback.store.grading import is_right
 from accord.feedback.store.queries.common import must_have
+from accord.feedback.store.queries.rewards import rewarded
 from accord.feedback.store.queries.verdicts import Content, Verdict, adjudications, contents, verdicts
 from accord.feedback.store.settings import CampaignSettings
 from accord.feedback.store.tables import Campaign, Event, Exclusion, Item, Judgment, Project, User
@@ -37,7 +38,7 @@ class Material:
         task_type: rank, pairwise, ...
         state: draft, pilot, open, paused, closed.
         verdicts: latest revisions on normal items, of people, models and rules; excluded and surplus ones, and skips,
-            marked.
+            marked; and the orders of reward models, where those have said nothing else of an item.
         contents: texts by item.
         answers: (pseudonym, kind of item) -> right or wrong, oldest first; kinds gold, attention, qualification.
         adjudicated: item -> a reviewer's payload.
@@ -78,6 +79,8 @@ def gather(session: Session, *, campaign_id: str) -> Material:
     campaign = must_have(session, Campaign, campaign_id)
     project = must_have(session, Project, campaign.project_id)
     found = verdicts(session, campaign_id=campaign_id, include_excluded=True, include_surplus=True)
+    said = {(one.item_id, one.judge[:2]) for one in found if one.judge is not None}
+    found += [one for one in rewarded(session, campaign_id=campaign_id) if (one.item_id, _name(one)) not in said]
     return Material(
         campaign_id=campaign_id,
         name=f"{project.slug}/{campaign.name}",
@@ -91,6 +94,10 @@ def gather(session: Session, *, campaign_id: str) -> Material:
         settings=CampaignSettings.model_validate(campaign.settings),
         pasted=_pasted(session, campaign_id),
     )
+
+
+def _name(verdict: Verdict) -> tuple[str, str] | None:
+    return None if verdict.judge is None else verdict.judge[:2]
 
 
 def _answers(session: Session, campaign: Campaign) -> dict[tuple[str, str], tuple[bool, ...]]:

@@ -175,23 +175,32 @@ def _length(material: Material, verdict: Verdict) -> int:
 
 
 def _bursts(material: Material, people: People, lines: Sequence[AnnotatorLine]) -> Found:
+    """Ten tasks within a minute from one login or token; judgments of which none is known count together."""
     found: Found = []
     for who, verdicts in people.items():
-        times = sorted((one.submitted_at, one.judgment_id) for one in verdicts if time_of(one) is not None)
-        runs = [
-            start
-            for start in range(len(times) - BURST_TASKS + 1)
-            if times[start + BURST_TASKS - 1][0] - times[start][0] < BURST_MS
-        ]
-        if runs:
-            seconds = min((times[start + BURST_TASKS - 1][0] - times[start][0]) / 1000 for start in runs)
-            examples = tuple(one for _, one in times[runs[0] : runs[0] + EXAMPLES])
-            words = f"{BURST_TASKS} tasks submitted within {seconds:.0f} s"
+        sessions: dict[str | None, list[tuple[int, str]]] = defaultdict(list)
+        for one in verdicts:
+            if time_of(one) is not None:
+                sessions[one.session].append((one.submitted_at, one.judgment_id))
+        fastest = {session: burst for session, times in sessions.items() if (burst := _burst(sorted(times)))}
+        if fastest:
+            spent, examples = min(fastest.values())
+            known = set(sessions) - {None}
+            words = f"{BURST_TASKS} tasks submitted within {spent / 1000:.0f} s"
+            if known and fastest.get(None) != (spent, examples):
+                words += f" from one login or token; such bursts in {len(known & set(fastest))} of {len(known)} of them"
             limit = f"{BURST_TASKS} within {BURST_MS // 1000} s"
-            found.append(
-                (who, Evidence(kind="burst", found=words, limit=limit, value=seconds, n=len(times), examples=examples))
-            )
+            n = sum(map(len, sessions.values()))
+            evidence = Evidence(kind="burst", found=words, limit=limit, value=spent / 1000, n=n, examples=examples)
+            found.append((who, evidence))
     return found
+
+
+def _burst(times: Sequence[tuple[int, str]]) -> tuple[int, tuple[str, ...]] | None:
+    """(milliseconds, judgments to look at) of the fastest ten in a row, if they took less than a minute."""
+    rows = [times[start : start + BURST_TASKS] for start in range(len(times) - BURST_TASKS + 1)]
+    spent, row = min(((row[-1][0] - row[0][0], row) for row in rows), default=(BURST_MS, []))
+    return (spent, tuple(one for _, one in row[:EXAMPLES])) if spent < BURST_MS else None
 
 
 def _positions(material: Material, people: People, lines: Sequence[AnnotatorLine]) -> Found:

@@ -54,6 +54,7 @@ from accord.feedback.store.queries.projects import (
     withdraw_consent,
 )
 from accord.feedback.store.queries.quality import add_review, exclude, resume_annotator, reverse_exclusion
+from accord.feedback.store.queries.rewards import keep_rewards, rewarded
 from accord.feedback.store.queries.submissions import DraftConflictError, Receipt, Submission, save_draft, submit
 from accord.feedback.store.queries.verdicts import Content, Verdict, adjudications, contents, verdicts
 from accord.feedback.store.selection import by_disagreement, by_diversity, by_uncertainty
@@ -113,6 +114,7 @@ __all__ = [
     "import_judgments",
     "import_records",
     "invite",
+    "keep_rewards",
     "labels",
     "matrix",
     "messages_of",
@@ -126,6 +128,7 @@ __all__ = [
     "resume_annotator",
     "reverse_exclusion",
     "revoke_session",
+    "rewarded",
     "save_draft",
     "session_of",
     "set_role",

@@ -70,6 +70,7 @@ class Store:
         engine = create_engine(url, **engine_options)
         if backend == "sqlite":
             _prepare_sqlite(engine)
+        event.listen(engine, "before_cursor_execute", _without_null, retval=True)
         try:
             with engine.begin() as connection:
                 upgrade(connection)
@@ -127,6 +128,21 @@ def _prepare_sqlite(engine: Engine) -> None:
     def begin(connection: Connection) -> None:
         reads = connection.get_execution_options().get("read_only", False)
         connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+def _without_null(
+    connection: Connection, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
+) -> tuple[str, Any]:
+    """PostgreSQL keeps no U+0000 in a text, and SQLite does: both keep U+FFFD instead, as browsers show it."""
+    return statement, _shown(parameters)
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.replace("\0", "\ufffd")
+    if isinstance(value, dict):
+        return {name: _shown(one) for name, one in value.items()}
+    return type(value)(map(_shown, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _config(connection: Connection) -> Config:

@@ -20,7 +20,7 @@ from accord.evaluate.agreement import ranking_agreement
 from accord.evaluate.consensus import preference_share, ranked_pairs
 from accord.feedback.store.payloads import ranks_of
 from accord.feedback.store.queries.verdicts import Content, Verdict
-from accord.feedback.store.splits import held_out, near_duplicates
+from accord.feedback.store.splits import held_out, split_names
 from accord.records import (
     Comparison,
     Demonstration,
@@ -32,11 +32,9 @@ from accord.records import (
     to_row,
 )
 
-__all__ = ["NOT_WORDS", "Export", "ExportOptions", "check", "export_rows"]
+__all__ = ["Export", "ExportOptions", "check", "export_rows"]
 
 Row: TypeAlias = dict[str, Any]
-# Fields of rows without texts; an id can look like a telephone number.
-NOT_WORDS = ("id", "response_set", "meta", "shown_at", "submitted_at", "display_order", "ranks", "annotator")
 
 
 class ExportOptions(BaseModel, frozen=True, extra="forbid"):
@@ -150,17 +148,14 @@ def _split(
 ) -> dict[str, list[Verdict]]:
     """Verdicts by split. What is held out by both rules is a part of its own, so that each measures one thing."""
     people = held_out(options.seed, [verdict.annotator for verdict in verdicts], options.held_out_annotators)
-    items = list(dict.fromkeys(verdict.item_id for verdict in verdicts))
-    items.sort(key=lambda item: (contents[item].prompt_hash, item))
     prompts: frozenset[str] = frozenset()
     if options.held_out_prompts:
+        # All items, judged or not, from the oldest prompt on: what is judged or added later changes no name.
+        items = sorted(contents, key=lambda item: (contents[item].prompt_id, contents[item].prompt_hash, item))
         texts = ["\n".join(message.content for message in contents[item].prompt) for item in items]
-        clusters = near_duplicates(texts)
-        first = {
-            cluster: contents[item].prompt_hash for item, cluster in reversed(list(zip(items, clusters, strict=True)))
-        }
-        drawn = held_out(options.seed, list(first.values()), options.held_out_prompts)
-        prompts = frozenset(item for item, cluster in zip(items, clusters, strict=True) if first[cluster] in drawn)
+        names = split_names([contents[item].prompt_hash for item in items], texts)
+        drawn = held_out(options.seed, names, options.held_out_prompts)
+        prompts = frozenset(item for item, name in zip(items, names, strict=True) if name in drawn)
     parts: dict[str, list[Verdict]] = {"train": []}
     for verdict in verdicts:
         by_prompt, by_annotator = verdict.item_id in prompts, verdict.annotator in people

@@ -16,9 +16,10 @@ from sqlalchemy.orm import Session
 
 from accord.feedback.store import personal_data
 from accord.feedback.store.database import Store
-from accord.feedback.store.exports import NOT_WORDS, Export, ExportOptions
+from accord.feedback.store.exports import Export, ExportOptions
 from accord.feedback.store.queries.common import write_event
 from accord.feedback.store.queries.exported import read_export
+from accord.feedback.store.row_words import texts_in, words_of
 
 __all__ = ["export_campaign", "exported_rows"]
 
@@ -149,12 +150,8 @@ def _flat(value: Any) -> Any:
 
 def _finds(export: Export) -> Counter[str]:
     """What still looks personal in the rows, by type: a count for whoever decides on publishing them."""
-    texts = [json.dumps(row, ensure_ascii=False) for rows in export.rows.values() for row in _without_meta(rows)]
+    texts = (text for rows in export.rows.values() for row in rows for text in texts_in(words_of(row)))
     return Counter(found.type for text in texts for found in personal_data.find(text))
-
-
-def _without_meta(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{name: value for name, value in row.items() if name not in NOT_WORDS} for row in rows]
 
 
 def _note(session: Session, campaign_id: str, actor_id: str | None, manifest: dict[str, Any], sha256: str) -> None:

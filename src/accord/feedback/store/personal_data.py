@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-__all__ = ["Detector", "Find", "Numbers", "find", "numbered", "report", "scrub", "without"]
+__all__ = ["Detector", "Find", "Numbers", "find", "moved", "numbered", "report", "scrub", "without"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,15 +145,40 @@ def scrub(
         finds = find(text, extra)
         parts, end = [], 0
         for found in finds:
-            value = (found.type, text[found.start : found.end].lower())
+            value = _value(text, found)
             if value not in numbers:
                 counts[found.type] += 1
                 numbers[value] = counts[found.type]
-            parts += [text[end : found.start], f"[{found.type}_{numbers[value]}]"]
+            parts += [text[end : found.start], _placeholder(text, found, numbers)]
             end = found.end
         scrubbed.append("".join([*parts, text[end:]]))
         all_finds.append(finds)
     return scrubbed, all_finds
+
+
+def _value(text: str, found: Find) -> tuple[str, str]:
+    return found.type, text[found.start : found.end].lower()
+
+
+def _placeholder(text: str, found: Find, numbers: Numbers) -> str:
+    return f"[{found.type}_{numbers[_value(text, found)]}]"
+
+
+def moved(text: str, finds: Sequence[Find], numbers: Numbers, start: int, end: int) -> tuple[int, int]:
+    """Where a passage of a text is after `scrub`; one that has a part of a find has all of its placeholder then.
+
+    Args:
+        text: as it was.
+        finds: in it, in order.
+        numbers: of the placeholders, as `scrub` left them.
+        start: first character of the passage.
+        end: the one after its last.
+    """
+    longer = [(found, len(_placeholder(text, found, numbers)) - (found.end - found.start)) for found in finds]
+    cut = [found for found in finds if found.start < end and start < found.end]
+    start, end = min([start, *(found.start for found in cut)]), max([end, *(found.end for found in cut)])
+    before = sum(by for found, by in longer if found.end <= start)
+    return start + before, end + sum(by for found, by in longer if found.end <= end)
 
 
 def without(payload: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,5 +23,7 @@ class CampaignSettings(BaseModel, frozen=True, extra="forbid"):
     span_tags: tuple[str, ...] = Field(
         ("wrong", "made up", "unclear", "good"), description="rank: what a marked passage can be; none: no marking"
     )
-    hourly_rate: float = Field(0.0, ge=0, description="price of an hour of annotators' work; 0: no costs are shown")
+    hourly_rate: float = Field(
+        0.0, ge=0, allow_inf_nan=False, description="price of an hour of annotators' work; 0: no costs are shown"
+    )
     revise_hours: int = Field(24, ge=0, description="hours in which an annotator may revise a judgment")

@@ -9,15 +9,40 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["held_out", "near_duplicates"]
+__all__ = ["held_out", "near_duplicates", "split_names"]
 
 _SHINGLE, _HASHES, _BANDS = 5, 128, 32
 
 
 def held_out(seed: str, names: Sequence[str], share: float) -> frozenset[str]:
-    """A share of the distinct names, rounded, drawn by hash: the same names and seed give the same draw."""
-    distinct = sorted(set(names), key=lambda name: hashlib.sha256(f"{seed}\0{name}".encode()).digest())
-    return frozenset(distinct[: round(share * len(distinct))])
+    """Some of the distinct names: those whose hash is among the lowest `share` of all hashes there can be.
+
+    Each name is drawn by itself, so whoever comes later moves nobody to the other side: what was trained on yesterday
+    is not held out today. The price is a share that is met on average only (of n names share n, give or take
+    sqrt(share (1 - share) n)). Should that be none of a few though `share n` rounds to one, the name with the lowest
+    hash is held out; should it be all of them, the one with the highest is not.
+
+    Example: `held_out("accord", ["ada", "bob", "eve"], 0.3)` is one or two of the three.
+    """
+    drawn = sorted((hashlib.sha256(f"{seed}\0{name}".encode()).digest(), name) for name in set(names))
+    below = sum(int.from_bytes(digest[:8], "big") < share * 2**64 for digest, _ in drawn)
+    wanted = round(share * len(drawn))
+    if not below and wanted:
+        below = 1
+    elif below == len(drawn) and wanted < len(drawn):
+        below -= 1
+    return frozenset(name for _, name in drawn[:below])
+
+
+def split_names(prompts: Sequence[str], texts: Sequence[str]) -> list[str]:
+    """What stands for each prompt when prompts are held out: the oldest of those that are nearly its text.
+
+    Args:
+        prompts: names of prompts, oldest first.
+        texts: their words.
+    """
+    first: dict[int, str] = {}
+    return [first.setdefault(cluster, name) for name, cluster in zip(prompts, near_duplicates(texts), strict=True)]
 
 
 def near_duplicates(texts: Sequence[str], threshold: float = 0.8) -> list[int]:

@@ -56,8 +56,9 @@ def _rank(fields: Fields, responses: Sequence[str], _: str | None) -> dict[str, 
         raise _missing("a place", missing)
     ranks = {response: None if value == FAILED else _number(value, "a place") for response, value in said.items()}
     reason = fields.get("reason", "").strip()
-    spans = [_span(value, responses) for name, value in fields.items() if name.startswith("span.") and value]
-    spans.sort(key=lambda span: (responses.index(span["response"]), span["start"], span["end"]))
+    marked = sorted({value for name, value in fields.items() if name.startswith("span.") and value})
+    spans = [_span(value, responses) for value in marked]
+    spans.sort(key=lambda span: (responses.index(span["response"]), span["start"], span["end"], span["tag"]))
     return {"ranks": ranks, **({"reason": reason} if reason else {}), **({"spans": spans} if spans else {})}
 
 
@@ -69,7 +70,7 @@ def _span(value: str, responses: Sequence[str]) -> dict[str, Any]:
     known = response in responses and all(one.isascii() and one.isdigit() and len(one) < 8 for one in (start, end))
     if not known or not tag.strip():
         raise ValueError("a marked passage is not one of these responses; take it out, then submit again")
-    return {"response": response, "start": int(start), "end": int(end), "tag": tag.strip()[:60]}
+    return {"response": response, "start": int(start), "end": int(end), "tag": tag.strip()}
 
 
 def _number(value: str, what: str) -> int:

@@ -14,16 +14,19 @@ from accord.feedback.studio.context import Studio
 
 __all__ = ["collect_evidence", "last_collected"]
 
+NIGHT_MS = 20 * 3_600_000  # the job runs daily, by a clock that may drift
+
 log = logging.getLogger("accord.studio")
 
 
 def collect_evidence(studio: Studio) -> int:
     """Compute the report of each campaign at work, and note how much evidence there is on how many; return how many.
 
-    Who it is on stays with the report: the log has counts only. A campaign that fails is left out and is in the log.
+    Who it is on stays with the report: the log has counts only. A campaign that fails is left out and is in the log,
+    and one that was looked at this night is not looked at again because a server starts anew.
     """
     done = 0
-    for campaign_id in studio.store.read(_at_work):
+    for campaign_id in studio.store.read(_at_work, studio.clock() - NIGHT_MS):
         try:
             _, report = studio.reports.of(studio.store, campaign_id)
             kinds = Counter(sign.kind for one in report.suspects for sign in one.evidence)
@@ -35,8 +38,11 @@ def collect_evidence(studio: Studio) -> int:
     return done
 
 
-def _at_work(session: Session) -> list[str]:
-    return list(session.scalars(select(Campaign.id).where(Campaign.state.in_(("pilot", "open", "paused")))))
+def _at_work(session: Session, before: int) -> list[str]:
+    """Campaigns that are not over and were not looked at since."""
+    lately = select(Event.id).where(Event.kind == "evidence", Event.subject == Campaign.id, Event.created_at > before)
+    at_work = select(Campaign.id).where(Campaign.state.in_(("pilot", "open", "paused")), ~lately.exists())
+    return list(session.scalars(at_work.order_by(Campaign.id)))
 
 
 def _note(session: Session, campaign_id: str, detail: dict[str, object]) -> None:

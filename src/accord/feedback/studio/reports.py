@@ -14,16 +14,18 @@ from sqlalchemy.orm import Session
 from accord.feedback.analysis.material import Material, gather
 from accord.feedback.analysis.report import CampaignReport, analyse
 from accord.feedback.store import Store
-from accord.feedback.store.tables import Consent, Exclusion, Item, Judgment, Review
+from accord.feedback.store.tables import Consent, Event, Exclusion, Item, Judgment, Review
 
 __all__ = ["Reports", "as_csv"]
 
+# What changes texts, settings or the order of items. A report holds words: those that were erased must not stay in it.
+_CHANGES = ("forgotten", "retention", "campaign", "prioritised", "rewards", "item withdrawn", "item restored")
 KEPT = 16  # campaigns whose report is kept
 
 
 @dataclass
 class Reports:
-    """A cache by campaign and by what its judgments, exclusions, withdrawals of consent and reviews are."""
+    """A cache by campaign and by all that a report rests on."""
 
     _kept: dict[str, tuple[tuple[object, ...], Material, CampaignReport]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -49,11 +51,13 @@ def _state(session: Session, campaign_id: str) -> tuple[object, ...]:
     reviews = select(func.count()).select_from(Review)
     ever = select(Consent.user_id).where(Consent.action == "withdrawn")  # what they say next can change it all again
     consents = select(func.count()).select_from(Consent).where(Consent.user_id.in_(ever))
+    changes = select(func.count()).select_from(Event).where(Event.kind.in_(_CHANGES))
     return (
         *session.execute(judgments.where(Item.campaign_id == campaign_id)).one(),
         *session.execute(exclusions).one(),
         session.scalar(reviews),
         session.scalar(consents),
+        session.scalar(changes),
     )
 
 

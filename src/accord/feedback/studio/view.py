@@ -14,18 +14,19 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse
 
 import accord
+from accord.feedback.store.asked import HARM_AREAS
 from accord.feedback.studio.rendering import anchor, render, render_with_anchors, visible
 from accord.feedback.studio.scripts import spoken
 from accord.feedback.studio.wording import (
     ADMIN_PAGES,
     CAMPAIGN_PARTS,
-    HARM_AREAS,
     KINDS,
     SKIP_REASONS,
     SUCCESS,
     WITHDRAWALS,
     beside,
     letter_of,
+    marked,
     said,
 )
 
@@ -95,6 +96,7 @@ def _templates() -> Environment:
         harm_areas=HARM_AREAS,
         withdrawals=WITHDRAWALS,
         letter_of=letter_of,
+        marked=marked,
         beside=beside,
         said=said,
     )

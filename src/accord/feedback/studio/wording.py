@@ -11,7 +11,6 @@ from accord.feedback.studio.label_texts import ATTRIBUTES, FLAGS, QUESTIONS, SCA
 __all__ = [
     "ADMIN_PAGES",
     "CAMPAIGN_PARTS",
-    "HARM_AREAS",
     "KINDS",
     "LETTERS",
     "PLACES",
@@ -20,6 +19,7 @@ __all__ = [
     "SUCCESS",
     "beside",
     "letter_of",
+    "marked",
     "said",
 ]
 
@@ -85,6 +85,13 @@ class _Said(Protocol):
     def display_order(self) -> Sequence[str]: ...
 
 
+class _Shown(Protocol):
+    @property
+    def id(self) -> str: ...
+    @property
+    def text(self) -> str: ...
+
+
 def said(one: _Said) -> str:
     """An answer in one line, in the letters its author saw."""
     payload = one.payload
@@ -119,6 +126,16 @@ def _ranking(ranks: dict[str, int | None], letters: dict[str, str]) -> str:
     order = " > ".join(" = ".join(sorted(places[rank])) for rank in sorted(places))
     failed = ", ".join(sorted(letters.get(response, "?") for response, rank in ranks.items() if rank is None))
     return ", ".join(part for part in (order, f"{failed} failed" if failed else "") if part)
+
+
+def marked(one: _Said, responses: Sequence[_Shown]) -> list[tuple[str, str, str]]:
+    """(letter, passage, what it is) of the marks of an answer."""
+    texts = {response.id: response.text for response in responses}
+    letters = {response: letter_of(place) for place, response in enumerate(one.display_order)}
+    return [
+        (letters.get(span["response"], "?"), texts.get(span["response"], "")[span["start"] : span["end"]], span["tag"])
+        for span in one.payload.get("spans", ())
+    ]
 
 
 def beside(one: _Said, expected: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -173,18 +190,4 @@ SUCCESS = (
     ("2", "In part"),
     ("3", "Mostly"),
     ("4", "Fully: it did what it should never do"),
-)
-
-HARM_AREAS = (
-    "violence",
-    "self-harm",
-    "hate and discrimination",
-    "sexual content",
-    "weapons and dangerous substances",
-    "crime and fraud",
-    "privacy",
-    "false information",
-    "manipulation",
-    "harmful advice",
-    "other",
 )

@@ -21,6 +21,7 @@ __all__ = [
     "add_campaign",
     "add_items",
     "change_campaign",
+    "change_surroundings",
     "check_item",
     "prioritise",
     "requeue",
@@ -127,6 +128,28 @@ def change_campaign(
     )
     session.flush()
     return campaign
+
+
+def change_surroundings(
+    session: Session,
+    *,
+    campaign_id: str,
+    actor_id: str | None,
+    hourly_rate: float | None = None,
+    examples: Sequence[str] | None = None,
+) -> None:
+    """Change the price of an hour, or the examples of a campaign (None: they stay), judgments or not; logged.
+
+    Neither says what a judgment means, so they are not frozen with the rest of the settings.
+    """
+    campaign = must_have(session, Campaign, campaign_id, lock=True)
+    given = {"hourly_rate": hourly_rate, "examples": None if examples is None else list(examples)}
+    changed = {name: value for name, value in given.items() if value not in (None, campaign.settings.get(name))}
+    if changed:
+        campaign.settings = CampaignSettings.model_validate({**campaign.settings, **changed}).model_dump(mode="json")
+        told = {name: len(value) if isinstance(value, list) else value for name, value in changed.items()}
+        write_event(session, "campaign", campaign_id, actor_id=actor_id, **told)
+        session.flush()
 
 
 def _raise_overlap(session: Session, campaign: Campaign, overlap: int) -> None:

@@ -8,10 +8,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from accord.feedback.store.ids import content_hash
-from accord.feedback.store.tables import Judge, LanguageModel, Prompt, Response
+from accord.feedback.store.tables import ItemResponse, Judge, LanguageModel, Prompt, Response
 from accord.records import Conversation
 
-__all__ = ["add_judge", "add_model", "add_prompt", "add_response"]
+__all__ = ["add_judge", "add_model", "add_prompt", "add_response", "texts_of"]
 
 
 def add_model(session: Session, *, name: str, revision: str = "", kind: str = "language") -> LanguageModel:
@@ -102,3 +102,9 @@ def add_response(
         session.add(found)
         session.flush()
     return found
+
+
+def texts_of(session: Session, item_id: str) -> dict[str, str | None]:
+    """Response id -> text of an item's responses; None: forgotten."""
+    query = select(Response.id, Response.text).join(ItemResponse, ItemResponse.response_id == Response.id)
+    return dict(session.execute(query.where(ItemResponse.item_id == item_id)).all())

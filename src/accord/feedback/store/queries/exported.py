@@ -12,13 +12,14 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from accord.feedback.store.exports import NOT_WORDS, Export, ExportOptions, check, export_rows
-from accord.feedback.store.personal_data import Numbers, scrub
+from accord.feedback.store.exports import Export, ExportOptions, check, export_rows
+from accord.feedback.store.personal_data import Numbers, moved, numbered, scrub
 from accord.feedback.store.queries.common import must_have
 from accord.feedback.store.queries.projects import LastSaid, last_said
 from accord.feedback.store.queries.talks import lines_of, noted, spoken, thumbed
-from accord.feedback.store.queries.verdicts import adjudications, contents, covers, verdicts
-from accord.feedback.store.splits import held_out, near_duplicates
+from accord.feedback.store.queries.verdicts import Content, Verdict, adjudications, contents, covers, verdicts
+from accord.feedback.store.row_words import texts_in, words_of
+from accord.feedback.store.splits import held_out, split_names
 from accord.feedback.store.tables import Body, Campaign, Consent, Conversation, Exclusion, Project, Turn, User
 
 __all__ = ["read_export"]
@@ -31,20 +32,17 @@ def read_export(session: Session, campaign_id: str, options: ExportOptions) -> t
         ValueError: the options do not go together.
     """
     campaign = must_have(session, Campaign, campaign_id)
+    rule = must_have(session, Project, campaign.project_id).settings.get("on_export", "count")
     here = Exclusion.campaign_id.in_((campaign_id,)) | Exclusion.campaign_id.is_(None)
     query = select(Exclusion).where(Exclusion.reversed_at.is_(None), here).order_by(Exclusion.id)
     exclusions = session.scalars(query).all()
     export = (
         _conversations(session, campaign, options, exclusions)
         if options.form == "conversations"
-        else _judged(session, campaign, options)
+        else _judged(session, campaign, options, replaces=rule == "replace")
     )
-    rule = must_have(session, Project, campaign.project_id).settings.get("on_export", "count")
     export = export if rule == "count" else _screened(export, drops=rule == "drop")
     return _hashed(export, campaign.secret) if options.hash_annotators else export, [one.id for one in exclusions]
-
-
-_WORDS_OF_META = ("words", "edits", "picks")  # what people and models wrote, among ids and counts
 
 
 def _screened(export: Export, *, drops: bool) -> Export:
@@ -54,11 +52,11 @@ def _screened(export: Export, *, drops: bool) -> Export:
     for split, rows in export.rows.items():
         parts[split] = []
         for row in rows:
-            numbers: Numbers = {}
-            meta = {name: value for name, value in row["meta"].items() if name in _WORDS_OF_META}
-            clean = {name: value for name, value in row.items() if name not in NOT_WORDS}
+            clean, meta = words_of(row)
+            taken = numbered([*texts_in(clean), *texts_in(meta)], {})
+            numbers: Numbers = dict(taken)
             clean, meta = _scrubbed(clean, numbers), _scrubbed(meta, numbers)
-            if numbers and drops:
+            if drops and numbers.keys() != taken.keys():
                 left_out["personal data"] += 1
             else:
                 parts[split].append({**row, **clean, "meta": {**row["meta"], **meta}})
@@ -73,7 +71,23 @@ def _scrubbed(value: Any, numbers: Numbers) -> Any:
     return [_scrubbed(one, numbers) for one in value] if isinstance(value, (list, tuple)) else value
 
 
-def _judged(session: Session, campaign: Campaign, options: ExportOptions) -> Export:
+def _with_moved_spans(verdict: Verdict, content: Content | None) -> Verdict:
+    """The verdict with its marks where they are in the responses as a ranking of the item has them, replaced."""
+    if content is None or not verdict.payload.get("spans") or None in content.responses.values():
+        return verdict
+    texts = [*(one.content for one in content.prompt), *(text or "" for text in content.responses.values())]
+    numbers = numbered(texts, {})
+    _, finds = scrub(texts, numbers=numbers)
+    found = list(zip(texts, finds, strict=True))[len(content.prompt) :]
+    of = dict(zip(content.responses, found, strict=True))
+    spans = []
+    for span in verdict.payload["spans"]:
+        start, end = moved(*of[span["response"]], numbers, span["start"], span["end"])
+        spans.append({**span, "start": start, "end": end})
+    return replace(verdict, payload={**verdict.payload, "spans": spans})
+
+
+def _judged(session: Session, campaign: Campaign, options: ExportOptions, *, replaces: bool) -> Export:
     found = verdicts(
         session,
         campaign_id=campaign.id,
@@ -82,9 +96,10 @@ def _judged(session: Session, campaign: Campaign, options: ExportOptions) -> Exp
         include_surplus=options.form == "judgments",
         all_revisions=options.all_revisions,
     )
+    texts = contents(session, campaign_id=campaign.id)
     return export_rows(
-        found,
-        contents(session, campaign_id=campaign.id),
+        [_with_moved_spans(one, texts.get(one.item_id)) for one in found] if replaces else found,
+        texts,
         options,
         task_type=campaign.task_type,
         adjudicated=adjudications(session, campaign_id=campaign.id),
@@ -133,14 +148,11 @@ def _split(rows: Sequence[dict[str, Any]], options: ExportOptions) -> dict[str, 
     """Conversations by split: all of a person's fall on one side, and so do all that begin in nearly the same words."""
     people = held_out(options.seed, [row["meta"]["annotators"][0] for row in rows], options.held_out_annotators)
     begins = [next((one["content"] for one in row["messages"] if one["role"] == "user"), "") for row in rows]
-    order = sorted(range(len(rows)), key=lambda at: begins[at])  # so that a cluster's name depends on content only
-    clusters = near_duplicates([begins[at] for at in order]) if options.held_out_prompts else []
-    first = {cluster: begins[at] for at, cluster in reversed(list(zip(order, clusters, strict=False)))}
-    prompts = held_out(options.seed, list(first.values()), options.held_out_prompts)
-    apart = {at for at, cluster in zip(order, clusters, strict=False) if first[cluster] in prompts}
+    names = split_names(begins, begins) if options.held_out_prompts else begins  # the rows are in order of age
+    prompts = held_out(options.seed, names, options.held_out_prompts)
     parts: dict[str, list[dict[str, Any]]] = {"train": []}
     for at, row in enumerate(rows):
-        by_prompt, by_annotator = at in apart, row["meta"]["annotators"][0] in people
+        by_prompt, by_annotator = names[at] in prompts, row["meta"]["annotators"][0] in people
         both = "held_out_both" if by_prompt and by_annotator else None
         name = both or ("held_out_prompts" if by_prompt else "held_out_annotators" if by_annotator else "train")
         parts.setdefault(name, []).append(row)

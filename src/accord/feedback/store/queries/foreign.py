@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from accord.feedback.store.ids import content_hash, now_ms
 from accord.feedback.store.payloads import parse, split
 from accord.feedback.store.queries.common import keep_words, must_have
-from accord.feedback.store.queries.content import add_judge, add_model
+from accord.feedback.store.queries.content import add_judge, add_model, texts_of
 from accord.feedback.store.tables import (
     Campaign,
     Consent,
@@ -107,7 +107,7 @@ def add_model_judgment(
     if known is not None:
         return known
     campaign = must_have(session, Campaign, must_have(session, Item, item_id).campaign_id)
-    kept, words = split(parse(campaign.task_type, payload, dict.fromkeys(_names(session, item_id))))
+    kept, words = split(parse(campaign.task_type, payload, texts_of(session, item_id)))
     body_id = None if words is None else keep_words(session, words, author_id=None)
     model = must_have(session, Judge, judge_id).model_id
     last = session.scalar(
@@ -263,7 +263,7 @@ def _add_person_judgment(
     order: list[str],
     key: str,
 ) -> None:
-    kept, words = split(parse(campaign.task_type, payload, dict.fromkeys(order)))
+    kept, words = split(parse(campaign.task_type, payload, texts_of(session, item.id)))
     body_id = None if words is None else keep_words(session, words, author_id=person.id)
     last = session.scalar(
         select(func.max(Judgment.revision)).where(Judgment.item_id == item.id, Judgment.annotator_id == person.id)

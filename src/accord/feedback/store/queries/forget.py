@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from sqlalchemy import Select, delete, select, text, update
+from sqlalchemy import ColumnElement, Select, and_, delete, select, text, update
 from sqlalchemy.orm import Session
 
 from accord.feedback.store.ids import blind_id
@@ -38,6 +38,7 @@ from accord.feedback.store.tables import (
 __all__ = ["Forgotten", "enforce_retention", "forget"]
 
 DAY_MS = 86_400_000
+FORGOTTEN = "forgotten-"  # begins the hash of a text that was erased
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +71,7 @@ def forget(session: Session, *, user_id: str, now: int) -> Forgotten:
     bodies = _erase_bodies(session, select(Body.id).where(Body.author_id == user_id))
     notes = session.scalars(select(Event).where(Event.kind == "note", Event.subject == user_id)).all()
     bodies += _erase_bodies(session, select(Body.id).where(Body.id.in_([one.detail["body"] for one in notes])))
-    contents = _erase_contents(session, user_id)
+    contents = _erase_contents(session, Prompt.author_id == user_id, Response.author_id == user_id)
     session.execute(update(Conversation).where(Conversation.user_id == user_id).values(goal=None, state="withdrawn"))
     session.execute(delete(LoginSession).where(LoginSession.user_id == user_id))
     session.execute(delete(ApiToken).where(ApiToken.user_id == user_id))
@@ -104,14 +105,14 @@ def _erase_bodies(session: Session, query: Select[str]) -> int:
     return len(session.execute(erased.execution_options(synchronize_session=False)).all())
 
 
-def _erase_contents(session: Session, user_id: str) -> int:
-    """Empty the prompts and responses a person wrote, with hashes no text has, and withdraw what is made of them."""
-    prompts = session.scalars(select(Prompt).where(Prompt.author_id == user_id)).all()
-    responses = session.scalars(select(Response).where(Response.author_id == user_id)).all()
+def _erase_contents(session: Session, prompts_: ColumnElement[bool], responses_: ColumnElement[bool]) -> int:
+    """Empty prompts and responses, give them hashes no text has, and withdraw what is made of them."""
+    prompts = session.scalars(select(Prompt).where(prompts_)).all()
+    responses = session.scalars(select(Response).where(responses_)).all()
     for prompt in prompts:
-        prompt.messages, prompt.content_hash = [], f"forgotten-{prompt.id}"
+        prompt.messages, prompt.content_hash = [], f"{FORGOTTEN}{prompt.id}"
     for response in responses:
-        response.text, response.content_hash = None, f"forgotten-{response.id}"
+        response.text, response.content_hash = None, f"{FORGOTTEN}{response.id}"
     session.flush()
     made = select(ItemResponse.item_id).where(ItemResponse.response_id.in_([response.id for response in responses]))
     items = update(Item).where(Item.prompt_id.in_([prompt.id for prompt in prompts]) | Item.id.in_(made))
@@ -159,28 +160,59 @@ def _lifted(session: Session, *tables: str) -> Iterator[None]:
 def enforce_retention(session: Session, *, now: int) -> int:
     """Erase the texts that are older than their project's `retention_days`, and logins that have ended; nightly.
 
+    That is every word people wrote: with judgments, in conversations and what is made of them for others to rate, in
+    reviews, notes and drafts.
+
     Returns: number of texts erased.
     """
     total = 0
     for project in session.scalars(select(Project).where(Project.retention_days.is_not(None))).all():
-        before = now - (project.retention_days or 0) * DAY_MS
-        for query in _bodies_of(project.id):
-            total += _erase_bodies(session, query.where(Body.created_at < before))
+        total += _erase_older(session, project.id, now - (project.retention_days or 0) * DAY_MS)
     session.execute(delete(LoginSession).where(LoginSession.expires_at < now))
     session.execute(delete(Invite).where(Invite.expires_at < now, Invite.used_by.is_(None)))
     if total:
-        write_event(session, "retention", "store", actor_id=None, bodies=total)
+        write_event(session, "retention", "store", actor_id=None, texts=total)
     session.flush()
     return total
 
 
+def _erase_older(session: Session, project_id: str, before: int) -> int:
+    """Erase what people wrote in a project before a time; return how many texts that were."""
+    campaigns = select(Campaign.id).where(Campaign.project_id == project_id)
+    total = sum(_erase_bodies(session, query.where(Body.created_at < before)) for query in _bodies_of(project_id))
+    given = select(Assignment.id).join(Item, Item.id == Assignment.item_id).where(Item.campaign_id.in_(campaigns))
+    drafts = delete(Draft).where(Draft.assignment_id.in_(given), Draft.updated_at < before)
+    total += len(session.execute(drafts.returning(Draft.assignment_id)).all())
+    goals = update(Conversation).where(Conversation.campaign_id.in_(campaigns), Conversation.created_at < before)
+    goals = goals.where(Conversation.goal.is_not(None)).values(goal=None).returning(Conversation.id)
+    total += len(session.execute(goals).all())
+    prompts = select(Prompt.id).where(Prompt.project_id == project_id)
+    return total + _erase_contents(
+        session,
+        and_(
+            Prompt.project_id == project_id,
+            Prompt.author_id.is_not(None),
+            Prompt.created_at < before,
+            Prompt.content_hash.not_like(f"{FORGOTTEN}%"),
+        ),
+        and_(
+            Response.prompt_id.in_(prompts),
+            Response.author_id.is_not(None),
+            Response.created_at < before,
+            Response.text.is_not(None),
+        ),
+    )
+
+
 def _bodies_of(project_id: str) -> tuple[Select[str], ...]:
-    """Queries for the bodies of a project: of its judgments, turns and reviews."""
+    """Queries for the bodies of a project: of its judgments, turns, reviews and notes."""
     campaigns = select(Campaign.id).where(Campaign.project_id == project_id)
     items = select(Item.id).where(Item.campaign_id.in_(campaigns))
     judgments = select(Judgment.id).where(Judgment.item_id.in_(items))
     conversations = select(Conversation.id).where(Conversation.campaign_id.in_(campaigns))
+    notes = select(Event.detail["body"].as_string()).where(Event.kind == "note")
     return (
+        select(Body.id).where(Body.id.in_(notes.where(Event.detail["campaign"].as_string().in_(campaigns)))),
         select(Body.id).where(Body.id.in_(select(Judgment.body_id).where(Judgment.item_id.in_(items)))),
         select(Body.id).where(Body.id.in_(select(Turn.body_id).where(Turn.conversation_id.in_(conversations)))),
         select(Body.id).where(

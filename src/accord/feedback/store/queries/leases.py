@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session, aliased
 
 from accord.feedback.store.order import ON_DEMAND, display_order
 from accord.feedback.store.queries.common import MissingError, must_have, role_of
+from accord.feedback.store.queries.content import texts_of
 from accord.feedback.store.queries.situations import situation, wrote
 from accord.feedback.store.settings import CampaignSettings
 from accord.feedback.store.steps import Mix, Stop, next_step
@@ -21,10 +22,8 @@ from accord.feedback.store.tables import (
     Campaign,
     Draft,
     Item,
-    ItemResponse,
     Judgment,
     Prompt,
-    Response,
     Slot,
 )
 from accord.records import Conversation, Message
@@ -183,7 +182,7 @@ def _hold(session: Session, item_id: str, annotator_id: str, until: int, *, resu
 
 def _issue(session: Session, campaign: Campaign, item_id: str, annotator_id: str, now: int, until: int) -> Task:
     """Note what is shown to whom, and since when; the order of a task that was shown before stays."""
-    texts = _texts(session, item_id)
+    texts = texts_of(session, item_id)
     given = session.scalar(
         select(Assignment).where(Assignment.item_id == item_id, Assignment.annotator_id == annotator_id)
     )
@@ -211,14 +210,9 @@ def task_again(session: Session, *, assignment_id: str, annotator_id: str) -> Ta
         MissingError: no such task, or someone else's.
     """
     given, _, campaign = task_of(session, assignment_id, annotator_id)
-    texts = _texts(session, given.item_id)
+    texts = texts_of(session, given.item_id)
     expires = select(Slot.expires_at).where(Slot.item_id == given.item_id, Slot.annotator_id == annotator_id)
     return _shown(session, campaign, given, texts, session.scalar(expires) or 0)
-
-
-def _texts(session: Session, item_id: str) -> dict[str, str | None]:
-    query = select(Response.id, Response.text).join(ItemResponse, ItemResponse.response_id == Response.id)
-    return dict(session.execute(query.where(ItemResponse.item_id == item_id)).all())
 
 
 def task_of(session: Session, assignment_id: str, annotator_id: str) -> tuple[Assignment, Item, Campaign]:

@@ -20,13 +20,14 @@ class Note:
     """A note that its reader has not dismissed yet."""
 
     note_id: str
+    sender: str | None
     campaign: str
     text: str
     sent_at: int
 
 
 def send_note(session: Session, *, campaign_id: str, annotator_id: str, actor_id: str, text: str) -> None:
-    """Leave a note for an annotator, which stands on their first page until they dismiss it.
+    """Leave a note for an annotator, which stands on their first page until they dismiss it; once, if sent twice.
 
     Raises:
         MissingError: the reader is no member of the campaign's project.
@@ -39,6 +40,8 @@ def send_note(session: Session, *, campaign_id: str, annotator_id: str, actor_id
     text = text.replace("\r\n", "\n").strip()
     if not 0 < len(text) <= LONGEST:
         raise ValueError(f"the note has {len(text)} characters; expected 1 to {LONGEST}")
+    if any((one.text, one.sender) == (text, actor_id) for one in notes_for(session, user_id=annotator_id)):
+        return  # a second click
     body_id = keep_words(session, text, author_id=actor_id)
     write_event(session, "note", annotator_id, actor_id=actor_id, campaign=campaign_id, body=body_id)
     session.flush()
@@ -53,7 +56,9 @@ def notes_for(session: Session, *, user_id: str) -> list[Note]:
         body, campaign = session.get(Body, event.detail["body"]), session.get(Campaign, event.detail["campaign"])
         if event.id not in read and body is not None and body.text is not None:
             name = "" if campaign is None else campaign.name
-            found.append(Note(note_id=event.id, campaign=name, text=body.text, sent_at=event.created_at))
+            found.append(
+                Note(note_id=event.id, sender=event.actor_id, campaign=name, text=body.text, sent_at=event.created_at)
+            )
     return found
 
 

@@ -12,6 +12,7 @@ from accord.feedback.store import payloads
 from accord.feedback.store.grading import is_right, must_pause
 from accord.feedback.store.queries.campaigns import requeue, reserve_slots
 from accord.feedback.store.queries.common import keep_words, must_be, must_have, write_event
+from accord.feedback.store.queries.content import texts_of
 from accord.feedback.store.queries.situations import is_paused, pause_subject, unanswered
 from accord.feedback.store.settings import CampaignSettings
 from accord.feedback.store.tables import (
@@ -19,7 +20,6 @@ from accord.feedback.store.tables import (
     Event,
     Exclusion,
     Item,
-    ItemResponse,
     Judgment,
     Qualification,
     Review,
@@ -65,29 +65,31 @@ def _right(session: Session, campaign: Campaign, judgment: Judgment, item: Item)
 
 
 def settle_qualification(session: Session, campaign: Campaign, annotator_id: str) -> Qualification | None:
-    """Record the attempt if all its items are answered and graded; return it, or None."""
+    """Record the attempt if there is one left and all its items are answered and graded; return it, or None."""
+    settings = CampaignSettings.model_validate(campaign.settings)
     items = session.scalars(
         select(Item.id).where(Item.campaign_id == campaign.id, Item.kind == "qualification", Item.state != "withdrawn")
     ).all()
-    attempts = session.scalar(
-        select(func.count())
-        .select_from(Qualification)
-        .where(Qualification.campaign_id == campaign.id, Qualification.annotator_id == annotator_id)
-    )
+    passed = session.scalars(
+        select(Qualification.passed).where(
+            Qualification.campaign_id == campaign.id, Qualification.annotator_id == annotator_id
+        )
+    ).all()
+    if any(passed) or len(passed) >= settings.attempts:
+        return None
     answers = select(Judgment.item_id, func.max(Judgment.revision)).where(
         Judgment.annotator_id == annotator_id, Judgment.item_id.in_(items)
     )
     done = dict(session.execute(answers.group_by(Judgment.item_id)).all())
     right = dict(known_answers(session, campaign, annotator_id, "qualification"))
     graded = [right.get(item) for item in items]
-    if unanswered(list(items), done, attempts or 0) or None in graded:
+    if unanswered(list(items), done, len(passed)) or None in graded:
         return None
     score = graded.count(True) / len(graded)
-    settings = CampaignSettings.model_validate(campaign.settings)
     result = Qualification(
         campaign_id=campaign.id,
         annotator_id=annotator_id,
-        attempt=(attempts or 0) + 1,
+        attempt=len(passed) + 1,
         score=score,
         passed=score >= settings.pass_mark,
         detail={item: right[item] for item in items},
@@ -184,8 +186,7 @@ def add_review(
         raise ValueError("this judgment is your own; expected one of someone else; leave it to another reviewer")
     kept = None
     if payload is not None:
-        texts = dict.fromkeys(_responses(session, item.id), "")
-        kept, _ = payloads.split(payloads.parse(campaign.task_type, payload, texts))
+        kept, _ = payloads.split(payloads.parse(campaign.task_type, payload, texts_of(session, item.id)))
     body_id = keep_words(session, reason, author_id=reviewer_id)
     review = Review(
         judgment_id=judgment_id,
@@ -200,10 +201,6 @@ def add_review(
     if judgment is not None and judgment.annotator_id is not None and item.kind == "qualification":
         settle_qualification(session, campaign, judgment.annotator_id)
     return review
-
-
-def _responses(session: Session, item_id: str) -> list[str]:
-    return list(session.scalars(select(ItemResponse.response_id).where(ItemResponse.item_id == item_id)))
 
 
 def exclude(

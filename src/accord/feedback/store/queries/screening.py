@@ -61,8 +61,8 @@ class Screening:
     answers: tuple[Screened, ...] = ()
 
 
-def screening_of(session: Session, campaign: Campaign, annotator_id: str) -> Screening | None:
-    """The test of a campaign as one of its people may see it; None: it has none."""
+def screening_of(session: Session, campaign: Campaign, annotator_id: str, *, explains: bool = True) -> Screening | None:
+    """The test of a campaign as one of its people may see it, with answers if asked for; None: it has none."""
     query = select(Item.id).where(Item.campaign_id == campaign.id, Item.kind == "qualification")
     items = list(session.scalars(query.where(Item.state != "withdrawn").order_by(Item.id)))
     query_ = select(Qualification).where(Qualification.campaign_id == campaign.id)
@@ -77,6 +77,8 @@ def screening_of(session: Session, campaign: Campaign, annotator_id: str) -> Scr
     waits = bool(items) and left > 0 and not unanswered(items, done, len(attempts))
     if left > 0 or not attempts:
         return Screening(attempts=attempts, left=left, waits=waits)
+    if not explains:
+        return Screening(attempts=attempts, left=0, waits=False)
     right = dict(known_answers(session, campaign, annotator_id, "qualification"))
     answers = tuple(_screened(session, *latest[item], right.get(item)) for item in items if item in latest)
     return Screening(attempts=attempts, left=0, waits=False, answers=answers)
@@ -110,5 +112,5 @@ def screenings_of(session: Session, *, user_id: str) -> list[tuple[Campaign, Scr
     begun = select(Item.campaign_id).join(Judgment, Judgment.item_id == Item.id)
     begun = begun.where(Judgment.annotator_id == user_id, Item.kind == "qualification")
     campaigns = session.scalars(select(Campaign).where(Campaign.id.in_(begun)).order_by(Campaign.created_at.desc()))
-    found = [(one, screening_of(session, one, user_id)) for one in campaigns.all()]
+    found = [(one, screening_of(session, one, user_id, explains=False)) for one in campaigns.all()]
     return [(one, screening) for one, screening in found if screening is not None]

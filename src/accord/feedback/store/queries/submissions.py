@@ -10,10 +10,12 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session, aliased
 
 from accord.feedback.store import payloads
+from accord.feedback.store.asked import check_asked
 from accord.feedback.store.grading import is_right
 from accord.feedback.store.order import ON_DEMAND
 from accord.feedback.store.queries.campaigns import withdraw_item
 from accord.feedback.store.queries.common import keep_words, must_have, role_of, write_event
+from accord.feedback.store.queries.content import texts_of
 from accord.feedback.store.queries.leases import renew, task_of
 from accord.feedback.store.queries.projects import consent_in_force
 from accord.feedback.store.queries.quality import pause_if_failing, settle_qualification
@@ -24,9 +26,8 @@ from accord.feedback.store.tables import (
     Consent,
     Draft,
     Item,
-    ItemResponse,
     Judgment,
-    Response,
+    Qualification,
     Slot,
 )
 
@@ -52,6 +53,7 @@ class Submission:
         payload: as in `payloads`, by response id.
         active_ms: time spent, by the browser's own clock; None: not known.
         pasted: characters of the text that came in pieces of more than 200 at once.
+        session_id: the login or token it came from; None: not known.
         touched: something was chosen. What was only shown is no answer, so a verdict without it is refused.
     """
 
@@ -62,6 +64,7 @@ class Submission:
     active_ms: int | None = None
     touched: bool = True
     pasted: int = 0
+    session_id: str | None = None
 
     @property
     def client_key(self) -> str:
@@ -126,7 +129,9 @@ def submit(session: Session, submission: Submission, *, now: int) -> Receipt:
     known = next((one for one in earlier if one.client_key == submission.client_key), None)
     if known is not None:
         return Receipt(judgment_id=known.id, counted=known.counted, repeated=True)
+    settings = CampaignSettings.model_validate(campaign.settings)
     payload = payloads.parse(campaign.task_type, submission.payload, texts_of(session, item.id))
+    check_asked(payload, settings, item.source_ref)
     skips = isinstance(payload, payloads.Skip)
     if not (submission.touched or skips):
         raise ValueError(
@@ -137,6 +142,8 @@ def submit(session: Session, submission: Submission, *, now: int) -> Receipt:
         raise ValueError("consent to the newest text is missing; give it first; the draft is kept")
     held = _close_slot(session, item.id, submission.annotator_id, skips)
     before = _check_revision(earlier, campaign, submission, held=held, skips=skips, now=now)
+    if before is not None and item.kind == "qualification" and not _is_attempt(session, campaign, submission):
+        raise ValueError("an answer of a test stands; as long as an attempt is left, the test is asked again")
     if skips:
         counted = False
     elif before is not None and not held:
@@ -150,19 +157,13 @@ def submit(session: Session, submission: Submission, *, now: int) -> Receipt:
     screened = _look_closer(session, campaign, item, judgment)
     if isinstance(payload, payloads.Skip) and payload.skip == "personal data":
         withdraw_item(session, item_id=item.id, actor_id=submission.annotator_id, reason="personal data")
-    teaches = item.kind == "gold" and CampaignSettings.model_validate(campaign.settings).teach
+    teaches = item.kind == "gold" and settings.teach
     return Receipt(
         judgment_id=judgment.id,
         counted=counted,
         explanation=item.explanation if teaches else None,
         screened=screened,
     )
-
-
-def texts_of(session: Session, item_id: str) -> dict[str, str | None]:
-    """Response id -> text of an item's responses."""
-    query = select(Response.id, Response.text).join(ItemResponse, ItemResponse.response_id == Response.id)
-    return dict(session.execute(query.where(ItemResponse.item_id == item_id)).all())
 
 
 def _answers(session: Session, assignment: Assignment) -> list[Judgment]:
@@ -173,6 +174,14 @@ def _answers(session: Session, assignment: Assignment) -> list[Judgment]:
         Judgment.assignment_id == assignment.id,
     )
     return list(session.scalars(query.order_by(Judgment.revision)))
+
+
+def _is_attempt(session: Session, campaign: Campaign, submission: Submission) -> bool:
+    """Whether an answer to a test is one of the attempt that is under way: the n-th answer of the n-th attempt."""
+    query = select(Qualification.passed).where(Qualification.campaign_id == campaign.id)
+    passed = session.scalars(query.where(Qualification.annotator_id == submission.annotator_id)).all()
+    left = CampaignSettings.model_validate(campaign.settings).attempts - len(passed)
+    return left > 0 and not any(passed) and submission.revision == len(passed) + 1
 
 
 def _check_revision(
@@ -256,6 +265,7 @@ def _insert(
         counted=counted,
         client_key=submission.client_key,
         body_id=body_id,
+        session_id=submission.session_id,
     )
     session.add(judgment)
     session.flush()

@@ -10,8 +10,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from accord.feedback.store import payloads
+from accord.feedback.store.asked import check_asked
 from accord.feedback.store.queries.common import MissingError, is_newest, keep_words, must_have, write_event
 from accord.feedback.store.queries.conversations import add_turn, finish_conversation, rate_by_others
+from accord.feedback.store.settings import CampaignSettings
 from accord.feedback.store.tables import Body, Campaign, Conversation, Event, Item, Judgment, LanguageModel, Turn
 
 __all__ = [
@@ -207,6 +209,7 @@ def finish_talk(
         raise ValueError("the model has not answered last; let it answer, then rate the conversation")
     campaign = must_have(session, Campaign, conversation.campaign_id)
     parsed = payloads.parse(campaign.task_type, payload, {})
+    check_asked(parsed, CampaignSettings.model_validate(campaign.settings), conversation_id)
     rating = parsed.rating if isinstance(parsed, payloads.Chat) else None
     finish_conversation(session, conversation_id=conversation_id, user_id=user_id, rating=rating)
     if campaign.task_type == "chat":

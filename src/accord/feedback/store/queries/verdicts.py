@@ -49,6 +49,7 @@ class Verdict:
         excluded: an exclusion is in force on it.
         withdrawn: what its author has taken back with their consent: the words, or in a project that promises so the
             verdict with them.
+        session: the login or token it came from, for what is too much from one; None: not known.
         trains: its author agreed that models are trained on what they write.
     """
 
@@ -72,6 +73,7 @@ class Verdict:
     excluded: bool
     withdrawn: Literal["words", "verdict"] | None = None
     trains: bool = True
+    session: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +163,7 @@ def verdicts(
             ),
             withdrawn=takes if said.withdrawn else None,
             trains=said.trains,
+            session=judgment.session_id,
         )
         key = (item.id, verdict.annotator, judgment.revision if all_revisions else 0)
         if key not in kept or kept[key].revision < verdict.revision:

@@ -14,7 +14,7 @@ from accord.feedback.store.tables.content import (
     Response,
     Turn,
 )
-from accord.feedback.store.tables.evidence import Exclusion, Judge, Judgment, Qualification, Review
+from accord.feedback.store.tables.evidence import Exclusion, Judge, Judgment, Qualification, Review, Reward
 from accord.feedback.store.tables.people import (
     ApiToken,
     Consent,
@@ -57,6 +57,7 @@ __all__ = [
     "Qualification",
     "Response",
     "Review",
+    "Reward",
     "Slot",
     "Turn",
     "User",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Index, UniqueConstraint
+from sqlalchemy import CheckConstraint, Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from accord.feedback.store.tables.base import Millis, Record, one_of, reference
 
-__all__ = ["Exclusion", "Judge", "Judgment", "Qualification", "Review"]
+__all__ = ["Exclusion", "Judge", "Judgment", "Qualification", "Review", "Reward"]
 
 _SOURCE = (
     "(source = 'human' AND annotator_id IS NOT NULL AND consent_id IS NOT NULL AND judge_id IS NULL)"
@@ -49,6 +49,7 @@ class Judgment(Record):
     counted: Mapped[bool]
     client_key: Mapped[str] = mapped_column(unique=True)
     body_id: Mapped[str | None] = reference("body", optional=True)
+    session_id: Mapped[str | None] = mapped_column(String(36))  # a login or token; those are deleted, so no reference
     __table_args__ = (
         UniqueConstraint("item_id", "annotator_id", "revision"),
         UniqueConstraint("item_id", "judge_id", "revision"),
@@ -57,6 +58,16 @@ class Judgment(Record):
         CheckConstraint(_SOURCE, name="who"),
         CheckConstraint("revision >= 1", name="revision"),
     )
+
+
+class Reward(Record):
+    """What a reward model says of a response; a model has one reward for it, the last one."""
+
+    __tablename__ = "reward"
+    response_id: Mapped[str] = reference("response")
+    model_id: Mapped[str] = reference("model")
+    value: Mapped[float]
+    __table_args__ = (UniqueConstraint("response_id", "model_id"),)
 
 
 class Review(Record):

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Header, Response
 from fastapi.exceptions import RequestValidationError
 from sqlalchemy.orm import Session
 
-from accord.feedback.store import MissingError, Submission, next_task, save_draft
+from accord.feedback.store import CampaignSettings, MissingError, Submission, next_task, save_draft
 from accord.feedback.store import submit as submit_answer
 from accord.feedback.store.personal_data import without
 from accord.feedback.store.tables import Draft
@@ -50,7 +50,8 @@ router = APIRouter(tags=["annotate"], responses=PROBLEMS)  # type: ignore[arg-ty
 @router.post("/campaigns/{campaign_id}/next")
 def take(studio: StudioOf, who: Annotator, campaign_id: Id) -> TaskOut:
     """Take the next task, or the one that is held."""
-    studio.store.read(may_annotate, who.user_id, campaign_id)
+    campaign = studio.store.read(may_annotate, who.user_id, campaign_id)
+    settings, ranks = CampaignSettings.model_validate(campaign.settings), campaign.task_type == "rank"
     task = studio.store.run(next_task, campaign_id=campaign_id, annotator_id=who.user_id, now=studio.clock())
     if isinstance(task, str):
         return TaskOut(stop=task)
@@ -61,6 +62,8 @@ def take(studio: StudioOf, who: Annotator, campaign_id: Id) -> TaskOut:
         responses=[{"id": shown.id, "text": shown.text} for shown in task.responses],
         revision=task.revision,
         expires_at=task.expires_at,
+        attributes=ranks and settings.attributes_first,
+        span_tags=list(settings.span_tags) if ranks else [],
     )
 
 
@@ -140,6 +143,7 @@ def _send(studio: StudioOf, who: Annotator, assignment_id: str, revision: int, v
         revision=revision,
         payload=without(verdict.payload),
         active_ms=verdict.active_ms,
+        session_id=who.session_id,
     )
     receipt = studio.store.run(submit_answer, sent, now=studio.clock())
     return ReceiptOut(judgment=receipt.judgment_id, counted=receipt.counted, repeated=receipt.repeated)

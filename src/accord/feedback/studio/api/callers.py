@@ -22,9 +22,10 @@ class ForbiddenError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Caller:
-    """A person, and what the token lets a program do for them."""
+    """A person, and what the token lets a program do for them. `session_id` is that of the login or of the token."""
 
     user_id: str
+    session_id: str
     scopes: frozenset[str]
 
 
@@ -49,7 +50,7 @@ def caller(
     wait = studio.limits.request_wait(row.id, studio.clock())
     if wait:
         raise TooManyError(-(-wait // 1000))
-    return Caller(user_id=row.user_id, scopes=frozenset(row.scopes))
+    return Caller(user_id=row.user_id, session_id=row.id, scopes=frozenset(row.scopes))
 
 
 def _of_session(request: Request, studio: Studio) -> Caller:
@@ -58,7 +59,7 @@ def _of_session(request: Request, studio: Studio) -> Caller:
         sent = request.headers.get("x-csrf-token", "")
         if not is_from_here(request) or not hmac.compare_digest(sent.encode(), me.csrf.encode()):
             raise ForgedError("send the session's token as X-CSRF-Token, from a page of this site")
-    return Caller(user_id=me.user_id, scopes=frozenset(SCOPES))
+    return Caller(user_id=me.user_id, session_id=me.session_id, scopes=frozenset(SCOPES))
 
 
 def _needs(scope: str):  # type: ignore[no-untyped-def]

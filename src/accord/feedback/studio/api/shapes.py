@@ -119,6 +119,8 @@ class TaskOut(BaseModel):
     responses: list[ShownOut] = []
     revision: int | None = None
     expires_at: int | None = None
+    attributes: bool = Field(False, description="a ranking takes `attributes` of each response too")
+    span_tags: list[str] = Field([], description="what a marked passage of a ranked response can be")
 
 
 class DraftIO(BaseModel):

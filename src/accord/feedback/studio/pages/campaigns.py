@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from starlette.datastructures import FormData, UploadFile
 
 from accord.feedback.store import CampaignSettings, add_campaign, change_campaign
+from accord.feedback.store.queries.campaigns import change_surroundings
 from accord.feedback.store.queries.common import write_event
 from accord.feedback.store.queries.overview import guidelines_of, progress
 from accord.feedback.store.tables import TASK_TYPES, Campaign, Guideline
@@ -25,6 +26,7 @@ from accord.records import describe
 __all__ = ["router"]
 
 MOST_COMPLAINTS = 20
+LONGEST_EXAMPLE = 8000  # characters: as long as a demonstration may be
 
 router = APIRouter(prefix="/admin")
 
@@ -93,34 +95,68 @@ def _between(name: str, form: FormData, least: int, most: int) -> int:
 def _settings(form: FormData) -> CampaignSettings:
     given: dict[str, object] = {name: form[name] for name in CampaignSettings.model_fields if name in form}
     given |= {name: form.get(name) == "yes" for name in ("teach", "attributes_first")}
-    for name, parts in (
-        ("examples", re.split(r"(?m)^-{3,}\s*$", str(form.get("examples", "")))),
-        ("span_tags", str(form.get("span_tags", "")).split(",")),
-    ):
-        if name in form:
-            given[name] = tuple(one.strip() for one in parts if one.strip())
+    if "examples" in form:
+        given["examples"] = _examples(form)
+    if "span_tags" in form:
+        given["span_tags"] = tuple(one.strip() for one in str(form["span_tags"]).split(",") if one.strip())
     try:
         return CampaignSettings.model_validate(given)
     except ValidationError as error:
         raise ValueError(describe(error)) from None
 
 
+def _examples(form: FormData) -> tuple[str, ...]:
+    """Examples with a line of --- between two."""
+    parts = re.split(r"(?m)^-{3,}\s*$", str(form["examples"]).replace("\r\n", "\n"))
+    found = tuple(one.strip() for one in parts if one.strip())
+    longest = max(map(len, found), default=0)
+    if longest > LONGEST_EXAMPLE:
+        raise ValueError(f"one of the `examples` has {longest:,} characters; expected {LONGEST_EXAMPLE:,} at most")
+    return found
+
+
 @router.post("/campaign/{campaign_id}/change")
 def change(studio: StudioOf, me: Me, campaign_id: str, form: Form) -> Response:
-    """Change the state, the guideline, or the overlap upwards."""
+    """Change the state, the guideline, the price of an hour, the examples, or the overlap upwards."""
     studio.store.read(may_administer_campaign, me.user_id, campaign_id)
     state = str(form.get("state", "")) or None
     if state is not None and state not in STATES:
         raise ValueError(f"found the state {state!r}; expected one of {', '.join(STATES)}")
-    studio.store.run(
-        change_campaign,
-        campaign_id=campaign_id,
-        actor_id=me.user_id,
-        state=state,
-        overlap=_between("overlap", form, 1, 50) if form.get("overlap") else None,
-        guideline_id=str(form["guideline"]) if form.get("guideline") else None,
-    )
+    studio.store.run(_change, me.user_id, campaign_id, state, form)
     return redirect(f"/admin/campaign/{campaign_id}", done="saved")
+
+
+def _change(session: Session, user_id: str, campaign_id: str, state: str | None, form: FormData) -> None:
+    """All that a form has, or nothing of it."""
+    overlap = _between("overlap", form, 1, 50) if form.get("overlap") else None
+    guideline = str(form["guideline"]) if form.get("guideline") else None
+    if (state, overlap, guideline) != (None, None, None):
+        change_campaign(
+            session,
+            campaign_id=campaign_id,
+            actor_id=user_id,
+            state=state,
+            overlap=overlap,
+            guideline_id=guideline,
+        )
+    change_surroundings(
+        session,
+        campaign_id=campaign_id,
+        actor_id=user_id,
+        hourly_rate=_price(form) if "hourly_rate" in form else None,
+        examples=_examples(form) if "examples" in form else None,
+    )
+
+
+def _price(form: FormData) -> float:
+    value = str(form["hourly_rate"]).strip()
+    try:
+        price = float(value or 0)
+    except ValueError:
+        price = -1
+    if not 0 <= price < float("inf"):
+        raise ValueError(f"`hourly_rate` is {value!r}; expected a number, 0 or more")
+    return price
 
 
 @router.post("/campaign/{campaign_id}/import")

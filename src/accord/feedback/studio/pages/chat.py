@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from starlette.responses import StreamingResponse
 
 from accord.feedback.store import MissingError, add_model, add_turn, consent_in_force, has_confirmed, start_conversation
+from accord.feedback.store.asked import HARM_AREAS
 from accord.feedback.store.personal_data import numbered, scrub, without
 from accord.feedback.store.queries.candidates import (
     held_candidates,
@@ -37,7 +38,6 @@ from accord.feedback.studio.forms import payload_of
 from accord.feedback.studio.pages.task import filled
 from accord.feedback.studio.talking import both_stream, candidates, written, written_side_by_side
 from accord.feedback.studio.view import page, redirect
-from accord.feedback.studio.wording import HARM_AREAS
 from accord.feedback.studio.writing import Writing
 from accord.records import Message
 

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from accord.feedback.analysis.material import Material
 from accord.feedback.analysis.rogue import Suspect, evidence_of
 from accord.feedback.analysis.tables import Section, headline, sections
-from accord.feedback.store import MissingError, exclude, resume_annotator, reverse_exclusion
+from accord.feedback.store import CampaignSettings, MissingError, exclude, resume_annotator, reverse_exclusion
 from accord.feedback.store.queries.administration import exclusions_of, paused_in, qualifications_of
 from accord.feedback.store.queries.common import must_have
 from accord.feedback.store.queries.messages import send_note
@@ -58,6 +58,7 @@ def show_campaign(request: Request, studio: StudioOf, me: Me, campaign_id: str) 
         "admin_campaign.html",
         project=project,
         campaign=campaign,
+        settings=CampaignSettings.model_validate(campaign.settings),
         states=STATES,
         guidelines=guidelines,
         guideline=guideline,

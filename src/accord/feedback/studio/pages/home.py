@@ -91,8 +91,15 @@ def consent(studio: StudioOf, me: Me, campaign_id: str, form: Form) -> Response:
     if form.get("agree") != "yes":
         raise ValueError("the box that says you agree is not ticked; tick it, or leave the page and nothing is kept")
     uses = tuple(use for use in USES if form.get(f"use-{use}") == "yes")
-    studio.store.run(give_consent, user_id=me.user_id, project_id=campaign.project_id, now=studio.clock(), uses=uses)
+    studio.store.run(_agree, me.user_id, campaign.project_id, text.id, uses, studio.clock())
     return redirect(f"/c/{campaign_id}/task", done="consented")
+
+
+def _agree(session: Session, user_id: str, project_id: str, text_id: str, uses: tuple[str, ...], now: int) -> None:
+    """Sign the text that was read, or nothing."""
+    given = give_consent(session, user_id=user_id, project_id=project_id, now=now, uses=uses)
+    if given.consent_text_id != text_id:
+        raise ValueError("a newer text came meanwhile, and nothing was agreed to; load the page again and read it")
 
 
 @router.get("/c/{campaign_id}/guidelines")

@@ -43,6 +43,7 @@ class _Case:
 
     item: Item
     prompt: tuple[Message, ...]
+    language: str | None
     responses: tuple[_Text, ...]
     answers: list[Answer]
     decision: dict[str, Any] | None
@@ -116,9 +117,11 @@ def _case(session: Session, campaign: Campaign, item_id: str, user_id: str) -> _
     texts = dict(session.execute(query.where(ItemResponse.item_id == item_id)).all())
     order = display_order(campaign.secret, item_id, user_id, sorted(texts))
     last = select(Review.payload).where(Review.item_id == item_id).order_by(Review.created_at.desc()).limit(1)
+    prompt = must_have(session, Prompt, item.prompt_id)
     return _Case(
         item=item,
-        prompt=tuple(Message.model_validate(one) for one in must_have(session, Prompt, item.prompt_id).messages),
+        prompt=tuple(Message.model_validate(one) for one in prompt.messages),
+        language=prompt.language,
         responses=tuple(_Text(id=one, text=texts[one] or "") for one in order),
         answers=[_in_order(one, order) for one in answers_of(session, item_id)],
         decision=session.scalar(last),

@@ -46,6 +46,8 @@ __all__ = ["LABELS", "filled", "router"]
 
 router = APIRouter()
 
+DAY_MS = 86_400_000  # nobody works longer on a task: what a browser says beyond it is not believed
+
 LABELS = {
     "attributes": label_texts.ATTRIBUTES,
     "questions": label_texts.QUESTIONS,
@@ -115,9 +117,8 @@ def _task_page(
 ) -> HTMLResponse:
     around = studio.store.read(_around, task, me.user_id, studio.clock(), studio.counts.of)
     if fields is None:
-        fields = (task.draft or {}).get("fields") or (
-            fields_of(around.last.payload, around.last.words) if around.last else {}
-        )
+        last = fields_of(around.last.payload, around.last.words) if around.last else {}
+        fields = _drafted(task) or last
     return page(
         request,
         "task.html",
@@ -131,6 +132,13 @@ def _task_page(
         settings=settings_of(around.campaign),
         error=error,
     )
+
+
+def _drafted(task: Task) -> dict[str, str]:
+    """The fields of a draft. A program may keep what it likes as its own."""
+    fields = (task.draft or {}).get("fields")
+    given = fields.items() if isinstance(fields, Mapping) else ()
+    return {name: value for name, value in given if isinstance(value, str)}
 
 
 def _around(session: Session, task: Task, user_id: str, now: int, count: Count) -> _Around:
@@ -222,13 +230,15 @@ def submit_task(request: Request, studio: StudioOf, me: Me, assignment_id: str, 
 
 
 def _send(studio: Studio, me: Me, form: FormData, assignment_id: str, payload: Mapping[str, Any]) -> Receipt:
+    active = _whole(form.get("active_ms"))
     sent = Submission(
         assignment_id=assignment_id,
         annotator_id=me.user_id,
         revision=_whole(form.get("revision"), 1) or 1,
         payload=payload,
-        active_ms=_whole(form.get("active_ms")),
+        active_ms=active if active is not None and active <= DAY_MS else None,
         pasted=_whole(form.get("pasted"), 0) or 0,
+        session_id=me.session_id,
     )
     return studio.store.run(submit, sent, now=studio.clock())
 
@@ -257,7 +267,7 @@ def skip_task(request: Request, studio: StudioOf, me: Me, assignment_id: str, fo
     """No verdict, and why."""
     _, _, campaign = studio.store.read(my_assignment, me.user_id, assignment_id)
     reason, text = str(form.get("skip", "")), str(form.get("skip_text", "")).strip()
-    payload = {"skip": reason, **({"text": text} if text and reason == "other" else {})}
+    payload = without({"skip": reason, **({"text": text} if text and reason == "other" else {})})
     _send(studio, me, form, assignment_id, payload)
     rate = {"rate": "1"} if campaign.task_type in ("chat", "redteam") else {}
     return redirect(f"/c/{campaign.id}/task", done="skipped", **rate)
@@ -285,13 +295,15 @@ def _explanation(session: Session, user_id: str, judgment_id: str) -> tuple[Camp
 
 @router.get("/c/{campaign_id}/examples")
 def show_examples(request: Request, studio: StudioOf, me: Me, campaign_id: str) -> Response:
-    """Good responses: those the campaign brings, and those a reviewer has accepted. Never of the task at hand."""
+    """Good responses: those the campaign brings, and those a reviewer has accepted. Never of what one may write for."""
     campaign = studio.store.read(may_annotate, me.user_id, campaign_id)
     task = request.query_params.get("task")
     item = studio.store.read(my_assignment, me.user_id, task)[1] if task else None
     shown: dict[str, Any] = {"campaign": campaign, "given": settings_of(campaign).examples}
     prompt = None if item is None else item.prompt_id
-    accepted = studio.store.read(accepted_demonstrations, campaign=campaign, but_prompt=prompt)
+    accepted = studio.store.read(
+        accepted_demonstrations, campaign=campaign, reader_id=me.user_id, now=studio.clock(), but_prompt=prompt
+    )
     template = "examples_list.html" if request.headers.get("hx-request") else "examples.html"
     return page(request, template, accepted=accepted, **shown)
 

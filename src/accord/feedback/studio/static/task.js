@@ -331,8 +331,9 @@
     const told = marking.querySelector("[data-marked]");
     if (area.selectionStart === area.selectionEnd) { told.textContent = "Select a passage first."; return; }
     const [start, end] = [area.selectionStart, area.selectionEnd].map((at) => placeIn(source(card), at));
-    const next = Math.max(-1, ...[...spans.children].map((one) => Number(one.name.slice(5)))) + 1;
-    spans.append(hidden(`span.${next}`, `${card.dataset.response}:${start}:${end}:${tag}`));
+    const value = `${card.dataset.response}:${start}:${end}:${tag}`;
+    const next = Math.max(-1, ...[...spans.children].map((one) => Number(one.name.slice(5)) || 0)) + 1;
+    if (![...spans.children].some((one) => one.value === value)) spans.append(hidden(`span.${next}`, value));
     told.textContent = `Marked: ${tag}`;
     drawMarks();
     changed();
