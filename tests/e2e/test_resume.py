@@ -56,7 +56,7 @@ def start_and_kill(words: list[str], out: Path, moment: random.Random) -> bool:
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
         if log.exists() and log.stat().st_mtime_ns > before:
-            time.sleep(moment.uniform(0, 0.4))
+            time.sleep(moment.uniform(0, 0.8 / (1 + KILLS)))  # many kills of a short job are a step or two apart
             process.send_signal(signal.SIGKILL)
             break
         time.sleep(0.005)
@@ -80,7 +80,7 @@ def test_a_killed_run_ends_at_the_same_weights(job, whole, tiny_folder, tmp_path
     words = command(job, tiny_folder, tmp_path, out)
     moment = random.Random(job)
     kills = sum(start_and_kill(words, out, moment) for _ in range(KILLS))
-    assert kills >= 1
+    assert kills >= max(1, KILLS // 2)  # it may be done before the last
     finish(words)
     first, second = (load_file(folder / "model" / "model.safetensors") for folder in (whole[job], out))
     assert first.keys() == second.keys()
