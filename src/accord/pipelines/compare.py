@@ -24,7 +24,7 @@ from accord.pipelines.shown_results import compare_rows, compare_sentences, writ
 from accord.pipelines.text_rewards import text_rewards
 from accord.protocols import LanguageModel, Sampling
 from accord.records import Conversation
-from accord.train import loop
+from accord.train import inputs, loop
 from accord.train.progress import Bar, Display
 from accord.train.run import Run, write_text
 from accord.train.sample import rows_of_file
@@ -43,10 +43,10 @@ def run(config: CompareConfig, display: Display | None = None) -> Path:
             display.note(f"{run.folder} is finished")
             return run.folder
         asked: list[tuple[Conversation, str]] = [
-            (prompt, "prompts") for prompt in loop.read_data(config.data, "prompts", config, run)
+            (prompt, "prompts") for prompt in inputs.read_data(config.data, "prompts", config, run)
         ]
         if config.harmless:
-            harmless = loop.read_data(config.harmless, "prompts", config, run, "harmless")
+            harmless = inputs.read_data(config.harmless, "prompts", config, run, "harmless")
             asked += [(prompt, "harmless") for prompt in harmless]
         models = {"model": _open(config.model, config), "baseline": _open(config.baseline, config)}
         run.begin(model=models["model"].name, baseline=models["baseline"].name)

@@ -25,7 +25,7 @@ from accord.pipelines.shown_results import critique_rows, critique_sentences, wr
 from accord.pipelines.text_rewards import text_rewards
 from accord.protocols import LanguageModel
 from accord.records import Conversation
-from accord.train import loop
+from accord.train import inputs, loop
 from accord.train.progress import Bar, Display
 from accord.train.run import Run, write_text
 from accord.train.sample import rows_of_file
@@ -96,8 +96,8 @@ def run(
 
 def read_items(config: CritiqueConfig, run: Run, display: Display) -> list[Item]:
     """Red-team prompts and as many helpful ones, each once, in an order drawn by hash."""
-    red = _distinct(loop.read_data(config.data, "prompts", config, run))
-    helpful = _distinct(loop.read_data(config.helpful, "prompts", config, run, "helpful")) if config.helpful else []
+    red = _distinct(inputs.read_data(config.data, "prompts", config, run))
+    helpful = _distinct(inputs.read_data(config.helpful, "prompts", config, run, "helpful")) if config.helpful else []
     chosen = shuffled(helpful, "helpful", config.seed)[: len(red)]
     display.note(f"{len(red)} different red-team prompts, {len(chosen)} of {len(helpful)} different helpful ones")
     items: list[Item] = [(f"red-team-{number}", prompt, "red-team") for number, prompt in red]

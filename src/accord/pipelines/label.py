@@ -29,7 +29,7 @@ from accord.pipelines.feedback_configs import LabelConfig
 from accord.pipelines.shown_results import label_rows, label_sentences, write_shown
 from accord.protocols import LanguageModel
 from accord.records import Comparison, ResponseSet
-from accord.train import loop
+from accord.train import inputs, loop
 from accord.train.progress import Bar, Display
 from accord.train.run import Run, write_text
 from accord.train.sample import rows_of_file
@@ -157,7 +157,7 @@ class _Judge:
 def read_pairs(config: LabelConfig, run: Run) -> list[Pair]:
     """Pairs of the data: of response sets a draw of theirs, of comparisons their two responses on drawn sides."""
     kind = "response_set" if _holds_sets(config.data[0]) else "comparison"
-    records: list[Any] = loop.read_data(config.data, kind, config, run)
+    records: list[Any] = inputs.read_data(config.data, kind, config, run)
     pairs: list[Pair] = []
     for number, record in enumerate(records, 1):
         if isinstance(record, ResponseSet):
@@ -191,7 +191,7 @@ def read_known(config: LabelConfig, run: Run) -> tuple[list[Pair], list[float]]:
     """Pairs people decided, at most `check_rows` drawn by hash, and which reply is better."""
     if not config.check:
         return [], []
-    comparisons: list[Comparison] = loop.read_data(config.check, "comparison", config, run, "check")
+    comparisons: list[Comparison] = inputs.read_data(config.check, "comparison", config, run, "check")
     pairs, truths = worth.known_pairs(comparisons, config.seed)
     drawn = shuffled(list(zip(pairs, truths, strict=True)), "known", config.seed)[: config.check_rows]
     return [pair for pair, _ in drawn], [truth for _, truth in drawn]

@@ -21,7 +21,7 @@ from accord.pipelines.asking import Cost, Work, open_model, read_price, write_ro
 from accord.pipelines.feedback_configs import LabelConfig
 from accord.protocols import LanguageModel
 from accord.records import Ranking, ResponseSet, to_row
-from accord.train import loop
+from accord.train import inputs, loop
 from accord.train.progress import Display
 from accord.train.run import Run, write_text
 from accord.train.sample import rows_of_file
@@ -39,7 +39,7 @@ def run(config: LabelConfig, display: Display, model: LanguageModel | None = Non
             return run.folder
         rubric = DIRECT if config.rubric is None else load_rubric(config.rubric)
         plan = RatingPlan(rubric=rubric, reasoning_tokens=config.reasoning_tokens, seed=config.seed)
-        sets: list[ResponseSet] = shuffled(loop.read_data(config.data, "response_set", config, run), config.seed)
+        sets: list[ResponseSet] = shuffled(inputs.read_data(config.data, "response_set", config, run), config.seed)
         model = model or open_model(config.model, config)
         run.begin(model=model.name, rubric=rubric.model_dump(mode="json"))
         work = Work(run, display, config.batch_size)

@@ -28,7 +28,7 @@ from accord.models.score import prepare, score_head
 from accord.records import Conversation
 from accord.rollouts.native import NativeSampler
 from accord.text import Template
-from accord.train import loop, trust_region, updates
+from accord.train import inputs, loop, trust_region, updates
 from accord.train.algorithms import ALGORITHMS, Coefficients, kl_in_reward
 from accord.train.configs import PpoConfig
 from accord.train.experience import Actor, Experience, collect
@@ -64,14 +64,14 @@ def run(
             display.note(f"{run.folder} is finished")
             return run.folder
         source = resolve(config.model)
-        records = loop.read_files(config, run, data="prompts", eval_data="prompts", ptx_data="corpus")
+        records = inputs.read_files(config, run, data="prompts", eval_data="prompts", ptx_data="corpus")
         model, tokenizer = load_policy(config.model)
         template = Template(tokenizer)
         original = None if config.lora_rank else copy.deepcopy(model)
         model, precision = loop.set_up(model, in_its_arithmetic(config), run, display)
         actor = make_actor(model, original, config, precision)
         reward = reward or load_rewards(config, template, precision.name)
-        limit = loop.length_limit(model, config, display)
+        limit = inputs.length_limit(model, config, display)
         prompts, rows = fit_prompts(records, "data", config, run, template, limit)
         held_out = fit_prompts(records, "eval_data", config, run, template, limit)[0] if config.eval_data else []
         ptx = ptx_of(records["ptx_data"], config, run, template, limit) if config.ptx_data else None

@@ -24,7 +24,7 @@ from torch.profiler import record_function
 from accord.data.batches import Preference, preferences
 from accord.models.load import load_policy, resolve
 from accord.text import Template
-from accord.train import loop
+from accord.train import inputs, loop
 from accord.train.configs import DpoConfig
 from accord.train.export import save_policy
 from accord.train.methods import method
@@ -79,17 +79,17 @@ def run(config: DpoConfig, display: Display | None = None, watch: loop.Watch | N
             return run.folder
         source = resolve(config.model)
         kind = "feedback" if OBJECTIVES[config.loss].unpaired else "preference"
-        records = loop.read_files(config, run, data=kind, eval_data=kind)
+        records = inputs.read_files(config, run, data=kind, eval_data=kind)
         model, tokenizer = load_policy(config.model)
         template = Template(tokenizer)
         model, precision = loop.set_up(model, config, run, display)
-        limit = loop.length_limit(model, config, display)
+        limit = inputs.length_limit(model, config, display)
         rankings, fitted = preferences(records["data"], template, limit)
-        loop.note_fit(fitted, config, run, display)
+        inputs.note_fit(fitted, config, run, display)
         held: list[Preference] = []
         if config.eval_data:
             held, held_fitted = preferences(records["eval_data"], template, limit)
-            loop.note_fit(held_fitted, config, run, display, "eval_data")
+            inputs.note_fit(held_fitted, config, run, display, "eval_data")
         check_targets(rankings, held, config, display)
         run.begin(model=source.name, model_fingerprint=source.fingerprint)
 

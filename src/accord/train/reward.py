@@ -25,7 +25,7 @@ from accord.losses.reward import calibration
 from accord.models.load import new_reward_model, resolve
 from accord.models.score import rewards, score_head, trunk
 from accord.text import Template
-from accord.train import loop
+from accord.train import inputs, loop
 from accord.train.configs import RewardConfig
 from accord.train.export import save_reward_model
 from accord.train.pairs import Pairs, PairTotals
@@ -50,13 +50,13 @@ def run(config: RewardConfig, display: Display | None = None) -> Path:
             display.note(f"{run.folder} is finished")
             return run.folder
         source = resolve(config.model)
-        records = loop.read_files(config, run, data="preference", eval_data="preference")
+        records = inputs.read_files(config, run, data="preference", eval_data="preference")
         model, tokenizer = new_reward_model(config.model, seed=config.seed)
         template = Template(tokenizer)
         # No opinion yet, so the first loss is log 2: a random head's opinions take a tenth of a small run to unlearn.
         nn.init.zeros_(next(score_head(model).parameters()))
         model, precision = loop.set_up(model, config, run, display, keep=["score"])
-        limit = loop.length_limit(model, config, display)
+        limit = inputs.length_limit(model, config, display)
         items, rows, held_out = items_of(records, config, template, limit, run, display)
         if config.epochs > 1:
             display.note(
@@ -109,7 +109,7 @@ def items_of(
 ) -> tuple[list[Preference], list[int], list[Preference]]:
     """Trees with ranks to train on, their row numbers, and those held out; what the loss cannot use is refused."""
     items, fitted = preferences(records["data"], template, limit)
-    loop.note_fit(fitted, config, run, display)
+    inputs.note_fit(fitted, config, run, display)
     rows = fitted.kept_rows
     if config.bootstrap:
         drawn = bootstrap(len(items), config.seed)
@@ -120,7 +120,7 @@ def items_of(
     held_out: list[Preference] = []
     if config.eval_data:
         held_out, held_fitted = preferences(records["eval_data"], template, limit)
-        loop.note_fit(held_fitted, config, run, display, "eval_data")
+        inputs.note_fit(held_fitted, config, run, display, "eval_data")
         check_targets(held_out, config)
     return items, rows, held_out
 

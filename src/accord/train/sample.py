@@ -29,7 +29,7 @@ from accord.records import Conversation, Demonstration, Ranking, Response, Respo
 from accord.rollouts import Sampling
 from accord.rollouts.native import NativeSampler
 from accord.text import Template
-from accord.train import loop
+from accord.train import inputs, loop
 from accord.train.best_of_n import best_of_n
 from accord.train.configs import SampleConfig
 from accord.train.experience import as_responses
@@ -57,13 +57,13 @@ def run(config: SampleConfig, display: Display | None = None, reward: Reward | N
             display.note(f"{run.folder} is finished")
             return run.folder
         source = resolve(config.model)
-        records = loop.read_files(config, run, data="prompts")["data"]
+        records = inputs.read_files(config, run, data="prompts")["data"]
         model, tokenizer = load_policy(config.model)
         template = Template(tokenizer)
         precision = loop.Precision(run.known("precision") or config.precision, loop.device_of(model))
         if config.reward:
             reward = reward or load_rewards(config, template, precision.name)
-        limit = loop.length_limit(model, config, display)
+        limit = inputs.length_limit(model, config, display)
         prompts, ids, rows = fit_prompts(records, config, run, template, limit)
         run.manifest |= {"precision": precision.name, "device": str(precision.device)}
         judge = reward.name if reward else None

@@ -21,7 +21,7 @@ from accord.losses.likelihood import nll
 from accord.models.load import load_policy, resolve
 from accord.models.score import response_scores
 from accord.text import Template
-from accord.train import loop
+from accord.train import inputs, loop
 from accord.train.configs import SftConfig
 from accord.train.export import save_policy
 from accord.train.progress import Bar, Display
@@ -39,17 +39,17 @@ def run(config: SftConfig, display: Display | None = None) -> Path:
             display.note(f"{run.folder} is finished")
             return run.folder
         source = resolve(config.model)
-        records = loop.read_files(config, run, data="demonstration", eval_data="demonstration")
+        records = inputs.read_files(config, run, data="demonstration", eval_data="demonstration")
         model, tokenizer = load_policy(config.model)
         template = Template(tokenizer)
         model, precision = loop.set_up(model, config, run, display)
-        limit = loop.length_limit(model, config, display)
+        limit = inputs.length_limit(model, config, display)
         trees, fitted = demonstration_trees(records["data"], template, limit)
-        loop.note_fit(fitted, config, run, display)
+        inputs.note_fit(fitted, config, run, display)
         held_out: list[PromptTree] = []
         if config.eval_data:
             held_out, held_fitted = demonstration_trees(records["eval_data"], template, limit)
-            loop.note_fit(held_fitted, config, run, display, "eval_data")
+            inputs.note_fit(held_fitted, config, run, display, "eval_data")
         run.begin(model=source.name, model_fingerprint=source.fingerprint)
 
         plan, rows = loop.plan(len(trees), config), fitted.kept_rows
