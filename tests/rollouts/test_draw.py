@@ -191,3 +191,10 @@ def test_uniform_numbers_depend_on_every_argument_and_a_longer_list_starts_the_s
 def test_meaningless_settings_are_named(setting, value):
     with pytest.raises(ValueError, match=f"`{setting}`"):
         Sampling(**{setting: value})
+
+
+def test_every_row_has_its_own_forbidden_tokens_however_many_are_worked_on_at_once(monkeypatch):
+    monkeypatch.setattr("accord.rollouts.draw.ENTRIES", 6)  # two rows of three
+    forbidden_R = [(0, 1), (), (1, 2), (0,), ()]
+    drawn = draw(logits_of(8, 7, 6).expand(5, -1), torch.zeros(5).double(), Sampling(temperature=0), forbidden_R)
+    assert drawn.token_R.tolist() == [2, 0, 0, 1, 0]

@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import itertools
 import json
 import math
 from pathlib import Path
@@ -410,3 +411,12 @@ def test_adapters_are_put_on_by_seed():
     weights = [next(p for n, p in m.named_parameters() if "lora_A" in n) for m in (first, again, other)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
+
+
+@pytest.mark.parametrize(("fp32", "bf16", "chosen"), [(2.0, 1.0, "bf16"), (1.0, 2.0, "fp32"), (1.1, 1.0, "fp32")])
+def test_auto_takes_the_arithmetic_that_is_clearly_faster(fp32, bf16, chosen, monkeypatch):
+    """Products in turn by a clock that says so; a first one that waits for the machine decides nothing."""
+    lengths = itertools.chain([9.0, 9.0], itertools.cycle([fp32, bf16]))
+    ends = itertools.chain.from_iterable((0.0, length) for length in lengths)
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: next(ends))
+    assert Precision("auto", torch.device("cpu")).name == chosen
