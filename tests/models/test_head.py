@@ -41,13 +41,17 @@ def ours(hidden, weight, bias_V, token_T, scale, softcap, temperature):
     return token_logprob(hidden, Head(weight, bias_V, scale, softcap), token_T, temperature=temperature, entropy=True)
 
 
+def cut_into(monkeypatch, group: int, part: int, row_bytes: int) -> None:
+    """Logits of so many tokens by one product, worked on by so many."""
+    monkeypatch.setattr(module, "GROUP_BYTES", group * row_bytes)
+    monkeypatch.setattr(module, "PART_BYTES", -(-part * row_bytes // torch.get_num_threads()))
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("temperature", [1.0, 0.7, 3.0])
-@pytest.mark.parametrize("chunk", [1, 3, 100])
-def test_values_and_gradients_are_those_of_the_definition(
-    monkeypatch, variant, temperature, chunk
-):  # field: M1, S5, S6
-    monkeypatch.setattr(module, "CHUNK_BYTES", chunk * 4 * V)
+@pytest.mark.parametrize("cut", [(1, 1), (3, 2), (100, 3), (100, 100)], ids=str)
+def test_values_and_gradients_are_those_of_the_definition(monkeypatch, variant, temperature, cut):  # field: M1, S5, S6
+    cut_into(monkeypatch, *cut, 8 * V)
     weigh = [torch.linspace(-1, 2, T, dtype=torch.float64), torch.linspace(3, -1, T, dtype=torch.float64)]
     gradients = []
     for compute in (by_definition, ours):
@@ -129,7 +133,7 @@ def large(dtype=torch.float32):
 
 
 def run(chunk: int, monkeypatch, autocast: bool):
-    monkeypatch.setattr(module, "CHUNK_BYTES", chunk * 4 * 500)
+    cut_into(monkeypatch, chunk, -(-chunk // 2), (2 if autocast else 4) * 500)
     hidden, weight, token_T = large()
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         logprob_T, _ = token_logprob(hidden, Head(weight), token_T)
@@ -137,14 +141,14 @@ def run(chunk: int, monkeypatch, autocast: bool):
     return logprob_T.detach(), hidden.grad, weight.grad
 
 
-def test_the_chunk_size_changes_nothing_in_fp32(monkeypatch):  # field: S6
+def test_the_size_of_a_group_changes_nothing_in_fp32(monkeypatch):  # field: S6
     whole = run(96, monkeypatch, False)
     for chunk in (1, 7, 32):
         for found, expected in zip(run(chunk, monkeypatch, False), whole, strict=True):
             assert_close(found, expected, rtol=1e-6, atol=1e-5)
 
 
-def test_bf16_stays_near_fp32_however_many_chunks_are_summed(monkeypatch):  # field: S6
+def test_bf16_stays_near_fp32_however_many_groups_are_summed(monkeypatch):  # field: S6
     exact = run(96, monkeypatch, False)
     for chunk in (1, 7, 96):
         logprob_T, hidden_grad, weight_grad = run(chunk, monkeypatch, True)
@@ -154,9 +158,29 @@ def test_bf16_stays_near_fp32_however_many_chunks_are_summed(monkeypatch):  # fi
             assert float((found - expected).norm() / expected.norm()) < 0.01
 
 
-def test_a_long_sum_over_chunks_does_not_stall_in_bf16(monkeypatch):  # field: S6
-    """1,024 equal terms, one a chunk: a sum in bf16 stops growing where a term is less than half its last bit."""
-    monkeypatch.setattr(module, "CHUNK_BYTES", 4 * 4)
+def test_a_second_backward_pass_gives_the_same():
+    """The first one writes gradients where logits were kept."""
+    hidden, weight, token_T = large()
+    logprob_T, entropy_T = token_logprob(hidden, Head(weight), token_T, entropy=True)
+    loss = logprob_T.sum() + entropy_T.sum()
+    first = torch.autograd.grad(loss, (hidden, weight), retain_graph=True)
+    for found, expected in zip(torch.autograd.grad(loss, (hidden, weight)), first, strict=True):
+        assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_logits_of_one_group_are_made_once_and_of_several_twice(monkeypatch):
+    made: list[int] = []
+    plain = Head.raw
+    monkeypatch.setattr(Head, "raw", lambda self, x: made.append(len(x)) or plain(self, x))
+    for group, expected in ((96, [96]), (48, [48] * 4)):
+        made.clear()
+        run(group, monkeypatch, False)
+        assert made == expected
+
+
+def test_a_long_sum_over_groups_does_not_stall_in_bf16(monkeypatch):  # field: S6
+    """1,024 equal terms, one a group: a sum in bf16 stops growing where a term is less than half its last bit."""
+    cut_into(monkeypatch, 1, 1, 2 * 4)
     weight = torch.zeros(4, 1, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
         logprob_T, _ = token_logprob(torch.ones(1024, 1), Head(weight), torch.zeros(1024, dtype=torch.int64))
@@ -213,9 +237,9 @@ def our_kl(given, other, temperature):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("temperature", [1.0, 0.7, 3.0])
-@pytest.mark.parametrize("chunk", [1, 3, 100])
-def test_exact_kl_and_its_gradients_are_those_of_the_definition(monkeypatch, variant, temperature, chunk):
-    monkeypatch.setattr(module, "CHUNK_BYTES", chunk * 4 * 2 * V)
+@pytest.mark.parametrize("cut", [(1, 1), (3, 2), (100, 3), (100, 100)], ids=str)
+def test_exact_kl_and_its_gradients_are_those_of_the_definition(monkeypatch, variant, temperature, cut):
+    cut_into(monkeypatch, *cut, 8 * V)
     weigh = torch.linspace(-1, 2, T, dtype=torch.float64)
     found = []
     for compute in (kl_by_definition, our_kl):
@@ -252,10 +276,10 @@ def test_exact_kl_with_words_that_cannot_be_said_is_finite():
     assert float(weight.grad[[2, 9]].abs().max()) == 0
 
 
-def test_the_kl_sums_its_weight_gradient_over_chunks_in_float32(monkeypatch):
+def test_the_kl_sums_its_weight_gradient_over_groups_in_float32(monkeypatch):
     results = []
     for chunk, autocast in ((96, False), (1, True), (96, True)):
-        monkeypatch.setattr(module, "CHUNK_BYTES", chunk * 4 * 2 * 500)
+        cut_into(monkeypatch, chunk, -(-chunk // 2), (2 if autocast else 4) * 500)
         hidden, weight, _ = large()
         other = torch.randn(weight.shape, generator=torch.Generator().manual_seed(2)) * 0.3
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
@@ -297,7 +321,8 @@ def test_the_head_read_off_a_model_is_the_model_s_own(name, model):
     with torch.no_grad():
         expected = model(input_ids=ids).logits[0].float()
         hidden = model.base_model(input_ids=ids).last_hidden_state[0]
-        found = head_of(model).logits(hidden)
+        head = head_of(model)
+        found = head.logits(head.raw(hidden))
     assert_close(found, expected, rtol=1e-5, atol=1e-5)
     assert (head_of(model).softcap is None) == (name != "gemma2")
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from accord.models import attention
+from accord.models import attention, blocks
 from accord.models.attention import NAME
 from accord.models.head import Distribution, head_of
 from accord.models.score import base_of, prepare, response_scores, response_states, rewards
@@ -163,9 +163,9 @@ def test_only_states_that_predict_response_tokens_reach_the_head(monkeypatch):
     model = tiny_llama()
     prepare(model)
     rows: list[int] = []
-    plain = head.Head.logits
-    monkeypatch.setattr(head, "CHUNK_BYTES", 3 * 4 * VOCABULARY)  # three tokens a chunk
-    monkeypatch.setattr(head.Head, "logits", lambda self, x: rows.append(len(x)) or plain(self, x))
+    plain = head.Head.raw
+    monkeypatch.setattr(head, "GROUP_BYTES", 3 * 4 * VOCABULARY)  # three tokens a product
+    monkeypatch.setattr(head.Head, "raw", lambda self, x: rows.append(len(x)) or plain(self, x))
     trees = some_trees()
     scores = response_scores(model, pack(trees))
     assert sum(rows) == scores.logprob_T.numel() == sum(len(b.tokens) for t in trees for b in t.branches)
@@ -192,18 +192,21 @@ def test_a_reward_is_read_at_the_last_token_of_its_response():
 
 @pytest.mark.parametrize("family", ["llama", "gemma3", "gpt2"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_short_trees_and_the_fused_kernel_give_the_same(family, dtype, monkeypatch):
-    """Scores written out (short trees on a CPU) against torch's kernel: values and gradients."""
+def test_all_ways_of_attention_give_the_same(family, dtype, monkeypatch):
+    """Block by block, small trees side by side or not, and torch's kernel: values and gradients."""
     model, trees, found = FAMILIES[family]().to(dtype), some_trees(), {}
     assert prepare(model) is None or dtype == torch.bfloat16
-    for limit in (0, 10_000):
-        monkeypatch.setattr(attention, "SHORT", limit)
+    for way, size in (("fused", 1), ("side by side", 160), ("runs", 8)):
+        monkeypatch.setattr(blocks, "SIZE", size)
+        monkeypatch.setattr(blocks, "SMALL", size)
+        monkeypatch.setattr(attention, "_in_blocks", lambda *_, way=way: way != "fused")
         model.zero_grad()
         logprob_T = response_scores(model, pack(trees)).logprob_T
         logprob_T.sum().backward()
-        found[limit] = logprob_T.detach(), gradients(model)
+        found[way] = logprob_T.detach(), gradients(model)
     tight = dtype == torch.float64
-    assert_close(found[0][0], found[10_000][0], rtol=0, atol=1e-9 if tight else 0.05)
-    for name, gradient in found[0][1].items():
-        bound = (1e-9 if tight else 0.05) * float(gradient.abs().max().clamp_min(1))
-        assert_close(found[10_000][1][name], gradient, rtol=0, atol=bound)
+    for way in ("side by side", "runs"):
+        assert_close(found[way][0], found["fused"][0], rtol=0, atol=1e-9 if tight else 0.05)
+        for name, gradient in found["fused"][1].items():
+            bound = (1e-9 if tight else 0.05) * float(gradient.abs().max().clamp_min(1))
+            assert_close(found[way][1][name], gradient, rtol=0, atol=bound)

@@ -29,7 +29,7 @@ def keep_freed_memory() -> bool:
         set_option = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # musl
         return False
-    kept = bool(set_option(_TRIM_THRESHOLD, 2**31 - 1))
+    kept = bool(set_option(_TRIM_THRESHOLD, -1))  # never, however much is free
     # glibc before 2.35 refuses more than 32 MiB.
     return kept and any(bool(set_option(_MMAP_THRESHOLD, size)) for size in (2**30, 2**25))
 

@@ -1,10 +1,11 @@
 """From hidden states to log-probabilities of given tokens and to exact KL, never holding all logits, either direction.
 
-Dimensions: T scored tokens, D hidden size, V vocabulary, C tokens of one chunk.
+Dimensions: T scored tokens, D hidden size, V vocabulary, C tokens of one group or part.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,10 @@ from accord.losses import kl
 
 __all__ = ["Distribution", "Head", "exact_kl", "head_of", "token_logprob"]
 
-CHUNK_BYTES = 48 * 2**20  # of float32 logits held at once; the result does not depend on it
+GROUP_BYTES = 96 * 2**20  # of logits as the product leaves them; that many are kept for the backward pass
+PART_BYTES = 2**20  # of float32 logits worked on at once by each thread of a CPU: they stay in its cache
+PART_BYTES_GPU = 48 * 2**20
+"""The result does not depend on any of these."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +39,12 @@ class Head:
     scale: float = 1.0
     softcap: float | None = None
 
-    def logits(self, hidden_CD: Tensor) -> Tensor:
-        """(C, V) float32 (float64 stays), for a chunk."""
-        raw_CV = nn.functional.linear(hidden_CD, self.weight_VD, self.bias_V)
+    def raw(self, hidden_CD: Tensor) -> Tensor:
+        """(C, V) hidden @ weight.T + bias, in the precision of both."""
+        return nn.functional.linear(hidden_CD, self.weight_VD, self.bias_V)
+
+    def logits(self, raw_CV: Tensor) -> Tensor:
+        """(C, V) float32 (float64 stays), from what `raw` gave."""
         logits_CV = raw_CV.to(torch.promote_types(raw_CV.dtype, torch.float32))
         if self.scale != 1.0:
             logits_CV = logits_CV * self.scale
@@ -75,16 +82,17 @@ def token_logprob(
         logprob_t = logits_t[token_t] / tau - logsumexp(logits_t / tau)
         entropy_t = -sum_v p_v log p_v,  p = softmax(logits_t / tau)
 
-    Logits are made chunk by chunk and made again in the backward pass, so the largest tensor of vocabulary width is one
-    chunk; the gradient of the weight is summed over chunks in float32. Under autocast the matrix products run in its
-    dtype, everything after them in float32.
+    Logits are made group by group, and worked on in parts of a few rows. Those of one group are kept for the backward
+    pass; if there are several they are made again, so the largest tensor of vocabulary width is one group. The gradient
+    of the weight is summed over groups in float32. Under autocast the matrix products run in its dtype, everything
+    after them in float32.
 
     Args:
         hidden_TD: (T, D) state from which each token is predicted; carries the gradient.
         head: the model's vocabulary head; weight and bias receive gradients if they ask for them.
         token_T: (T,) int64.
         temperature: > 0.
-        entropy: also return the entropy; costs one more pass over each chunk.
+        entropy: also return the entropy; costs one more pass over each part.
     Returns: (T,) nats, and (T,) nats or None; float32, or float64 for float64 weights.
     Raises: ValueError: temperature <= 0.
     """
@@ -98,12 +106,12 @@ def token_logprob(
 
 
 def exact_kl(policy: Distribution, other: Distribution, *, temperature: float = 1.0) -> Tensor:
-    """KL(policy || other) at each place over the whole vocabulary: `accord.losses.kl.exact`, chunk by chunk.
+    """KL(policy || other) at each place over the whole vocabulary: `accord.losses.kl.exact`, group by group.
 
         kl_t = sum_v p_tv (log p_tv - log q_tv),   p, q = softmax(logits / tau)
 
-    As in `token_logprob` logits are made chunk by chunk, and again in the backward pass; the gradient of the weight is
-    summed over chunks in float32.
+    As in `token_logprob` logits are made group by group, here always again in the backward pass; the gradient of the
+    weight is summed over groups in float32.
 
     Args:
         policy: p; its states, weight and bias receive gradients if they ask for them.
@@ -124,7 +132,7 @@ def exact_kl(policy: Distribution, other: Distribution, *, temperature: float = 
 
 
 class _TokenLogprob(torch.autograd.Function):
-    """Chunked forward and recomputed backward of `token_logprob`."""
+    """Forward and backward of `token_logprob`."""
 
     @staticmethod
     def forward(
@@ -137,15 +145,20 @@ class _TokenLogprob(torch.autograd.Function):
             wide = torch.promote_types(dtype, torch.float32)
             logprob_T = hidden.new_empty(token_T.shape, dtype=wide)
             entropy_T = hidden.new_empty(token_T.shape if entropy else (0,), dtype=wide)
-            for part in _chunks(token_T.numel(), weight_VD.shape[0]):
-                logprob_CV = _at(temperature, head.logits(hidden[part])).log_softmax(-1)  # one pass; logsumexp is four
-                logprob_T[part] = logprob_CV.gather(-1, token_T[part].unsqueeze(-1)).squeeze(-1)
-                if entropy:
-                    p_CV = logprob_CV.exp()
-                    # A logit of -inf has probability 0 and adds nothing.
-                    entropy_T[part] = -(p_CV.mul_(logprob_CV.masked_fill_(p_CV == 0, 0.0))).sum(-1)
+            groups = _groups(hidden, head)
+            raw_CV = None
+            for group in groups:
+                raw_CV = head.raw(hidden[group])
+                for part, here in _parts(group, raw_CV):
+                    logprob_CV = _at(temperature, head.logits(here)).log_softmax(-1)  # one pass; logsumexp is four
+                    logprob_T[part] = logprob_CV.gather(-1, token_T[part].unsqueeze(-1)).squeeze(-1)
+                    if entropy:
+                        p_CV = logprob_CV.exp()
+                        # A logit of -inf has probability 0 and adds nothing.
+                        entropy_T[part] = -(p_CV.mul_(logprob_CV.masked_fill_(p_CV == 0, 0.0))).sum(-1)
         ctx.save_for_backward(hidden, weight_VD, bias_V, token_T)
         ctx.compute_weight = head.weight_VD  # cast once, used again in backward
+        ctx.kept = raw_CV if len(groups) == 1 and any(ctx.needs_input_grad) else None
         ctx.how, ctx.hidden_dtype = how, hidden_TD.dtype
         return logprob_T, entropy_T
 
@@ -155,28 +168,32 @@ class _TokenLogprob(torch.autograd.Function):
         hidden, weight_VD, bias_V, token_T = ctx.saved_tensors
         scale, softcap, temperature, entropy, dtype = ctx.how
         head = Head(ctx.compute_weight, None if bias_V is None else bias_V.detach().to(dtype), scale, softcap)
-        sums = _HeadGradients(ctx, hidden, weight_VD, head, temperature, grad_logprob_T.dtype)
+        sums = _HeadGradients(ctx, hidden, head, temperature, grad_logprob_T.dtype)
+        kept, ctx.kept = ctx.kept, None  # gradients take its place: a second backward pass makes the logits again
         with torch.autocast(hidden.device.type, enabled=False):
-            for part in _chunks(token_T.numel(), weight_VD.shape[0]):
-                capped_CV = head.logits(hidden[part])
-                grad_C1 = grad_logprob_T[part].unsqueeze(-1)
-                # d logprob / d logits = onehot - p;  d entropy / d logits = -p (log p + entropy)
-                if entropy:
-                    logprob_CV = (capped_CV / temperature).log_softmax(-1)
-                    p_CV = logprob_CV.exp()
-                    finite_CV = logprob_CV.masked_fill_(p_CV == 0, 0.0)
-                    entropy_C1 = -(p_CV * finite_CV).sum(-1, keepdim=True)
-                    weight_CV = finite_CV.add_(entropy_C1).mul_(grad_entropy_T[part].unsqueeze(-1)).add_(grad_C1)
-                    grad_CV = p_CV.mul_(weight_CV).neg_()
-                else:
-                    grad_CV = (capped_CV if temperature == 1.0 else capped_CV / temperature).softmax(-1).mul_(-grad_C1)
-                grad_CV.scatter_add_(-1, token_T[part].unsqueeze(-1), grad_C1)
-                sums.add(part, capped_CV, grad_CV)
+            for group in _groups(hidden, head):
+                raw_CV = head.raw(hidden[group]) if kept is None else kept
+                for part, here in _parts(group, raw_CV):
+                    capped_CV = head.logits(here)
+                    grad_C1 = grad_logprob_T[part].unsqueeze(-1)
+                    # d logprob / d logits = onehot - p;  d entropy / d logits = -p (log p + entropy)
+                    if entropy:
+                        logprob_CV = _at(temperature, capped_CV).log_softmax(-1)
+                        p_CV = logprob_CV.exp()
+                        finite_CV = logprob_CV.masked_fill_(p_CV == 0, 0.0)
+                        entropy_C1 = -(p_CV * finite_CV).sum(-1, keepdim=True)
+                        weight_CV = finite_CV.add_(entropy_C1).mul_(grad_entropy_T[part].unsqueeze(-1)).add_(grad_C1)
+                        grad_CV = p_CV.mul_(weight_CV).neg_()
+                    else:
+                        grad_CV = _at(temperature, capped_CV).softmax(-1).mul_(-grad_C1)
+                    grad_CV.scatter_add_(-1, token_T[part].unsqueeze(-1), grad_C1)
+                    sums.write(here, capped_CV, grad_CV)
+                sums.add(group, raw_CV)
         return (*sums.of(weight_VD, bias_V), None, None)
 
 
 class _ExactKl(torch.autograd.Function):
-    """Chunked forward and recomputed backward of `exact_kl`."""
+    """Forward and backward of `exact_kl`."""
 
     @staticmethod
     def forward(
@@ -186,9 +203,11 @@ class _ExactKl(torch.autograd.Function):
         with torch.autocast(hidden_TD.device.type, enabled=False):
             hidden, cast = hidden_TD.detach().to(dtype), _cast(head, dtype)
             kl_T = hidden.new_empty(len(hidden), dtype=torch.promote_types(dtype, torch.float32))
-            for part in _chunks(len(hidden), 2 * weight_VD.shape[0]):  # two sets of logits are held
-                logits_CV = cast.logits(hidden[part]).div_(temperature)
-                kl_T[part] = kl.exact(logits_CV, other.head.logits(other.state_TD[part]).div_(temperature))
+            for group in _groups(hidden, cast):
+                raw_CV, other_CV = cast.raw(hidden[group]), other.head.raw(other.state_TD[group])
+                for part, here, there in _parts(group, raw_CV, other_CV):
+                    logits_CV = cast.logits(here).div_(temperature)
+                    kl_T[part] = kl.exact(logits_CV, other.head.logits(there).div_(temperature))
         ctx.save_for_backward(hidden, weight_VD, bias_V)
         ctx.head, ctx.other, ctx.how, ctx.hidden_dtype = cast, other, how, hidden_TD.dtype
         return kl_T
@@ -198,44 +217,55 @@ class _ExactKl(torch.autograd.Function):
     def backward(ctx: Any, grad_T: Tensor) -> Any:
         hidden, weight_VD, bias_V = ctx.saved_tensors
         temperature, _ = ctx.how
-        sums = _HeadGradients(ctx, hidden, weight_VD, ctx.head, temperature, grad_T.dtype)
+        sums = _HeadGradients(ctx, hidden, ctx.head, temperature, grad_T.dtype)
+        other = ctx.other
         with torch.autocast(hidden.device.type, enabled=False):
-            for part in _chunks(len(hidden), 2 * weight_VD.shape[0]):
-                capped_CV = ctx.head.logits(hidden[part])
-                with torch.enable_grad():
-                    logits_CV = (capped_CV / temperature).requires_grad_()
-                    other_CV = ctx.other.head.logits(ctx.other.state_TD[part]).div_(temperature)
-                    (grad_CV,) = torch.autograd.grad(kl.exact(logits_CV, other_CV), logits_CV, grad_T[part])
-                sums.add(part, capped_CV, grad_CV)
+            for group in _groups(hidden, ctx.head):
+                raw_CV, other_CV = ctx.head.raw(hidden[group]), other.head.raw(other.state_TD[group])
+                for part, here, there in _parts(group, raw_CV, other_CV):
+                    capped_CV = ctx.head.logits(here)
+                    with torch.enable_grad():
+                        logits_CV = (capped_CV / temperature).requires_grad_()
+                        value_T = kl.exact(logits_CV, other.head.logits(there).div_(temperature))
+                        (grad_CV,) = torch.autograd.grad(value_T, logits_CV, grad_T[part])
+                    sums.write(here, capped_CV, grad_CV)
+                sums.add(group, raw_CV)
         return (*sums.of(weight_VD, bias_V), None, None, None)
 
 
 class _HeadGradients:
-    """Gradients of states, weight and bias, summed over chunks from gradients of the chunks' logits / temperature."""
+    """Gradients of states, weight and bias, summed over groups from gradients of their logits / temperature."""
 
-    def __init__(
-        self, ctx: Any, hidden: Tensor, weight_VD: Tensor, head: Head, temperature: float, wide: torch.dtype
-    ) -> None:
+    def __init__(self, ctx: Any, hidden: Tensor, head: Head, temperature: float, wide: torch.dtype) -> None:
         self.hidden, self.head, self.temperature = hidden, head, temperature
         need_weight, need_bias = ctx.needs_input_grad[1], head.bias_V is not None and ctx.needs_input_grad[2]
         self.hidden_TD = torch.empty_like(hidden, dtype=ctx.hidden_dtype)
         self.need_weight, self.wide = need_weight, wide
-        self.weight_VD: Tensor | None = None  # the first chunk's, with the others added: no pass over zeros
+        self.weight_VD: Tensor | None = None  # the first group's, with the others added: no pass over zeros
         self.bias_V = torch.zeros_like(head.bias_V, dtype=wide) if need_bias and head.bias_V is not None else None
 
-    def add(self, part: slice, capped_CV: Tensor, grad_CV: Tensor) -> None:
-        """A chunk: its logits, and the gradient of these over the temperature, which is overwritten."""
+    def write(self, raw_CV: Tensor, capped_CV: Tensor, grad_CV: Tensor) -> None:
+        """Put the gradient of a part's raw logits in their place.
+
+        Args:
+            raw_CV: overwritten.
+            capped_CV: the logits made from them.
+            grad_CV: the gradient of these over the temperature; overwritten too.
+        """
         if self.head.scale != self.temperature:
             grad_CV.mul_(self.head.scale / self.temperature)
         if self.head.softcap is not None:
             grad_CV *= 1 - (capped_CV / self.head.softcap) ** 2
-        grad_C = grad_CV.to(self.hidden.dtype)
-        self.hidden_TD[part] = (grad_C @ self.head.weight_VD).to(self.hidden_TD.dtype)
-        if self.need_weight:
-            product_VD = grad_C.T @ self.hidden[part]
-            self.weight_VD = product_VD.to(self.wide) if self.weight_VD is None else self.weight_VD.add_(product_VD)
         if self.bias_V is not None:
             self.bias_V += grad_CV.sum(0)
+        raw_CV.copy_(grad_CV)
+
+    def add(self, group: slice, grad_CV: Tensor) -> None:
+        """A group, from the gradient of its raw logits."""
+        self.hidden_TD[group] = (grad_CV @ self.head.weight_VD).to(self.hidden_TD.dtype)
+        if self.need_weight:
+            product_VD = grad_CV.T @ self.hidden[group]
+            self.weight_VD = product_VD.to(self.wide) if self.weight_VD is None else self.weight_VD.add_(product_VD)
 
     def of(self, weight_VD: Tensor, bias_V: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """The sums, in the precision of what they are gradients of."""
@@ -261,12 +291,24 @@ def _cast(head: Head, dtype: torch.dtype) -> Head:
 
 
 def _at(temperature: float, logits_CV: Tensor) -> Tensor:
-    """Logits over the temperature, in place."""
-    return logits_CV if temperature == 1.0 else logits_CV.div_(temperature)
+    """Logits over the temperature; never in place: in float32 they are the raw logits, which may be kept."""
+    return logits_CV if temperature == 1.0 else logits_CV / temperature
 
 
-def _chunks(tokens: int, vocabulary: int) -> list[slice]:
-    """As few chunks as CHUNK_BYTES allows, of one size: products of few rows are slow."""
-    count = -(-tokens // max(1, CHUNK_BYTES // (4 * vocabulary)))
-    size = -(-tokens // max(1, count)) or 1
-    return [slice(start, min(start + size, tokens)) for start in range(0, tokens, size)]
+def _groups(hidden_TD: Tensor, head: Head) -> list[slice]:
+    """Places whose logits are made by one product: as few as GROUP_BYTES allows, of one size."""
+    return _even(0, len(hidden_TD), GROUP_BYTES // (hidden_TD.element_size() * head.weight_VD.shape[0]))
+
+
+def _parts(group: slice, *raw_CV: Tensor) -> Iterator[tuple[Any, ...]]:
+    """A group in parts small enough for caches: (places, these of each of the group's tensors)."""
+    room = torch.get_num_threads() * PART_BYTES if raw_CV[0].device.type == "cpu" else PART_BYTES_GPU
+    for part in _even(group.start, group.stop, room // (4 * len(raw_CV) * raw_CV[0].shape[1])):
+        yield part, *(x[part.start - group.start : part.stop - group.start] for x in raw_CV)
+
+
+def _even(start: int, stop: int, most: int) -> list[slice]:
+    """As few runs of at most `most` places as there can be, of one size: products of few rows are slow."""
+    count = -(-(stop - start) // max(1, most))
+    size = -(-(stop - start) // max(1, count)) or 1
+    return [slice(at, min(at + size, stop)) for at in range(start, stop, size)]

@@ -16,8 +16,7 @@ Activations are those that autograd keeps (tests count them), per layer and toke
 
     norms       4 D each, 8 D each in float32 or where a family's norms do not round once
     linear      2 w D + w Q (inputs of the products; Q width of all query heads, K of all key heads)
-    attention   4 (Q + K) + w K up to 320 tokens S of the longest tree, 4 w Q + w S beyond;
-                up to 320 tokens one block's scores besides, 12 S per query head, made again in the backward pass
+    attention   w (Q + 2 K); scores of a block of queries besides, made again in the backward pass
     feed-forward  4 w I, I its inner width; 2 w I where `accord.models.gates` keeps less, or where it has no gate and
                 the kernel of its activation is one
 
@@ -30,12 +29,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from accord.models.attention import SHORT
+from accord.models.blocks import SCORES, SIZE
 from accord.models.gates import keeps_two
-from accord.models.head import CHUNK_BYTES
+from accord.models.head import GROUP_BYTES, PART_BYTES
 from accord.models.norms import rounds_once
 from accord.rollouts.cache import ROOM
 from accord.rollouts.decoder import attends_with_bias, knows_family
@@ -46,7 +46,7 @@ __all__ = ["Pack", "Part", "Shape", "activation_bytes", "head_bytes", "sampling_
 WIDE = 4  # bytes of float32
 HALF = 2  # and of bfloat16
 SCATTERED = 0.08  # of all tensors: a process has as much in free pieces; measured between 0 and 0.14
-HEAD_CHUNKS = 4  # chunks of vocabulary width alive at once in the head's backward pass
+HEAD_PARTS = 4  # parts of a group alive at once in the head's backward pass
 
 
 @dataclass(frozen=True)
@@ -112,13 +112,11 @@ class Pack:
     Attributes:
         tokens: of all its trees.
         scored: of them those the head runs on.
-        padded: trees times the longest one: places of the attention layout.
         longest: tokens of the longest tree.
     """
 
     tokens: int
     scored: int
-    padded: int
     longest: int
 
 
@@ -197,26 +195,27 @@ def activation_bytes(shape: Shape, pack: Pack, half: bool, checkpointing: bool =
     w = HALF if half else WIDE
     norms = shape.norms * (WIDE if shape.rounds_once and half else 2 * WIDE)
     per_token = norms + w * (2 * shape.hidden + shape.query) + shape.inner_copies * w * shape.inner
-    if pack.longest <= SHORT:
-        layer = pack.tokens * per_token + pack.padded * (WIDE * (shape.query + shape.key) + w * shape.key)
-    else:
-        layer = pack.tokens * per_token + pack.padded * (4 * w * shape.query + w * pack.longest + WIDE * shape.heads)
+    layer = pack.tokens * (per_token + w * (shape.query + 2 * shape.key))
     if checkpointing:  # the input of each block, and one block made again
         return layer + WIDE * shape.hidden * pack.tokens * (shape.layers + 2)
     return shape.layers * layer + 2 * WIDE * shape.hidden * pack.tokens
 
 
 def score_bytes(shape: Shape, pack: Pack) -> int:
-    """What the backward pass of one block's attention makes again: scores, shares and their gradients, float32."""
-    return 3 * WIDE * pack.padded * pack.longest * shape.heads if pack.longest <= SHORT else 0
+    """What the backward pass makes again of one block's attention: scores, shares and their gradients, float32.
+
+    And, for all layers and blocks, which of the keys are seen.
+    """
+    block = max(SIZE * pack.longest, min(SCORES, pack.tokens * pack.longest))
+    return WIDE * (3 * block * shape.heads + pack.tokens * pack.longest)
 
 
 def head_bytes(shape: Shape, pack: Pack, half: bool, trained: bool) -> int:
-    """The vocabulary head's backward pass: chunks of logits, and the gradient of its matrix with a product of it."""
+    """The vocabulary head's backward pass: a group of logits, and the gradient of its matrix with a product of it."""
     w = HALF if half else WIDE
-    chunk = min(CHUNK_BYTES, WIDE * shape.vocabulary * pack.scored)
+    group = min(GROUP_BYTES, w * shape.vocabulary * pack.scored)
     matrix = (WIDE + w) * shape.head if trained else 0
-    return HEAD_CHUNKS * chunk + w * shape.hidden * pack.scored + matrix
+    return group + HEAD_PARTS * torch.get_num_threads() * PART_BYTES + w * shape.hidden * pack.scored + matrix
 
 
 def sampling_bytes(shape: Shape, rows: int, columns: int, half: bool, adapters: bool = False) -> int:
@@ -237,12 +236,11 @@ def sampling_bytes(shape: Shape, rows: int, columns: int, half: bool, adapters: 
 
 
 def largest(packs: Sequence[Sequence[PromptTree]]) -> Pack:
-    """The pack that needs most, as one whose every figure is the largest of any pack."""
-    found = [_pack(trees) for trees in packs]
-    return max(found, key=lambda pack: (pack.tokens + pack.padded * pack.longest / 256, pack.scored))
+    """The pack that needs most."""
+    return max(map(_pack, packs), key=lambda pack: (pack.tokens, pack.longest, pack.scored))
 
 
 def _pack(trees: Sequence[PromptTree]) -> Pack:
     lengths = [tree.length for tree in trees]
     scored = sum(sum(branch.scored) for tree in trees for branch in tree.branches)
-    return Pack(tokens=sum(lengths), scored=scored, padded=len(lengths) * max(lengths), longest=max(lengths))
+    return Pack(tokens=sum(lengths), scored=scored, longest=max(lengths))

@@ -203,7 +203,8 @@ def fisher_product(policy: nn.Module, pieces: Sequence[Piece], vector_D: Tensor,
     # The fused kernels of attention have no second derivative. Checkpointed layers run again inside the backward pass.
     with sdpa_kernel(SDPBackend.MATH):
         for piece in pieces:
-            logits_TV = head_of(policy).logits(response_states(policy, piece.batch)) / config.temperature
+            head = head_of(policy)
+            logits_TV = head.logits(head.raw(response_states(policy, piece.batch))) / config.temperature
             mean_kl = kl.exact(logits_TV.detach(), logits_TV).sum() / token_count  # old and new agree here
             product_D += losses.fisher_vector_product(mean_kl, parameters, vector_D, damping=0.0)
     return product_D
