@@ -29,7 +29,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -46,7 +45,7 @@ __all__ = ["Pack", "Part", "Shape", "activation_bytes", "head_bytes", "sampling_
 WIDE = 4  # bytes of float32
 HALF = 2  # and of bfloat16
 SCATTERED = 0.08  # of all tensors: a process has as much in free pieces; measured between 0 and 0.14
-HEAD_PARTS = 4  # parts of a group alive at once in the head's backward pass
+HEAD_PARTS = 16  # of a group alive at once in the head's backward pass: four tensors, each of four threads' parts
 
 
 @dataclass(frozen=True)
@@ -215,7 +214,7 @@ def head_bytes(shape: Shape, pack: Pack, half: bool, trained: bool) -> int:
     w = HALF if half else WIDE
     group = min(GROUP_BYTES, w * shape.vocabulary * pack.scored)
     matrix = (WIDE + w) * shape.head if trained else 0
-    return group + HEAD_PARTS * torch.get_num_threads() * PART_BYTES + w * shape.hidden * pack.scored + matrix
+    return group + HEAD_PARTS * PART_BYTES + w * shape.hidden * pack.scored + matrix
 
 
 def sampling_bytes(shape: Shape, rows: int, columns: int, half: bool, adapters: bool = False) -> int:
