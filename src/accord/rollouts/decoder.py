@@ -1,23 +1,26 @@
-"""One decoding step of Llama-like models on a CPU, written out: what a step costs beside its matrix products is small.
+"""Decoding of Llama-like models on a CPU, written out: what it costs beside its matrix products is small.
 
 A step of a small model through transformers spends most of its time outside the matrix products (docs/log.md). Here
 query, key and value are one product, gate and up another; weights are laid out once for the products' kernel; attention
-of one query is two batched products; and some twenty operations a layer are left. Numbers are those of the model's own
-forward pass under the same autocast, within rounding: norms and residual sums in float32, products in its dtype.
+of one query is two batched products; and some twenty operations a layer are left. Prompts go through the same weights,
+one behind the other without padding. Numbers are those of the model's own forward pass under the same autocast, within
+rounding: norms and residual sums in float32, products in its dtype.
 
-R rows, T columns, D hidden size, V vocabulary.
+R rows, P prompts, T columns of rows or tokens of all prompts, D hidden size, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from accord.models.blocks import BlockPlan, block_attention
 from accord.rollouts.cache import RowCache
+from accord.trees import Branch, PromptTree, pack
 
 __all__ = ["Decoder", "attends_with_bias", "decoder_of", "knows_family"]
 
@@ -96,21 +99,68 @@ class Decoder:
             mask_RT: 1 where a row has a token, the given one included, 0 at padding.
             cache: of all tokens before.
         """
+        bias = self._bias(mask_RT, cache.make_room(1))
+
+        def attend(i: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            kept: Any = cache.layers[i]
+            kept.append(key.unsqueeze(2), value.unsqueeze(2))
+            query = query.reshape(len(query), self.key_heads, self.queries, -1)
+            score = (query @ kept.key_buffer.transpose(-1, -2)).to(self.wide).mul_(self.layers[i].scaling).add_(bias)
+            return score.softmax(-1).to(self.dtype) @ kept.value_buffer
+
         with torch.autocast("cpu", enabled=False):
-            x_RD = self.embedding[token_R].to(self.wide)
-            cos, sin = self.rotary(x_RD.unsqueeze(1), position_R.unsqueeze(1))
-            half = cos.shape[-1] // 2
-            turn = (
-                cos[..., :half].to(self.wide),
-                sin[..., :half].to(self.wide),
-            )  # (R, 1, half a head), the same for all heads
-            bias = self._bias(mask_RT, cache.make_room(1))
-            for layer, kept in zip(self.layers, cache.layers, strict=True):
-                mixed_RD = self._attention(layer, _norm(layer.before_attention, x_RD, self.dtype), kept, turn, bias)
-                x_RD = x_RD + mixed_RD
-                gate, up = layer.gate_up(_norm(layer.before_mlp, x_RD, self.dtype)).chunk(2, -1)
-                x_RD = x_RD + layer.down(layer.activation(gate) * up)
-            return self.head(_norm(self.norm, x_RD, self.dtype))
+            return self._logits(self._states(token_R, position_R, attend))
+
+    @torch.no_grad()
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, RowCache]:
+        """Compute prompts of two tokens or more, without padding.
+
+        Returns: (P, V) logits behind each; (P, T) int64 mask and the cache of rows that end in the same column.
+        """
+        # A prompt is a tree here: the last token is its response, so the pack knows who sees whom.
+        batch = pack([PromptTree(tuple(p[:-1]), (Branch.response(p[-1:]),)) for p in prompts])
+        plan, cache = BlockPlan(batch), RowCache()
+        width = max(map(len, prompts))
+        mask_PT = torch.arange(width) >= width - torch.tensor([[len(prompt)] for prompt in prompts])
+        place_T = mask_PT.flatten().nonzero().squeeze(-1)
+
+        def rows(states_THD: Tensor) -> Tensor:
+            """(P, H, T, D), padded on the left."""
+            laid = states_THD.new_zeros(mask_PT.numel(), *states_THD.shape[1:])
+            return laid.index_copy_(0, place_T, states_THD).view(*mask_PT.shape, *states_THD.shape[1:]).transpose(1, 2)
+
+        def attend(i: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            cache.update(rows(key).contiguous(), rows(value).contiguous(), i)
+            return block_attention(query, key, value, plan, None, self.layers[i].scaling)
+
+        with torch.autocast("cpu", enabled=False):
+            states_TD = self._states(batch.token_T, batch.position_T, attend)
+            return self._logits(states_TD[batch.end_N]), mask_PT.long(), cache
+
+    def _logits(self, x_RD: Tensor) -> Tensor:
+        return self.head(_norm(self.norm, x_RD, self.dtype))
+
+    def _states(
+        self, token_R: Tensor, position_R: Tensor, attend: Callable[[int, Tensor, Tensor, Tensor], Tensor]
+    ) -> Tensor:
+        """(R, D) residual sums behind the last layer.
+
+        Args:
+            token_R: one token each.
+            position_R: of each.
+            attend: from the number of a layer, its queries (R, heads, head size), keys and values (R, key heads, head
+                size) to what is read, (R, heads x head size) in any shape.
+        """
+        x_RD = self.embedding[token_R].to(self.wide)
+        cos, sin = self.rotary(x_RD.unsqueeze(1), position_R.unsqueeze(1))
+        half = cos.shape[-1] // 2  # the same for all heads: (R, 1, half a head)
+        turn = cos[..., :half].to(self.wide), sin[..., :half].to(self.wide)
+        for i, layer in enumerate(self.layers):
+            heads = self._heads(layer, _norm(layer.before_attention, x_RD, self.dtype), turn)
+            x_RD = x_RD + layer.output(attend(i, *heads).reshape(len(x_RD), -1))
+            gate, up = layer.gate_up(_norm(layer.before_mlp, x_RD, self.dtype)).chunk(2, -1)
+            x_RD = x_RD + layer.down(layer.activation(gate) * up)
+        return x_RD
 
     def _bias(self, mask_RT: Tensor, width: int) -> Tensor:
         """(R, 1, 1, width) 0 where a row has a token, else -inf: at padding, and in columns not used yet.
@@ -121,19 +171,15 @@ class Decoder:
         bias_RT = torch.full((len(mask_RT), width), -torch.inf, dtype=self.wide)
         return bias_RT.masked_fill_(nn.functional.pad(mask_RT, (0, width - mask_RT.shape[1])) != 0, 0)[:, None, None]
 
-    def _attention(self, layer: _Layer, x_RD: Tensor, kept: Any, turn: tuple[Tensor, Tensor], bias: Tensor) -> Tensor:
-        rows, groups, queries = len(x_RD), self.key_heads, self.queries
-        heads = layer.query_key_value(x_RD).view(rows, groups * (queries + 2), -1)
-        query_key, value = heads[:, : groups * (queries + 1)], heads[:, groups * (queries + 1) :]
+    def _heads(self, layer: _Layer, x_RD: Tensor, turn: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, (R, their heads, head size)."""
+        groups, queries = self.key_heads, self.key_heads * self.queries
+        heads = layer.query_key_value(x_RD).view(len(x_RD), queries + 2 * groups, -1)
+        query_key, value = heads[:, : queries + groups], heads[:, queries + groups :]
         if layer.query_norm is not None:
-            query = layer.query_norm(query_key[:, : groups * queries])
-            query_key = torch.cat([query, layer.key_norm(query_key[:, groups * queries :])], 1)
+            query_key = torch.cat([layer.query_norm(query_key[:, :queries]), layer.key_norm(query_key[:, queries:])], 1)
         query_key = _turned(query_key, *turn).to(self.dtype)
-        query = query_key[:, : groups * queries].reshape(rows, groups, queries, -1)
-        kept.append(query_key[:, groups * queries :].unsqueeze(2), value.unsqueeze(2))
-        score = (query @ kept.key_buffer.transpose(-1, -2)).to(self.wide).mul_(layer.scaling).add_(bias)
-        mixed = score.softmax(-1).to(self.dtype) @ kept.value_buffer
-        return layer.output(mixed.reshape(rows, -1))
+        return query_key[:, :queries], query_key[:, queries:], value
 
 
 def decoder_of(model: Any, dtype: torch.dtype, rows: int) -> Decoder | None:
@@ -176,33 +222,28 @@ def attends_with_bias(base: Any) -> bool:
 
 @torch.no_grad()
 def _gap(model: Any, decoder: Decoder) -> float:
-    """Largest difference of a step's log-probabilities between decoder and model, without autocast."""
+    """Largest difference of log-probabilities between decoder and model, of prompts and a step, without autocast."""
     vocabulary = len(decoder.embedding)
     token_RT = torch.tensor([[5, 8, 2, 11, 3, 7], [0, 0, 9, 4, 6, 1]]) % vocabulary
     mask_RT = torch.tensor([[1] * 6, [0, 0, 1, 1, 1, 1]])
     position_RT = (mask_RT.cumsum(-1) - 1).clamp(min=0)
-    caches = RowCache(), RowCache()
+    theirs, cache = [], RowCache()
     with torch.autocast("cpu", enabled=False):
-        for cache in caches:
-            start = slice(0, 5)
-            model(
-                input_ids=token_RT[:, start],
-                attention_mask=mask_RT[:, start],
-                position_ids=position_RT[:, start],
+        for columns in (slice(0, 5), slice(5, 6)):
+            out = model(
+                input_ids=token_RT[:, columns],
+                attention_mask=mask_RT[:, : columns.stop],
+                position_ids=position_RT[:, columns],
                 past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=1,
             )
-        theirs = model(
-            input_ids=token_RT[:, 5:],
-            attention_mask=mask_RT,
-            position_ids=position_RT[:, 5:],
-            past_key_values=caches[0],
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
-    ours = decoder.step(token_RT[:, 5], position_RT[:, 5], mask_RT, caches[1])
-    return float((ours.float().log_softmax(-1) - theirs.float().log_softmax(-1)).abs().max())
+            theirs.append(out.logits[:, -1])
+    prompts = [row[keep].tolist() for row, keep in zip(token_RT[:, :5], mask_RT[:, :5].bool(), strict=True)]
+    first, _, cache = decoder.prefill(prompts)
+    ours = first, decoder.step(token_RT[:, 5], position_RT[:, 5], mask_RT, cache)
+    pairs = zip(ours, theirs, strict=True)
+    return max(float((a.float().log_softmax(-1) - b.float().log_softmax(-1)).abs().max()) for a, b in pairs)
 
 
 def _layer(block: Any, dtype: torch.dtype, rows: int) -> _Layer:

@@ -151,7 +151,10 @@ class NativeSampler:
                 self._forward(batch)
 
     def _prefill(self, prompts: Sequence[Sequence[int]], rows: list[Row]) -> Batch:
-        """Compute the prompts side by side, padded on the left so that all end in the same column."""
+        """Compute the prompts; in the cache they are padded on the left, so that all end in the same column."""
+        if self._decoder is not None and min(map(len, prompts)) > 1:
+            logit_PV, mask_PT, cache = self._decoder.prefill(prompts)
+            return Batch(rows=rows, logit_RV=logit_PV, mask_RT=mask_PT, cache=cache)
         width = max(map(len, prompts))
         device = next(self.model.parameters()).device
         token_PT = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device)
