@@ -9,6 +9,15 @@ from accord.models.attention import TreeLayout, tree_attention
 from accord.trees import Branch, PromptTree, pack
 
 
+def test_dropout_is_not_lost() -> None:
+    layout = TreeLayout(pack([PromptTree(tuple(range(8)), (Branch.response(range(3)), Branch.response(range(2))))]))
+    q, k, v = (torch.ones(1, heads, 13, 4) for heads in (2, 1, 1))
+    torch.manual_seed(0)
+    torch.testing.assert_close(tree_attention(None, q, k, v, None, tree=layout)[0], torch.ones(1, 13, 2, 4))
+    dropped = tree_attention(None, q, k, v, None, dropout=0.5, tree=layout)[0]
+    assert float((dropped - 1).abs().max()) > 0.1
+
+
 @pytest.mark.parametrize("prompt", [10, 400])
 def test_large_scores_keep_their_differences(prompt: int) -> None:
     """An offset that all keys share changes no share; rounding a score of 1,000 to bfloat16 would change them all."""

@@ -7,6 +7,7 @@ import random
 import pytest
 import torch
 from torch.testing import assert_close
+from torch.utils.checkpoint import checkpoint
 
 from accord.models import blocks
 from accord.models.attention import TreeLayout
@@ -36,6 +37,8 @@ def test_blocks_by_hand(monkeypatch):
     cut_into(monkeypatch, 10)
     assert runs([tree(3, 2), tree(2, 2, 1)]) == [(0, 10, (5, 5))]  # small trees side by side
     assert runs([tree(3, 2), tree(2, 1)]) == [(0, 5, (5,)), (5, 8, (3,))]  # one would be padded too much
+    assert runs([tree(3, 6), tree(9, 2)]) == [(0, 9, (9,)), (9, 18, ((9, 18),)), (18, 20, ((9, 20),))]
+    assert runs([tree(3, 5), tree(3, 7)]) == [(0, 18, (8, 10))]  # the second just small enough
     monkeypatch.setattr(blocks, "SCORES", 60)
     assert runs([tree(3, 2)] * 5) == [(0, 10, (5, 5)), (10, 20, (5, 5)), (20, 25, (5,))]
     assert runs([tree(6, 3, 4, 5, 2)]) == [
@@ -57,18 +60,20 @@ def test_blocks_by_hand(monkeypatch):
     ]
 
 
-def test_a_tree_gets_the_same_in_every_pack():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_tree_gets_the_same_in_every_pack(dtype):
     """To the bit: DPO's reference passes pack otherwise than its steps, and its first loss is log 2."""
     generator = torch.Generator().manual_seed(0)
     trees = [tree(90, 60, 50), tree(90, 30), tree(70, 25), tree(20, 30), tree(200, 10)]
+    trees += [tree(size - 1, 1) for size in (3, 4, 7, 9, 11, 14, 20, 15, 21, 57, 40)]
     counts = [t.length for t in trees]
-    q, k, v = (torch.randn(sum(counts), heads, 16, generator=generator).bfloat16() for heads in (4, 2, 2))
-    whole = block_attention(q, k, v, BlockPlan(pack(trees)), None, 0.25)
+    q, k, v = (torch.randn(sum(counts), heads, 64, generator=generator).to(dtype) for heads in (9, 3, 3))
+    whole = block_attention(q, k, v, BlockPlan(pack(trees)), None, 0.125)
     at = 0
     for one, count in zip(trees, counts, strict=True):
         part = slice(at, at + count)
-        alone = block_attention(q[part], k[part], v[part], BlockPlan(pack([one])), None, 0.25)
-        assert torch.equal(alone, whole[part])
+        alone = block_attention(q[part], k[part], v[part], BlockPlan(pack([one])), None, 0.125)
+        assert torch.equal(alone, whole[part]), count
         at += count
 
 
@@ -101,6 +106,67 @@ def test_values_and_gradients_are_those_of_all_scores_at_once(monkeypatch, seed,
     assert_close(found, expected, rtol=1e-10, atol=1e-12)
     for ours, plain in zip(*(torch.autograd.grad(x, (q, k, v), grad) for x in (found, expected)), strict=True):
         assert_close(ours, plain, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("width", [2, 4])
+@pytest.mark.parametrize("size", [4, 160])
+def test_values_may_be_narrower_than_keys(monkeypatch, width, size):
+    """Column by column they are what they are beside others."""
+    cut_into(monkeypatch, size)
+    plan = BlockPlan(pack([tree(3, 2, 3), tree(4, 3)]))
+    q, k, v = (torch.randn(15, heads, 6, dtype=torch.float64) for heads in (4, 2, 2))
+    v.requires_grad_()
+    found = block_attention(q, k, v[..., :width], plan, None, 0.5)
+    expected = block_attention(q, k, v, plan, None, 0.5)[..., :width]
+    assert_close(found, expected)
+    for ours, plain in zip(*(torch.autograd.grad(x.square().sum(), v) for x in (found, expected)), strict=True):
+        assert_close(ours, plain)
+
+
+def test_sums_over_blocks_do_not_stall_in_bf16(monkeypatch):
+    cut_into(monkeypatch, 1)
+    q, k, v = (torch.zeros(601, 1, 4, dtype=torch.bfloat16, requires_grad=True) for _ in "qkv")
+    block_attention(q, k, v, BlockPlan(pack([tree(1, *[1] * 600)])), None, 0.5).sum().backward()
+    assert_close(v.grad[0], torch.full((1, 4), 301.0).bfloat16())  # 1 + 600 / 2
+
+
+def test_a_backward_pass_under_autocast_is_no_less_exact():
+    plan, found = BlockPlan(pack([tree(30, 9, 7)])), []
+    for inside in (False, True):
+        generator = torch.Generator().manual_seed(0)
+        q, k, v = (
+            (torch.randn(46, heads, 16, generator=generator) + 4).bfloat16().requires_grad_() for heads in (4, 2, 2)
+        )
+        with torch.autocast("cpu", torch.bfloat16):
+            out = block_attention(q, k, v, plan, None, 0.25).float().square().sum()
+        with torch.autocast("cpu", torch.bfloat16, enabled=inside):
+            found.append(torch.autograd.grad(out, (q, k, v)))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_a_checkpointed_layer_has_the_same_gradients(reentrant):
+    plan = BlockPlan(pack([tree(3, 2, 3), tree(2, 2)]))
+    states, weight = torch.randn(12, 8, requires_grad=True), torch.randn(8, 32, requires_grad=True)
+
+    def layer(x: torch.Tensor) -> torch.Tensor:
+        q, k, v = (x @ weight).view(12, 4, 8).split((2, 1, 1), 1)
+        return block_attention(q, k, v, plan, None, 0.3)
+
+    expected = torch.autograd.grad(layer(states).square().sum(), (states, weight))
+    checkpoint(layer, states, use_reentrant=reentrant).square().sum().backward()
+    assert torch.equal(states.grad, expected[0])
+    assert torch.equal(weight.grad, expected[1])
+
+
+@pytest.mark.parametrize("need", [(1, 0, 0), (0, 1, 0), (1, 0, 1), (0, 1, 1)])
+def test_second_derivatives_of_some(need):
+    plan = BlockPlan(pack([tree(3, 2), tree(2, 2)]))
+    given = [
+        torch.randn(9, heads, 2, dtype=torch.float64, requires_grad=bool(one))
+        for heads, one in zip((2, 1, 1), need, strict=True)
+    ]
+    assert torch.autograd.gradgradcheck(lambda *states: block_attention(*states, plan, None, 0.7), given)
 
 
 def test_second_derivatives(monkeypatch):

@@ -1,4 +1,6 @@
-"""The chunked head against its definition: values, gradients, chunk sizes, bf16, words that cannot be said."""
+"""The head in groups against its definition: values, gradients, sizes, bf16, words that cannot be said."""
+
+import weakref
 
 import pytest
 import torch
@@ -168,6 +170,45 @@ def test_a_second_backward_pass_gives_the_same():
         assert_close(found, expected, rtol=0, atol=0)
 
 
+def test_one_group_of_logits_is_held_at_a_time(monkeypatch):
+    monkeypatch.setattr(module, "GROUP_BYTES", 10 * 4 * 50)
+    made, alive, plain = [], [], Head.raw
+
+    def raw(self, x):
+        alive.append(1 + sum(reference() is not None for reference in made))
+        logits = plain(self, x)
+        made.append(weakref.ref(logits))
+        return logits
+
+    monkeypatch.setattr(Head, "raw", raw)
+    hidden, weight = torch.randn(30, 8, requires_grad=True), torch.randn(50, 8, requires_grad=True)
+    token_logprob(hidden, Head(weight), torch.arange(30))[0].sum().backward()
+    assert alive == [1] * 6
+    alive.clear()
+    sides = Distribution(hidden, Head(weight)), Distribution(hidden.detach(), Head(weight.detach()))
+    exact_kl(*sides).sum().backward()
+    assert alive == [1, 2] * 12  # half as large
+
+
+def test_kept_logits_are_let_go(monkeypatch):
+    made, plain = [], Head.raw
+
+    def raw(self, x):
+        logits = plain(self, x)
+        made.append(weakref.ref(logits))
+        return logits
+
+    monkeypatch.setattr(Head, "raw", raw)
+    hidden, weight = torch.randn(30, 8, requires_grad=True), torch.randn(50, 8, requires_grad=True)
+    with torch.no_grad():
+        held = token_logprob(hidden, Head(weight), torch.arange(30))
+    assert made[-1]() is None
+    held = token_logprob(hidden, Head(weight), torch.arange(30))
+    assert made[-1]() is not None
+    held[0].sum().backward(retain_graph=True)
+    assert made[-1]() is None
+
+
 def test_logits_of_one_group_are_made_once_and_of_several_twice(monkeypatch):
     made: list[int] = []
     plain = Head.raw
@@ -186,6 +227,11 @@ def test_a_long_sum_over_groups_does_not_stall_in_bf16(monkeypatch):  # field: S
         logprob_T, _ = token_logprob(torch.ones(1024, 1), Head(weight), torch.zeros(1024, dtype=torch.int64))
     logprob_T.sum().backward()
     assert_close(weight.grad[:, 0], torch.tensor([768.0, -256, -256, -256]))
+    bias = torch.zeros(4, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        logprob_T, _ = token_logprob(torch.ones(1024, 1), Head(weight, bias), torch.zeros(1024, dtype=torch.int64))
+    logprob_T.sum().backward()
+    assert_close(bias.grad, torch.tensor([768.0, -256, -256, -256]))
 
 
 def test_gradients_are_made_only_for_what_asks():

@@ -156,9 +156,7 @@ own = re.search(r"VmHWM:\\s+(\\d+) kB", status.read_text()) if status.exists() e
 print(found.peak, found.used, int(own[1]) * 1024 if own else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 TOLERANCE = 0.15
-SMALL = (
-    0.35e9  # bytes: of a job of 1.5 GB more than 15% is what the allocator holds in pieces between chunks of the head
-)
+SMALL = 0.35e9  # bytes: of a job of 1.5 GB more than 15% is what the allocator holds in pieces around the head
 JOBS = {
     "sft": ("sft", demonstrations, {}),
     "sft, checkpointing": ("sft", demonstrations, {"gradient_checkpointing": True}),

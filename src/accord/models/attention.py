@@ -2,12 +2,13 @@
 
 A pack is one flat row of T tokens. Linear layers, norms and the head run on it as it is; attention alone needs to know
 who may see whom: a response token sees its prompt and its own past, never a sibling or another tree. On a CPU that is
-computed block by block (`accord.models.blocks`); for the kernels of an accelerator the trees are laid side by side as
-(B, S), padded to the longest tree of the pack (packs hold trees of like length).
+computed block by block (`accord.models.blocks`); for torch's fused kernel (accelerators, and dropout in attention) the
+trees are laid side by side as (B, S), padded to the longest tree of the pack (packs hold trees of like length).
 """
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -35,14 +36,13 @@ class TreeLayout:
     Attributes:
         gather_BS: int64 index into T; 0 at padding.
         scatter_T: int64 index into the flattened (B * S).
-        blocks: the pack cut into blocks of queries.
     """
 
     def __init__(self, batch: TreeBatch) -> None:
         lengths_B = torch.bincount(batch.tree_T, minlength=len(batch.trees))
         start_B = lengths_B.cumsum(0) - lengths_B
         width = int(lengths_B.max())
-        self.blocks = BlockPlan(batch)
+        self._batch = batch
         offset_T = torch.arange(batch.token_T.numel(), device=batch.token_T.device) - start_B[batch.tree_T]
         self.scatter_T = batch.tree_T * width + offset_T
         shape = (len(batch.trees), width)
@@ -50,6 +50,11 @@ class TreeLayout:
         self._branch_BS = self._lay(batch.branch_T, -2, shape)  # -2: padding, seen by itself only
         self._position_BS = self._lay(batch.position_T, 0, shape)
         self._masks: dict[int | None, Tensor] = {}
+
+    @cached_property
+    def blocks(self) -> BlockPlan:
+        """The pack cut into blocks of queries, for a CPU."""
+        return BlockPlan(self._batch)
 
     def _lay(self, value_T: Tensor, fill: int, shape: tuple[int, int]) -> Tensor:
         flat = value_T.new_full((shape[0] * shape[1],), fill)
@@ -112,7 +117,7 @@ def tree_attention(
 
 
 def _in_blocks(device: str, dropout: float) -> bool:
-    """On a CPU torch's kernel with a mask takes up to five times as long, most of it in its backward pass."""
+    """On a CPU torch's kernel with a mask takes up to five times as long; it alone has dropout."""
     return device == "cpu" and not dropout
 
 

@@ -3,7 +3,8 @@
 A block is a run of tokens of one tree (several branches, a part of a long prompt or response), or some small trees side
 by side. Keys of the first are the prompt, and all tokens from the start of the segment it begins in to its own end: no
 padding, no siblings in other blocks, none of the future behind it. Which of both a tree goes into depends on the tree
-alone: packs differ between passes over the same rows, and DPO's first loss is to be log 2.
+alone, and trees side by side are padded to a multiple of 16, below which kernels round otherwise: packs differ between
+passes over the same rows, and DPO's first loss is to be log 2.
 
 Dimensions: T tokens of the pack, H query heads, G key heads, R = H / G, D width of a head; of a block: B trees side by
 side (1 of a run), n queries and K keys of each.
@@ -56,8 +57,8 @@ class Run:
         return runs[0] if len(runs) == 1 else torch.cat(runs, 1)
 
     def back(self, rows: Tensor, x_GTRD: Tensor) -> Tensor:
-        """(G, n, R, D): the reverse of `rows`, for an x of that shape."""
-        return rows.view(x_GTRD.shape[0], -1, *x_GTRD.shape[2:])
+        """(G, n, R, width of rows): the reverse of `rows`, for an x of these groups and heads."""
+        return rows.view(x_GTRD.shape[0], -1, x_GTRD.shape[2], rows.shape[-1])
 
     def add(self, sum_GTD: Tensor, part: Tensor) -> None:
         """Add (G, K, D), what its keys got."""
@@ -73,7 +74,7 @@ class SideBySide:
 
     def __init__(self, start: int, lengths: Sequence[int]) -> None:
         self.start, self.lengths = start, tuple(lengths)
-        self.stop, width = start + sum(lengths), max(lengths)
+        self.stop, width = start + sum(lengths), -(-max(lengths) // 16) * 16
         length_B = torch.tensor(self.lengths)
         place = torch.arange(width)
         self._real_Bn = place < length_B.unsqueeze(-1)
@@ -101,8 +102,8 @@ class SideBySide:
         return laid.view(-1, self._index_Bn.shape[1], *x.shape[2:])
 
     def back(self, rows: Tensor, x_GTRD: Tensor) -> Tensor:
-        """(G, tokens, R, D): the reverse of `rows`, for an x of that shape."""
-        return rows.view(x_GTRD.shape[0], -1, *x_GTRD.shape[2:]).index_select(1, self._real)
+        """(G, tokens, R, width of rows): the reverse of `rows`, for an x of these groups and heads."""
+        return rows.view(x_GTRD.shape[0], -1, x_GTRD.shape[2], rows.shape[-1]).index_select(1, self._real)
 
     def add(self, sum_GTD: Tensor, part: Tensor) -> None:
         """Add (G B, n, D), what its keys got."""
@@ -121,7 +122,7 @@ def _seen(batch: TreeBatch, query_Bn: Tensor, key_BK: Tensor, window: int | None
     # The order within a tree is prompt, branch 0, branch 1, ...
     seen = (key <= query) & ((branch == -1) | (branch == batch.branch_T[query]))
     if window is not None:
-        seen &= batch.position_T[query] - batch.position_T[key] < window
+        seen &= batch.position_T[query] - batch.position_T[key] < max(window, 1)
     return seen
 
 
@@ -131,7 +132,7 @@ def blocks_of(trees: Sequence[PromptTree]) -> list[Run | SideBySide]:
     start, small = 0, list[int]()  # small: lengths of the trees from start on that go side by side
     at = 0
     for tree in trees:
-        if small and not _fits([*small, tree.length]):
+        if small and not _fits(small, tree.length):
             found.append(SideBySide(start, small))
             small = []
         if tree.length <= SMALL:
@@ -143,9 +144,12 @@ def blocks_of(trees: Sequence[PromptTree]) -> list[Run | SideBySide]:
     return [*found, SideBySide(start, small)] if small else found
 
 
-def _fits(lengths: Sequence[int]) -> bool:
-    longest = max(lengths)
-    return longest <= SMALL and len(lengths) * longest**2 <= SCORES and min(lengths) >= ALIKE * longest
+def _fits(small: Sequence[int], length: int) -> bool:
+    """Whether one more tree, of that length, may stand beside some."""
+    if length > SMALL or len(small) * small[0] ** 2 > SCORES:  # the second alone bounds how many are looked at
+        return False
+    longest, shortest = max(*small, length), min(*small, length)
+    return (len(small) + 1) * longest**2 <= SCORES and shortest >= ALIKE * longest
 
 
 def _runs(tree: PromptTree, at: int) -> list[Run | SideBySide]:
@@ -190,11 +194,11 @@ def block_attention(q: Tensor, k: Tensor, v: Tensor, plan: BlockPlan, window: in
     Args:
         q: (T, H, D) queries.
         k: (T, G, D) keys, each of their heads read by H / G query heads.
-        v: (T, G, D) values. Products run in their dtype, scores and their softmax in float32 at least.
+        v: (T, G, width) values. Products run in their dtype, scores and their softmax in float32 at least.
         plan: of the pack.
         window: sliding window in tokens, or None.
         scaling: 1 / sqrt(D), mostly.
-    Returns: (T, H, D).
+    Returns: (T, H, width).
     """
     # Rounded here and not within, so that what is kept for the backward pass are the inputs, which have a graph (TRPO).
     result: Tensor = _Blocks.apply(q.to(v.dtype), k.to(v.dtype), v, plan, window, scaling)  # type: ignore[no-untyped-call]
@@ -215,10 +219,10 @@ class _Blocks(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        q, k, v = ctx.saved_tensors
+        q, k, v = ctx.saved_tensors  # once: under gradient checkpointing they can be had no second time
         with torch.autocast(q.device.type, enabled=False):
             if not torch.is_grad_enabled():
-                return (*_gradients(ctx, grad), None, None, None)
+                return (*_gradients(q, k, v, grad, ctx.plan, ctx.window, ctx.scaling), None, None, None)
             # Second derivatives are wanted (TRPO): by autograd, from the plain operations.
             out = _attend(q, k, v, ctx.plan, ctx.window, ctx.scaling)
             needed = [x for x, need in zip((q, k, v), ctx.needs_input_grad, strict=False) if need]
@@ -235,14 +239,16 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, plan: BlockPlan, window: int | None
     return _by_head(torch.cat(outs, 1))
 
 
-def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    q, k, v = ctx.saved_tensors
+def _gradients(
+    q: Tensor, k: Tensor, v: Tensor, grad: Tensor, plan: BlockPlan, window: int | None, scaling: float
+) -> tuple[Tensor, Tensor, Tensor]:
     groups = k.shape[1]
-    queries, keys, values = _laid(q, k, v, ctx.scaling)
+    queries, keys, values = _laid(q, k, v, scaling)
     plain_q, plain_k, grad = _by_group(q, groups), k.transpose(0, 1), _by_group(grad.to(v.dtype), groups)
     query_grads = []
-    key_grad, value_grad = (torch.zeros_like(keys) for _ in "kv")  # a key is read by several blocks
-    for block, bias in zip(ctx.plan.blocks, ctx.plan.biases(ctx.window, keys.dtype), strict=True):
+    # A key is read by several blocks: in bfloat16 their sum would stop growing.
+    key_grad, value_grad = (torch.zeros_like(x, dtype=keys.dtype) for x in (keys, values))
+    for block, bias in zip(plan.blocks, plan.biases(window, keys.dtype), strict=True):
         rows, grad_rows = block.rows(plain_q), block.rows(grad)
         share = _share(block.rows(queries), block.columns(keys), bias)
         block.add(value_grad, torch.bmm(share.to(v.dtype).transpose(1, 2), grad_rows))
@@ -250,8 +256,8 @@ def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         score_grad = torch._softmax_backward_data(share_grad, share, -1, share.dtype).to(v.dtype)
         query_grads.append(block.back(torch.bmm(score_grad, block.columns(plain_k)), queries))
         block.add(key_grad, torch.bmm(score_grad.transpose(1, 2), rows))
-    query_grad = _by_head(torch.cat(query_grads, 1)).mul_(ctx.scaling)
-    return query_grad, key_grad.mul_(ctx.scaling).transpose(0, 1).to(k.dtype), value_grad.transpose(0, 1).to(v.dtype)
+    query_grad = _by_head(torch.cat(query_grads, 1)).mul_(scaling)
+    return query_grad, key_grad.mul_(scaling).transpose(0, 1).to(k.dtype), value_grad.transpose(0, 1).to(v.dtype)
 
 
 def _laid(q: Tensor, k: Tensor, v: Tensor, scaling: float) -> tuple[Tensor, Tensor, Tensor]:

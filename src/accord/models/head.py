@@ -1,12 +1,13 @@
-"""From hidden states to log-probabilities of given tokens and to exact KL, never holding all logits, either direction.
+"""From hidden states to log-probabilities of given tokens and to exact KL, holding one group of logits at a time.
 
 Dimensions: T scored tokens, D hidden size, V vocabulary, C tokens of one group or part.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -146,19 +147,18 @@ class _TokenLogprob(torch.autograd.Function):
             logprob_T = hidden.new_empty(token_T.shape, dtype=wide)
             entropy_T = hidden.new_empty(token_T.shape if entropy else (0,), dtype=wide)
             groups = _groups(hidden, head)
-            raw_CV = None
+            ctx.kept = None
             for group in groups:
                 raw_CV = head.raw(hidden[group])
                 for part, here in _parts(group, raw_CV):
-                    logprob_CV = _at(temperature, head.logits(here)).log_softmax(-1)  # one pass; logsumexp is four
-                    logprob_T[part] = logprob_CV.gather(-1, token_T[part].unsqueeze(-1)).squeeze(-1)
-                    if entropy:
-                        p_CV = logprob_CV.exp()
-                        # A logit of -inf has probability 0 and adds nothing.
-                        entropy_T[part] = -(p_CV.mul_(logprob_CV.masked_fill_(p_CV == 0, 0.0))).sum(-1)
+                    logprob_T[part], found_C = _read(head, here, token_T[part], temperature, entropy)
+                    if found_C is not None:
+                        entropy_T[part] = found_C
+                if len(groups) == 1 and any(ctx.needs_input_grad):
+                    ctx.kept = raw_CV
+                del raw_CV, here  # before the next group is made
         ctx.save_for_backward(hidden, weight_VD, bias_V, token_T)
         ctx.compute_weight = head.weight_VD  # cast once, used again in backward
-        ctx.kept = raw_CV if len(groups) == 1 and any(ctx.needs_input_grad) else None
         ctx.how, ctx.hidden_dtype = how, hidden_TD.dtype
         return logprob_T, entropy_T
 
@@ -174,21 +174,10 @@ class _TokenLogprob(torch.autograd.Function):
             for group in _groups(hidden, head):
                 raw_CV = head.raw(hidden[group]) if kept is None else kept
                 for part, here in _parts(group, raw_CV):
-                    capped_CV = head.logits(here)
-                    grad_C1 = grad_logprob_T[part].unsqueeze(-1)
-                    # d logprob / d logits = onehot - p;  d entropy / d logits = -p (log p + entropy)
-                    if entropy:
-                        logprob_CV = _at(temperature, capped_CV).log_softmax(-1)
-                        p_CV = logprob_CV.exp()
-                        finite_CV = logprob_CV.masked_fill_(p_CV == 0, 0.0)
-                        entropy_C1 = -(p_CV * finite_CV).sum(-1, keepdim=True)
-                        weight_CV = finite_CV.add_(entropy_C1).mul_(grad_entropy_T[part].unsqueeze(-1)).add_(grad_C1)
-                        grad_CV = p_CV.mul_(weight_CV).neg_()
-                    else:
-                        grad_CV = _at(temperature, capped_CV).softmax(-1).mul_(-grad_C1)
-                    grad_CV.scatter_add_(-1, token_T[part].unsqueeze(-1), grad_C1)
-                    sums.write(here, capped_CV, grad_CV)
+                    weights = grad_logprob_T[part], grad_entropy_T[part] if entropy else None
+                    sums.write(here, partial(_logprob_gradient, token_T[part], temperature, *weights))
                 sums.add(group, raw_CV)
+                del raw_CV, here  # before the next group is made
         return (*sums.of(weight_VD, bias_V), None, None)
 
 
@@ -203,11 +192,12 @@ class _ExactKl(torch.autograd.Function):
         with torch.autocast(hidden_TD.device.type, enabled=False):
             hidden, cast = hidden_TD.detach().to(dtype), _cast(head, dtype)
             kl_T = hidden.new_empty(len(hidden), dtype=torch.promote_types(dtype, torch.float32))
-            for group in _groups(hidden, cast):
+            for group in _groups(hidden, cast, sets=2):
                 raw_CV, other_CV = cast.raw(hidden[group]), other.head.raw(other.state_TD[group])
                 for part, here, there in _parts(group, raw_CV, other_CV):
-                    logits_CV = cast.logits(here).div_(temperature)
-                    kl_T[part] = kl.exact(logits_CV, other.head.logits(there).div_(temperature))
+                    sides = cast.logits(here), other.head.logits(there)
+                    kl_T[part] = kl.exact(*(_at(temperature, logits_CV) for logits_CV in sides))
+                del raw_CV, other_CV, here, there, sides  # before the next group is made
         ctx.save_for_backward(hidden, weight_VD, bias_V)
         ctx.head, ctx.other, ctx.how, ctx.hidden_dtype = cast, other, how, hidden_TD.dtype
         return kl_T
@@ -220,17 +210,54 @@ class _ExactKl(torch.autograd.Function):
         sums = _HeadGradients(ctx, hidden, ctx.head, temperature, grad_T.dtype)
         other = ctx.other
         with torch.autocast(hidden.device.type, enabled=False):
-            for group in _groups(hidden, ctx.head):
+            for group in _groups(hidden, ctx.head, sets=2):
                 raw_CV, other_CV = ctx.head.raw(hidden[group]), other.head.raw(other.state_TD[group])
                 for part, here, there in _parts(group, raw_CV, other_CV):
-                    capped_CV = ctx.head.logits(here)
-                    with torch.enable_grad():
-                        logits_CV = (capped_CV / temperature).requires_grad_()
-                        value_T = kl.exact(logits_CV, other.head.logits(there).div_(temperature))
-                        (grad_CV,) = torch.autograd.grad(value_T, logits_CV, grad_T[part])
-                    sums.write(here, capped_CV, grad_CV)
+                    against_CV = _at(temperature, other.head.logits(there))
+                    sums.write(here, partial(_kl_gradient, against_CV, temperature, grad_T[part]))
                 sums.add(group, raw_CV)
+                del raw_CV, other_CV, here, there, against_CV  # before the next group is made
         return (*sums.of(weight_VD, bias_V), None, None, None)
+
+
+def _read(
+    head: Head, raw_CV: Tensor, token_C: Tensor, temperature: float, entropy: bool
+) -> tuple[Tensor, Tensor | None]:
+    """(C,) log-probability of each token, and (C,) entropy or None."""
+    logprob_CV = _at(temperature, head.logits(raw_CV)).log_softmax(-1)  # one pass; logsumexp is four
+    logprob_C = logprob_CV.gather(-1, token_C.unsqueeze(-1)).squeeze(-1)
+    if not entropy:
+        return logprob_C, None
+    p_CV = logprob_CV.exp()
+    # A logit of -inf has probability 0 and adds nothing.
+    return logprob_C, -(p_CV.mul_(logprob_CV.masked_fill_(p_CV == 0, 0.0))).sum(-1)
+
+
+def _logprob_gradient(
+    token_C: Tensor, temperature: float, grad_logprob_C: Tensor, grad_entropy_C: Tensor | None, capped_CV: Tensor
+) -> Tensor:
+    """(C, V) gradient of the logits over the temperature.
+
+    d logprob / d logits = onehot - p;  d entropy / d logits = -p (log p + entropy)
+    """
+    grad_C1, logits_CV = grad_logprob_C.unsqueeze(-1), _at(temperature, capped_CV)
+    if grad_entropy_C is None:
+        grad_CV = logits_CV.softmax(-1).mul_(-grad_C1)
+    else:
+        logprob_CV = logits_CV.log_softmax(-1)
+        p_CV = logprob_CV.exp()
+        finite_CV = logprob_CV.masked_fill_(p_CV == 0, 0.0)
+        entropy_C1 = -(p_CV * finite_CV).sum(-1, keepdim=True)
+        weight_CV = finite_CV.add_(entropy_C1).mul_(grad_entropy_C.unsqueeze(-1)).add_(grad_C1)
+        grad_CV = p_CV.mul_(weight_CV).neg_()
+    return grad_CV.scatter_add_(-1, token_C.unsqueeze(-1), grad_C1)
+
+
+def _kl_gradient(other_CV: Tensor, temperature: float, grad_C: Tensor, capped_CV: Tensor) -> Tensor:
+    """(C, V) gradient of the logits over the temperature; `other_CV` is over it already."""
+    with torch.enable_grad():
+        logits_CV = (capped_CV / temperature).requires_grad_()
+        return torch.autograd.grad(kl.exact(logits_CV, other_CV), logits_CV, grad_C)[0]
 
 
 class _HeadGradients:
@@ -244,14 +271,10 @@ class _HeadGradients:
         self.weight_VD: Tensor | None = None  # the first group's, with the others added: no pass over zeros
         self.bias_V = torch.zeros_like(head.bias_V, dtype=wide) if need_bias and head.bias_V is not None else None
 
-    def write(self, raw_CV: Tensor, capped_CV: Tensor, grad_CV: Tensor) -> None:
-        """Put the gradient of a part's raw logits in their place.
-
-        Args:
-            raw_CV: overwritten.
-            capped_CV: the logits made from them.
-            grad_CV: the gradient of these over the temperature; overwritten too.
-        """
+    def write(self, raw_CV: Tensor, gradient_of: Callable[[Tensor], Tensor]) -> None:
+        """Put the gradient of a part's raw logits in their place; `gradient_of` the logits, over the temperature."""
+        capped_CV = self.head.logits(raw_CV)
+        grad_CV = gradient_of(capped_CV)
         if self.head.scale != self.temperature:
             grad_CV.mul_(self.head.scale / self.temperature)
         if self.head.softcap is not None:
@@ -295,9 +318,9 @@ def _at(temperature: float, logits_CV: Tensor) -> Tensor:
     return logits_CV if temperature == 1.0 else logits_CV / temperature
 
 
-def _groups(hidden_TD: Tensor, head: Head) -> list[slice]:
-    """Places whose logits are made by one product: as few as GROUP_BYTES allows, of one size."""
-    return _even(0, len(hidden_TD), GROUP_BYTES // (hidden_TD.element_size() * head.weight_VD.shape[0]))
+def _groups(hidden_TD: Tensor, head: Head, sets: int = 1) -> list[slice]:
+    """Places whose logits are made by one product: as few as GROUP_BYTES allows for all sets, of one size."""
+    return _even(0, len(hidden_TD), GROUP_BYTES // (sets * hidden_TD.element_size() * head.weight_VD.shape[0]))
 
 
 def _parts(group: slice, *raw_CV: Tensor) -> Iterator[tuple[Any, ...]]:

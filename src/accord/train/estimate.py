@@ -100,6 +100,7 @@ class Case:
         steps: trees of each optimiser step.
         rollout: trees of the largest rollout, where the job samples.
         used: bytes the process has now.
+        fused: whether attention is torch's kernel: on an accelerator.
     """
 
     config: Any
@@ -110,6 +111,7 @@ class Case:
     steps: list[list[PromptTree]]
     rollout: list[PromptTree]
     used: int
+    fused: bool
 
 
 def estimate(config: TrainConfig) -> Estimate:
@@ -134,6 +136,7 @@ def estimate(config: TrainConfig) -> Estimate:
         steps=steps,
         rollout=max(rollouts, key=lambda trees: sum(tree.length for tree in trees), default=[]),
         used=0 if device.type == "cuda" else psutil.Process().memory_info().rss,
+        fused=device.type != "cpu",
     )
     found = Estimate(
         precision=precision.name,
@@ -252,11 +255,11 @@ def _parts(job: Case, config: Any) -> Iterator[Part]:
     yield from memory.state_parts(shape, config.lora_rank, half, head=head)
     if _samples(config):
         yield from _frozen(job, config)
-    kept = memory.activation_bytes(shape, pack, half, config.gradient_checkpointing)
-    kept += memory.score_bytes(shape, pack)
+    kept = memory.activation_bytes(shape, pack, half, config.gradient_checkpointing, fused=job.fused)
+    kept += 0 if job.fused else memory.score_bytes(shape, pack)
     update = [Part("activations", kept, f"of a pack of {pack.tokens:,} tokens, longest tree {pack.longest:,}")]
     if head:
-        needed = memory.head_bytes(shape, pack, half, trained=not config.lora_rank)
+        needed = memory.head_bytes(shape, pack, half, trained=not config.lora_rank, fused=job.fused)
         update.append(Part("vocabulary head", needed, f"{shape.vocabulary:,} entries, {pack.scored:,} scored tokens"))
     if not _samples(config):
         yield from update

@@ -16,7 +16,8 @@ Activations are those that autograd keeps (tests count them), per layer and toke
 
     norms       4 D each, 8 D each in float32 or where a family's norms do not round once
     linear      2 w D + w Q (inputs of the products; Q width of all query heads, K of all key heads)
-    attention   w (Q + 2 K); scores of a block of queries besides, made again in the backward pass
+    attention   w (Q + 2 K), and the scores of one block of queries, made again in the backward pass; by the fused
+                kernel of an accelerator 4 w Q + w S for each place of the layout, S tokens of the longest tree
     feed-forward  4 w I, I its inner width; 2 w I where `accord.models.gates` keeps less, or where it has no gate and
                 the kernel of its activation is one
 
@@ -26,7 +27,7 @@ docs/memory.md has a table by job; an estimate is to be right within 15% or 0.35
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from torch import nn
@@ -34,7 +35,7 @@ from transformers.pytorch_utils import Conv1D
 
 from accord.models.blocks import SCORES, SIZE
 from accord.models.gates import keeps_two
-from accord.models.head import GROUP_BYTES, PART_BYTES
+from accord.models.head import GROUP_BYTES, PART_BYTES, PART_BYTES_GPU
 from accord.models.norms import rounds_once
 from accord.rollouts.cache import ROOM
 from accord.rollouts.decoder import attends_with_bias, knows_family
@@ -45,7 +46,7 @@ __all__ = ["Pack", "Part", "Shape", "activation_bytes", "head_bytes", "sampling_
 WIDE = 4  # bytes of float32
 HALF = 2  # and of bfloat16
 SCATTERED = 0.08  # of all tensors: a process has as much in free pieces; measured between 0 and 0.14
-HEAD_PARTS = 16  # of a group alive at once in the head's backward pass: four tensors, each of four threads' parts
+THREADS = 4  # each works on a part of the head's logits; the estimate does not depend on how many there are
 
 
 @dataclass(frozen=True)
@@ -111,11 +112,13 @@ class Pack:
     Attributes:
         tokens: of all its trees.
         scored: of them those the head runs on.
+        padded: trees times the longest one: places of the layout of the fused kernel.
         longest: tokens of the longest tree.
     """
 
     tokens: int
     scored: int
+    padded: int
     longest: int
 
 
@@ -189,12 +192,15 @@ def frozen_bytes(shape: Shape, half: bool) -> int:
     return WIDE * shape.parameters - ((WIDE - HALF) * shape.matrices if half else 0)
 
 
-def activation_bytes(shape: Shape, pack: Pack, half: bool, checkpointing: bool = False) -> int:
-    """What autograd keeps of a forward pass over a pack, the vocabulary head left out."""
+def activation_bytes(shape: Shape, pack: Pack, half: bool, checkpointing: bool = False, *, fused: bool = False) -> int:
+    """What autograd keeps of a forward pass over a pack, the vocabulary head left out; `fused`: on an accelerator."""
     w = HALF if half else WIDE
     norms = shape.norms * (WIDE if shape.rounds_once and half else 2 * WIDE)
     per_token = norms + w * (2 * shape.hidden + shape.query) + shape.inner_copies * w * shape.inner
-    layer = pack.tokens * (per_token + w * (shape.query + 2 * shape.key))
+    if fused:
+        layer = pack.tokens * per_token + pack.padded * (4 * w * shape.query + w * pack.longest + WIDE * shape.heads)
+    else:
+        layer = pack.tokens * (per_token + w * (shape.query + 2 * shape.key))
     if checkpointing:  # the input of each block, and one block made again
         return layer + WIDE * shape.hidden * pack.tokens * (shape.layers + 2)
     return shape.layers * layer + 2 * WIDE * shape.hidden * pack.tokens
@@ -203,18 +209,19 @@ def activation_bytes(shape: Shape, pack: Pack, half: bool, checkpointing: bool =
 def score_bytes(shape: Shape, pack: Pack) -> int:
     """What the backward pass makes again of one block's attention: scores, shares and their gradients, float32.
 
-    And, for all layers and blocks, which of the keys are seen.
+    And, for all layers and blocks, which of the keys are seen. On a CPU; the fused kernel of an accelerator holds none.
     """
     block = max(SIZE * pack.longest, min(SCORES, pack.tokens * pack.longest))
     return WIDE * (3 * block * shape.heads + pack.tokens * pack.longest)
 
 
-def head_bytes(shape: Shape, pack: Pack, half: bool, trained: bool) -> int:
+def head_bytes(shape: Shape, pack: Pack, half: bool, trained: bool, *, fused: bool = False) -> int:
     """The vocabulary head's backward pass: a group of logits, and the gradient of its matrix with a product of it."""
     w = HALF if half else WIDE
     group = min(GROUP_BYTES, w * shape.vocabulary * pack.scored)
     matrix = (WIDE + w) * shape.head if trained else 0
-    return group + HEAD_PARTS * PART_BYTES + w * shape.hidden * pack.scored + matrix
+    parts = 4 * (PART_BYTES_GPU if fused else THREADS * PART_BYTES)
+    return group + min(parts, 4 * WIDE * shape.vocabulary * pack.scored) + w * shape.hidden * pack.scored + matrix
 
 
 def sampling_bytes(shape: Shape, rows: int, columns: int, half: bool, adapters: bool = False) -> int:
@@ -235,11 +242,12 @@ def sampling_bytes(shape: Shape, rows: int, columns: int, half: bool, adapters: 
 
 
 def largest(packs: Sequence[Sequence[PromptTree]]) -> Pack:
-    """The pack that needs most."""
-    return max(map(_pack, packs), key=lambda pack: (pack.tokens, pack.longest, pack.scored))
+    """A pack whose every figure is the largest of any pack."""
+    found = [_pack(trees) for trees in packs]
+    return Pack(**{f.name: max(getattr(pack, f.name) for pack in found) for f in fields(Pack)})
 
 
 def _pack(trees: Sequence[PromptTree]) -> Pack:
     lengths = [tree.length for tree in trees]
     scored = sum(sum(branch.scored) for tree in trees for branch in tree.branches)
-    return Pack(tokens=sum(lengths), scored=scored, longest=max(lengths))
+    return Pack(tokens=sum(lengths), scored=scored, padded=len(lengths) * max(lengths), longest=max(lengths))

@@ -6,7 +6,7 @@
 
 T tokens of the packs (a prompt counts once for all its responses), P numbers in the matrices of linear layers, P' of
 them trained, D the width of all query heads. With all weights trained this is the usual 6 P T. What is computed a
-second time (logits in the backward pass of the head, activations under gradient checkpointing) or thrown away (masked
+second time (logits of a large pack in the head's backward pass, activations under checkpointing) or thrown away (masked
 pairs, padding) does not count. The vocabulary's part is counted by `accord.train.profile_events`.
 """
 
