@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from accord.cli.profile_table import profile_table
+from accord.models import head
 from accord.models.quiet import quiet
 from accord.models.score import prepare, response_scores
 from accord.train import loop, sft
@@ -56,12 +57,15 @@ def test_six_flop_per_weight_and_token_and_what_runs_is_what_is_counted():
     assert work.tokens == TOKENS
 
 
-def test_the_head_counts_scored_tokens_and_not_the_logits_it_makes_again():
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_head_counts_scored_tokens_and_not_the_logits_it_makes_again(kept, monkeypatch):
     model = tiny_llama()
+    if not kept:
+        monkeypatch.setattr(head, "GROUP_BYTES", 4 * 4 * VOCABULARY)  # four tokens: several groups are made again
     found, _ = measured(model)
     width = model.config.hidden_size
-    assert found.flop["training"]["head"] == 8 * SCORED * width * VOCABULARY
-    assert found.repeated["training"] == 2 * SCORED * width * VOCABULARY
+    assert found.flop["training"]["head"] == (6 if kept else 8) * SCORED * width * VOCABULARY
+    assert found.repeated["training"] == (0 if kept else 2) * SCORED * width * VOCABULARY
 
 
 def test_attention_counts_the_pairs_that_see_each_other():

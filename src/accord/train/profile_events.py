@@ -45,6 +45,8 @@ _RANGES = {
     "_TokenLogprobBackward": "head",
     "_ExactKl": "head",
     "_ExactKlBackward": "head",
+    "_Blocks": "attention",
+    "_BlocksBackward": "attention",
 }
 _HEADS = ("_TokenLogprob", "_ExactKl")
 _PHASES = {f"accord.{phase}": phase for phase in (*PHASES, *BESIDES)}
