@@ -59,6 +59,12 @@ def test_activations_are_what_autograd_keeps(family, trees, half):
     assert found == pytest.approx(expected, rel=0.05 if family in ("llama", "qwen") else 0.2)
 
 
+def test_the_largest_pack_has_the_largest_of_every_figure():
+    """Many response tokens in one pack, a longer tree in another: the head and the attention each meet theirs."""
+    found = memory.largest([[PromptTree((3,) * 10, (Branch.response((4,) * 50),))] * 2, [LONG_TREES[0]]])
+    assert found == memory.Pack(tokens=340, scored=100, padded=340, longest=340)
+
+
 def test_blocks_that_are_computed_again_keep_their_input():
     model = tiny_llama(hidden=48)
     prepare(model)
