@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 .PHONY: install install-dev quickstart test check fmt docs bench
 
-BENCH := sft reward dpo rloo grpo ppo
+BENCH := sft reward dpo rloo grpo ppo ppo-shared
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev

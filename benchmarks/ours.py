@@ -61,7 +61,7 @@ def train(spec: dict[str, Any], folder: Path) -> dict[str, Any]:
     data = folder / "rows.jsonl"
     common = {"model": spec["model"], "data": [data], "out": folder / "run", "precision": "bf16", "max_length": 1024}
     common |= {"warmup": 0.0, "schedule": "constant", "save_every": 10**6, "micro_tokens": 2048}
-    if job in ("ppo", "rloo", "grpo"):
+    if job.startswith("ppo") or job in ("rloo", "grpo"):
         return policy(spec, size, data, common)
     rows = workload.text_rows(job, workload.ranking_rows(job))
     workload.write_rows(data, in_training_order(rows, size["batch_size"]))
@@ -93,13 +93,14 @@ def policy(spec: dict[str, Any], size: dict[str, Any], data: Path, common: dict[
 
     workload.write_rows(data, [{"prompt": row} for row in workload.prompt_rows(2 * size["rows"], size["prompt_words"])])
     minibatches, epochs = size.get("minibatches", 1), size.get("epochs", 1)
-    common |= {"algorithm": "ppo-clip" if spec["job"] == "ppo" else spec["job"], "samples": size["samples"]}
+    ppo = spec["job"].startswith("ppo")
+    common |= {"algorithm": "ppo-clip" if ppo else spec["job"], "samples": size["samples"]}
     common |= {"max_new_tokens": size["new_tokens"], "batch_size": size["rows"] // minibatches}
     common |= {"reward": [spec["reward"]], "learning_rate": 1e-6}
     if spec["job"] != "rloo":  # which takes one step a rollout and reads neither
         common |= {"minibatches": minibatches, "ppo_epochs": epochs}
-    if spec["job"] == "ppo":
-        common |= {"critic": "separate"}  # as TRL's value model
+    if ppo:  # TRL's value model is a second model; one trunk for both is our default
+        common |= {"critic": "shared" if spec["job"] == "ppo-shared" else "separate"}
     clock = Clock()
     out = JOBS["ppo"].trainer()(JOBS["ppo"].config(**common), clock)
     figures = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]

@@ -182,7 +182,7 @@ def main() -> None:
     with open(sys.argv[1]) as file:
         spec = json.load(file)
     torch.set_num_threads(spec["threads"])
-    run = {"ppo": ppo, "rloo": online, "grpo": online}.get(spec["job"], offline)
+    run = {"ppo": ppo, "ppo-shared": ppo, "rloo": online, "grpo": online}.get(spec["job"], offline)
     with tempfile.TemporaryDirectory() as folder:
         result = run(spec, folder)
     result["peak_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9

