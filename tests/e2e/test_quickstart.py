@@ -63,6 +63,10 @@ def test_the_loop_on_a_tiny_model_and_once_more(tiny_folder, tmp_path):
     again = launch.run(words)  # everything is there: nothing is trained again
     assert again.returncode == 0, again.stderr[-3000:]
     assert json.loads((out / "summary.json").read_text(encoding="utf8")) == first
+    (out / "evaluation.jsonl").unlink()  # held-out responses that are gone are drawn again, and nothing else
+    measured = launch.run(words)
+    assert measured.returncode == 0, measured.stderr[-3000:]
+    assert check_results(out)["stages"] == first["stages"]
     with take(out):
         second = launch.run(words)
     assert second.returncode == 2

@@ -70,7 +70,8 @@ def _run(config: QuickstartConfig, recipe: Recipe, display: StagesDisplay, finge
     clock.time("reward", lambda: train_reward(config, recipe, display))
     clock.time("ppo", lambda: train_ppo(config, recipe, display))
     clock.time("dpo", lambda: train_dpo(config, recipe, display))
-    clock.time("evaluation", lambda: evaluate(config, recipe, read_prompts("held-out", recipe), display))
+    held_out = read_prompts("held-out", recipe)
+    clock.time("evaluation", lambda: evaluate(config, recipe, held_out, display), makes=out / "evaluation.jsonl")
     summary = summarise(config, clock.seconds, clock.peak_memory_gb)
     write_text(out / "summary.json", json.dumps(summary, indent=2))
     write_report(out)
@@ -125,11 +126,17 @@ class Clock:
         self.seconds: dict[str, float] = known.get("seconds", {})
         self.peak_memory_gb: float = known.get("peak_memory_gb", 0.0)
 
-    def time(self, stage: str, work: Callable[[], Any]) -> None:
-        """Run a stage unless its time is on record; a stage that was cut off is timed from its own resumed start."""
+    def time(self, stage: str, work: Callable[[], Any], makes: Path | None = None) -> None:
+        """Run a stage unless its time is on record; a stage that was cut off is timed from its own resumed start.
+
+        Args:
+            stage: its name.
+            work: it; training jobs return their seconds.
+            makes: a file that it writes and later ones read: a stage whose file is gone is run again.
+        """
         from accord.train.run import write_text
 
-        if stage in self.seconds:
+        if stage in self.seconds and (makes is None or makes.exists()):
             self._display.finished(stage, self.seconds[stage])
             return
         self._display.stage(stage)

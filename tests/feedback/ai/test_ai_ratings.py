@@ -53,6 +53,9 @@ def test_continuations_cannot_begin_one_another():
         ("**Rating: 3**", 3),
         ("I would give it a rating: 5 maybe", None),
         ("Rating: 9", None),
+        ("Rating: -3", None),
+        ("Rating: \u22123", None),
+        ("Rating - 3", 3),
         ("", None),
     ],
 )
@@ -85,7 +88,8 @@ def test_joint_ratings_go_back_to_their_responses_whatever_the_order():
 
     def judge(prompt):
         shown = re.findall(r"Reply \((.)\):\n<reply>\ntext (\d)", prompt[-1].content)
-        return "Rating A: 5\n" + "\n".join(f"Rating {letter}: {int(k) + 1}" for letter, k in shown if k != "2")
+        ratings = [f"Rating {letter}: {int(k) + 1}" for letter, k in shown if k != "2"]
+        return "\n".join(["Rating A: 5", "Rating A: -4", *ratings])
 
     found = rate_jointly(sets, Scripted(judge), RatingPlan(rubric=rubric))
     assert {tuple(one.rated[k][0].value for k in (0, 1)) for one in found} == {(1.0, 2.0)}

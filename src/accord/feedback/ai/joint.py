@@ -78,7 +78,9 @@ def _read(criterion: Criterion, reply: Reply, order: Sequence[int]) -> list[Rate
     """One rating per response, in the responses' own order; of several lines for a letter the last counts."""
     rated: dict[int, Rated] = {}
     for letter, place in zip(LETTERS, order, strict=False):
-        lines = re.findall(rf"^\W*rating\W*{letter}\W*:\W*(\d+)\W*$", reply.text, re.IGNORECASE | re.MULTILINE)
+        lines = re.findall(
+            rf"^\W*rating\W*{letter}\W*:\W*(?<![-\u2212])(\d+)\W*$", reply.text, re.IGNORECASE | re.MULTILINE
+        )
         value = int(lines[-1]) if lines else None
         good = value is not None and value in criterion.steps and reply.error is None
         rated[place] = Rated(

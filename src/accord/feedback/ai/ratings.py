@@ -26,7 +26,7 @@ from accord.records import Conversation, Message
 
 __all__ = ["DIRECT", "Criterion", "Rated", "RatingPlan", "Rubric", "as_row", "load_rubric", "rate"]
 
-_RATING = re.compile(r"^\W*rating\W*:?\W*(\d+)\W*$", re.IGNORECASE)
+_RATING = re.compile(r"^\W*rating\W*:?\W*(?<![-\u2212])(\d+)\W*$", re.IGNORECASE)  # a number with a minus is no step
 
 
 class Criterion(BaseModel, frozen=True, extra="forbid"):
