@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
 import pytest
 from sqlalchemy import select, text
 
@@ -151,6 +154,21 @@ def test_forgetting_erases_every_word_and_keeps_or_deletes_the_verdicts(store, p
     assert world.next(0) == "not a member"
     with pytest.raises(Exception, match="append-only"), store.engine.begin() as connection:
         connection.execute(text("DELETE FROM judgment"))
+
+
+def test_a_note_that_is_sent_many_times_at_once_is_left_once(store):
+    world = make_world(store, items=0, people=2)
+    me, admin = world.people
+    store.run(set_role, user_id=admin, project_id=world.project, role="admin", actor_id=None)
+    start = Barrier(6)
+
+    def send(_):
+        start.wait(timeout=10)
+        store.run(send_note, campaign_id=world.campaign, annotator_id=me, actor_id=admin, text="Well done")
+
+    with ThreadPoolExecutor(6) as clicks:
+        list(clicks.map(send, range(6)))
+    assert len(store.read(notes_for, user_id=me)) == 1
 
 
 def test_notes_drafts_and_what_is_made_of_conversations_are_erased_in_time_too(store):

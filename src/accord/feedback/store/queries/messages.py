@@ -35,7 +35,7 @@ def send_note(session: Session, *, campaign_id: str, annotator_id: str, actor_id
     """
     campaign = must_have(session, Campaign, campaign_id)
     must_be(session, actor_id, campaign.project_id, "admin")
-    if role_of(session, annotator_id, campaign.project_id) is None:
+    if role_of(session, annotator_id, campaign.project_id, lock=True) is None:  # a second click waits for the first
         raise MissingError("there is no such member of this project")
     text = text.replace("\r\n", "\n").strip()
     if not 0 < len(text) <= LONGEST:
