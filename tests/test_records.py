@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from itertools import product
 
 import pytest
 from hypothesis import given
@@ -23,6 +24,7 @@ from accord.records import (
     Response,
     ResponseSet,
     describe,
+    pairs_from_ranks,
     to_row,
 )
 
@@ -63,6 +65,14 @@ def test_a_demonstration_trains_on_its_response_or_on_all_turns():
 def test_ranks_as_ids_write_failed_as_zero():
     ranking = Ranking(prompt="q", responses=("a", "b", "c", "d"), ranks=(1, 2, 2, None))
     assert ranking.ranks_as_ids() == (1, 2, 2, 0)
+
+
+def test_pairs_read_a_rank_that_is_no_number_as_failed():
+    """Ranks from an array have NaN for None: nothing is below it, and it must not win."""
+    for ties, failed in product(("drop", "half"), ("last", "drop")):
+        expected = pairs_from_ranks([2, None, 1, None, 1], ties, failed)
+        assert pairs_from_ranks([2.0, math.nan, 1.0, math.nan, 1.0], ties, failed) == expected
+    assert pairs_from_ranks([math.nan, 1.0]) == [(1, 0, 1.0)]
 
 
 def test_an_empty_response_can_only_have_failed():

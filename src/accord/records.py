@@ -365,7 +365,7 @@ def pairs_from_ranks(
     """All pairs a ranking speaks of, in the order (0, 1), (0, 2), ... (1, 2), ..., the better one first.
 
     Args:
-        ranks: 1 is best, equal numbers tie, None failed; gaps in the numbers mean nothing.
+        ranks: 1 is best, equal numbers tie, None or NaN failed; gaps in the numbers mean nothing.
         ties: "half" adds (i, j, 1/2) for equal ranks, "drop" leaves them out.
         failed: "last" puts a failed response below every ranked one, "drop" leaves it out; two failures never pair.
 
@@ -377,7 +377,8 @@ def pairs_from_ranks(
     if ties not in ("drop", "half") or failed not in ("last", "drop"):
         raise ValueError(f"ties {ties!r}, failed {failed!r}; expected ties 'drop' or 'half', failed 'last' or 'drop'")
     pairs = []
-    for (i, first), (j, second) in combinations(enumerate(ranks), 2):
+    known = [None if rank is None or rank != rank else rank for rank in ranks]  # NaN is above and below nothing
+    for (i, first), (j, second) in combinations(enumerate(known), 2):
         if first is None or second is None:
             if first is not second and failed == "last":
                 pairs.append(RankedPair(i, j, 1.0) if second is None else RankedPair(j, i, 1.0))

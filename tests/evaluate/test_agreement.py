@@ -81,6 +81,22 @@ def test_texts_are_labels_too(ratings):
     assert leave_one_out_agreement(names).rate_A == pytest.approx(leave_one_out_agreement(ratings).rate_A, nan_ok=True)
 
 
+@pytest.mark.parametrize("missing", [None, NAN])
+def test_lists_may_hold_what_is_missing(missing):
+    """numpy would make an array of objects of the one list, and the text "nan", a label, of the other."""
+    ratings = np.array([[1.0, 2.0, 4.0, NAN], [1.0, 4.0, 4.0, 2.0], [2.0, 2.0, NAN, 2.0]])
+    numbers = [[missing if math.isnan(x) else int(x) for x in row] for row in ratings]
+    texts = [[missing if math.isnan(x) else "abcd"[int(x) - 1] for x in row] for row in ratings]
+    for level in LEVELS:
+        assert same(krippendorff_alpha(numbers, level), krippendorff_alpha(ratings, level))
+    for labels in (numbers, texts):
+        assert same(krippendorff_alpha(labels), krippendorff_alpha(ratings))
+        assert same(cohen_kappa(labels[0], labels[2]), cohen_kappa(ratings[0], ratings[2]))
+        assert leave_one_out_agreement(labels).rate_A == pytest.approx(leave_one_out_agreement(ratings).rate_A)
+    with pytest.raises(ValueError, match="one kind"):
+        cohen_kappa(["1", "2"], [1, 2])
+
+
 @given(RATINGS)
 def test_twice_the_items_disagree_as_much(ratings):
     for level in ("nominal", "interval", "ratio"):

@@ -71,3 +71,5 @@ def test_repetition_by_hand():
     assert math.isnan(distinct_n(["one", ""]))
     with pytest.raises(ValueError, match="1 word"):
         repeated_ngrams("a", 0)
+    with pytest.raises(ValueError, match="several texts"):
+        distinct_n("a b a b")

@@ -130,8 +130,12 @@ def test_lengths_must_agree():
         mean_result([[1.0, 2.0]])
     with pytest.raises(ValueError, match="no array of numbers"):
         mean_result(["good", "bad"])
-    with pytest.raises(ValueError, match="the level is 95"):
-        mean_result([1.0, 0.0], level=95)
+    for values, replicates in (([1.0, 0.0], 2000), ([1.0, 0.0], 0), ([1.0], 2000), ([], 2000)):
+        with pytest.raises(ValueError, match="the level is 95"):
+            mean_result(values, replicates=replicates, level=95)
+    for estimate in (mean_result, bootstrap_mean):
+        with pytest.raises(ValueError, match="-1 replicates"):
+            estimate([1.0, 0.0], replicates=-1)
 
 
 def test_arguments_come_back_unchanged():

@@ -24,6 +24,9 @@ def test_the_peak_is_where_the_curve_is_highest():
 
 def test_curves_without_a_peak():
     assert math.isnan(fit_overoptimisation(D**2, D * (1.0 + 0.2 * D)).peak_kl)
+    for form in ("best_of_n", "rl"):  # a straight line: a bend of rounding error, 1e-17, is none
+        straight = [fit_overoptimisation(D**2, slope * D, form).peak_kl for slope in (0.3, 0.7, 1.0, 1.9)]
+        assert all(map(math.isnan, straight))
     assert fit_overoptimisation(D**2, D * (-1.0 - 0.2 * D)).peak_kl == 0
     assert fit_overoptimisation(D**2, D * (1.0 - 1e-4 * np.log(np.where(D > 0, D, 1))), "rl").peak_kl == math.inf
 

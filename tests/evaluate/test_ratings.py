@@ -82,6 +82,11 @@ def test_one_prompt_has_no_interval_and_a_loner_none_either():
     assert np.isnan(low).tolist() == [False, False, True]
 
 
+def test_without_draws_there_is_no_interval():
+    ends = bradley_terry_ci([0, 0], [1, 1], [1.0, 0.0], 2, replicates=0)
+    assert np.isnan(ends).all()
+
+
 def test_what_is_refused():
     for change in ({"num_models": 1}, {"anchor": 2}, {"l2": -1}, {"base": 1}, {"weights_G": [-1.0]}):
         with pytest.raises(ValueError, match="expected"):

@@ -15,6 +15,8 @@ NAN = math.nan
 def test_accuracy_by_hand():
     found = pairwise_accuracy([2.0, 1.0, 0.0, NAN], [1.0, 1.0, 1.0, 0.0], replicates=0)
     assert (found.value, found.n, found.n_unscored, found.detail) == (0.5, 3, 1, {"ties": 1})
+    with pytest.raises(ValueError, match="`chosen_N` 2, `rejected_N` 1"):
+        pairwise_accuracy([1.0, 2.0], [1.0])
 
 
 SCORES = arrays(float, st.tuples(st.integers(1, 4), st.just(5)), elements=st.sampled_from([0.0, 1.0, 2.0, 3.5]))
@@ -44,7 +46,7 @@ def test_best_of_one_is_the_mean_and_of_all_the_best():
 
 
 def test_one_unscored_response_loses_its_prompt_and_no_other():
-    found = best_of_n([[1.0, NAN], [1.0, 2.0]], [[5.0, 6.0], [7.0, 8.0]], 2)
+    found = best_of_n([[1.0, NAN], [1.0, 2.0]], [[5.0, 6.0], [7.0, 8.0]], 2.0)
     assert np.isnan(found[0])
     assert found[1] == 8
 

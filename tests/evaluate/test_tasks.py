@@ -11,6 +11,7 @@ def test_options_that_tie_share_the_point():
     assert choice_score([-1.0, -1.0, -1.0, -5.0], [1, 1, 1, 1], 0).accuracy == pytest.approx(1 / 3)
     assert choice_score([-1.0, -1.0, -1.0, -5.0], [1, 1, 1, 1], 3).accuracy == 0
     assert choice_score([-7.0] * 4, [2.0] * 4, 1) == pytest.approx((0.25, 0.25, 0.75))
+    assert choice_score([-7.0, -8.0], [2, 2], 1.0) == choice_score([-7.0, -8.0], [2, 2], 1)
 
 
 def test_length_decides_between_the_two_accuracies():
@@ -51,7 +52,7 @@ def test_a_large_cluster_weighs_no_more():
 
 
 def test_what_was_not_scored_is_left_out():
-    found = cluster_average({"one": {"x": {"t": math.nan, "u": 1.0}, "y": {"t": math.nan}}, "two": {"z": {}}})
+    found = cluster_average({"one": {"x": {"t": math.nan, "u": 1.0}, "y": {"t": None}}, "two": {"z": {}}})
     assert (found.mean, found.best_template) == (1.0, 1.0)
     assert math.isnan(found.by_cluster["two"])
     assert math.isnan(cluster_average({}).mean)

@@ -34,7 +34,7 @@ def test_the_expected_maximum_is_the_mean_over_all_subsets(pool, data):
 
 
 def test_unscored_texts_are_no_part_of_the_pool():
-    assert expected_maximum_of([0.2, NAN, 0.6], 2) == pytest.approx(0.6)
+    assert expected_maximum_of([0.2, NAN, 0.6], 2) == expected_maximum_of([0.2, NAN, 0.6], 2.0) == pytest.approx(0.6)
     assert math.isnan(expected_maximum_of([0.2, NAN, 0.6], 3))
     with pytest.raises(ValueError, match="from 1 to 2"):
         expected_maximum_of([0.2, 0.6], 3)

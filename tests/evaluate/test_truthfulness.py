@@ -25,8 +25,10 @@ def test_true_and_false_share_one(true, false):
 
 def test_any_loss_is_the_whole_question():
     assert all(map(math.isnan, multiple_choice([-1.0], [-2.0, math.nan])))
-    with pytest.raises(ValueError, match="number 1"):
-        multiple_choice([-1.0], [-2.0], best=1)
+    assert multiple_choice([-3.0, -1.0], [-2.0], best=1.0).mc1 == 1
+    for best in (1, 0.5):
+        with pytest.raises(ValueError, match=f"number {best}"):
+            multiple_choice([-1.0], [-2.0], best=best)
 
 
 def test_a_constant_model_has_the_share_of_true_answers():

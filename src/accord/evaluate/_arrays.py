@@ -64,14 +64,21 @@ def one_of(name: str, word: str, words: Sequence[str]) -> None:
         raise ValueError(f"`{name}` is {word!r}; expected one of {', '.join(map(repr, words))}")
 
 
-def label_codes(name: str, labels: ArrayLike, dimensions: int) -> Codes:
+def labels(values: ArrayLike) -> NDArray[Any]:
+    """Labels as an array; of a list that holds texts, an array of objects, for numpy would make NaN a text too."""
+    array = np.asarray(values)
+    mixed = array.dtype.kind in "US" and not isinstance(values, np.ndarray)
+    return np.asarray(values, dtype=object) if mixed else array
+
+
+def label_codes(name: str, values: ArrayLike, dimensions: int) -> Codes:
     """Labels, numbers or texts, as positions in their sorted union; NaN and None are missing."""
-    array = np.asarray(labels)
-    if array.dtype.kind in "OUS":
+    array = labels(values)
+    if array.dtype.kind in "OUS" and any(isinstance(label, (str, bytes)) for label in array.flat):
         objects = array.astype(object)
         missing = np.array([label is None or label != label for label in objects.flat], dtype=bool).reshape(array.shape)
     else:
-        array = objects = floats(name, labels, dimensions)
+        array = objects = floats(name, array, dimensions)
         missing = np.isnan(array)
     if array.ndim != dimensions:
         raise ValueError(f"`{name}` has shape {array.shape}; expected {dimensions} dimensions")

@@ -30,7 +30,12 @@ def cluster_draws(clusters: int, replicates: int, seed: int) -> Iterator[Ints]:
     """The rows of `default_rng(seed).integers(0, C, size=(replicates, C))`, in parts that fit the memory.
 
     The generator keeps its place between parts, so the parts hold the same numbers as one draw would.
+
+    Raises:
+        ValueError: a negative number of replicates.
     """
+    if replicates < 0:
+        raise ValueError(f"{replicates} replicates; expected 0 for no interval, or more")
     rng = np.random.default_rng(seed)
     rows = max(1, _DRAWS_AT_ONCE // max(clusters, 1))
     for start in range(0, replicates, rows):

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from accord.evaluate._arrays import NAN, Floats, Ints, floats, label_codes, one_of, ratio
+from accord.evaluate._arrays import NAN, Floats, Ints, floats, label_codes, labels, one_of, ratio
 from accord.evaluate._krippendorff import Level, disagreement
 from accord.evaluate._ranks import RankingAgreement, kendall_tau_b, ranking_agreement
 
@@ -83,10 +83,10 @@ def cohen_kappa(
         ValueError: lengths differ, an unknown word, or a label that is no category.
     """
     one_of("weights", weights, ("none", "linear", "quadratic"))
-    first, second = np.asarray(a_N), np.asarray(b_N)
+    first, second = labels(a_N), labels(b_N)
     if first.ndim != 1 or first.shape != second.shape:
         raise ValueError(f"labels of shapes {first.shape} and {second.shape}; expected one label of each per row")
-    codes_2N, found = label_codes("a_N, b_N", np.stack([first, second]), 2)
+    codes_2N, found = label_codes("a_N, b_N", np.stack([first.astype(object), second.astype(object)]), 2)
     codes_2N = codes_2N[:, (codes_2N >= 0).all(axis=0)]
     if categories is None:
         used, compact = np.unique(codes_2N, return_inverse=True)

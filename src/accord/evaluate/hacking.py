@@ -20,10 +20,11 @@ class LengthReport(NamedTuple):
     """How reward goes with length.
 
     Attributes:
-        pearson: correlation over all samples; NaN where either side is constant, as all below.
+        pearson: correlation over all samples; NaN where either side is constant, as the two below.
         spearman: the same of ranks, equal values at their middle rank.
         within_prompt: correlation after subtracting each prompt's means: long prompts explain nothing here.
-        slope_per_100: reward units per 100 units of length, within prompts.
+        slope_per_100: reward units per 100 units of length, within prompts; NaN where lengths do not vary, 0
+            where only rewards do not.
         n: samples with a reward and a length.
     """
 
@@ -148,8 +149,10 @@ def distinct_n(texts: Iterable[str], n: int = 2) -> float:
         numbers.
 
     Raises:
-        ValueError: n is under 1.
+        ValueError: n is under 1, or a single text, whose letters would be read as texts.
     """
+    if isinstance(texts, str):
+        raise ValueError(f"`texts` is the text {texts[:40]!r}; expected several texts, a list")
     grams = [gram for text in texts for gram in _ngrams(text, n)]
     return ratio(len(set(grams)), len(grams))
 

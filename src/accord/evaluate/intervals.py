@@ -148,6 +148,7 @@ def mean_result(
     Raises:
         ValueError: values and clusters differ in length, or level is outside 0..1.
     """
+    deviations(level)  # checked also where no interval is made
     value_N, cluster_N = _scored(values_N, clusters_N)
     clusters = int(cluster_N.max(initial=-1)) + 1
     value = float(value_N.mean()) if len(value_N) else NAN

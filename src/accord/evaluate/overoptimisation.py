@@ -67,12 +67,14 @@ def fit_overoptimisation(
     spread = float(((gain - gain.mean()) ** 2).sum())
     residual = float(((gain - (alpha * d - beta * bend)) ** 2).sum())
     r_squared = 1 - residual / spread if np.ptp(gain) else NAN
-    return Overoptimisation(float(alpha), float(beta), _peak(float(alpha), float(beta), form), r_squared, len(kl))
+    # Of a straight line the fit leaves a bend of rounding error, which would peak at 1e32 nats.
+    bent = beta * np.abs(bend).max() > 1e-10 * np.abs(gain).max()
+    peak_kl = _peak(float(alpha), float(beta), form) if bent else NAN
+    return Overoptimisation(float(alpha), float(beta), peak_kl, r_squared, len(kl))
 
 
 def _peak(alpha: float, beta: float, form: str) -> float:
-    if beta <= 0:
-        return NAN
+    """KL at the top of a curve that bends down: beta above 0."""
     if form == "best_of_n":
         return (alpha / (2 * beta)) ** 2 if alpha > 0 else 0.0
     with np.errstate(over="ignore"):  # a curve that hardly bends peaks at infinity

@@ -131,8 +131,8 @@ def bradley_terry_ci(  # noqa: PLR0913 - the arguments of `bradley_terry` and of
         level: coverage.
         seed: of the bootstrap.
 
-    Returns: low_M and high_M; (nan, nan) with fewer than two prompts, and where a model was not joined to the anchor in
-        over 10% of the draws.
+    Returns: low_M and high_M; (nan, nan) with fewer than two prompts, without replicates, and where a model was not
+        joined to the anchor in over 10% of the draws.
 
     Raises:
         ValueError: as `bradley_terry`, or games and clusters differ in length.
@@ -142,7 +142,7 @@ def bradley_terry_ci(  # noqa: PLR0913 - the arguments of `bradley_terry` and of
     cluster_G = cluster_numbers(clusters_G, games.kept)
     count = int(cluster_G.max(initial=-1)) + 1
     rating_RM = np.full((0, num_models), NAN)
-    if count >= 2:
+    if count >= 2 and replicates:
         rating_RM = np.stack(
             [
                 _replicate(

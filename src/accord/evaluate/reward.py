@@ -70,7 +70,9 @@ def pairwise_accuracy(
     Raises:
         ValueError: lengths differ.
     """
-    outcome_N = outcomes(chosen_N, rejected_N)
+    chosen, rejected = floats("chosen_N", chosen_N), floats("rejected_N", rejected_N)
+    same_length(chosen_N=chosen, rejected_N=rejected)
+    outcome_N = outcomes(chosen, rejected)
     return mean_result(outcome_N, clusters_N, replicates, level, seed, ties=int((outcome_N == 0.5).sum()))
 
 
@@ -172,8 +174,8 @@ def best_of_n(proxy_PK: ArrayLike, gold_PK: ArrayLike, n: int) -> Floats:
     new_PK[:, 1:] = proxy[:, 1:] != proxy[:, :-1]
     group = np.cumsum(new_PK) - 1  # numbered through all prompts; a prompt begins with a new one
     mean_PK = (np.bincount(group, weights=gold.ravel()) / np.bincount(group))[group].reshape(proxy.shape)
-    ways = comb(responses, n)
-    best_P = mean_PK @ np.array([comb(i, n - 1) / ways for i in range(responses)])
+    ways = comb(responses, int(n))
+    best_P = mean_PK @ np.array([comb(i, int(n) - 1) / ways for i in range(responses)])
     return np.where(np.isnan(proxy).any(axis=1) | np.isnan(gold).any(axis=1), NAN, best_P)
 
 

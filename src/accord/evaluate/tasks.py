@@ -74,8 +74,8 @@ def choice_score(logprob_C: ArrayLike, length_C: ArrayLike, answer: int) -> Choi
         return ChoiceScore(NAN, NAN, NAN)
     right_C = np.arange(len(logprob)) == answer
     return ChoiceScore(
-        accuracy=_point(logprob, answer),
-        accuracy_normalised=_point(logprob / length, answer),
+        accuracy=_point(logprob, int(answer)),
+        accuracy_normalised=_point(logprob / length, int(answer)),
         brier=float(((softmax(logprob) - right_C) ** 2).sum()),
     )
 
@@ -112,17 +112,20 @@ def token_f1(prediction: str, references: Sequence[str]) -> float:
     return max(_f1(_words(prediction), _words(reference)) for reference in _some(references))
 
 
-def cluster_average(scores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> ClusterAverage:
+def cluster_average(scores: Mapping[str, Mapping[str, Mapping[str, float | None]]]) -> ClusterAverage:
     """Average scores as FLAN does (arXiv:2109.01652): over templates, then tasks, then clusters.
 
     Args:
-        scores: cluster to task to template to score; a template that is NaN is left out, and what has none with it.
+        scores: cluster to task to template to score; a template that is NaN or None is left out, and what has none
+            with it.
 
     Returns: a `ClusterAverage`, NaN without scores.
     """
     by_cluster, best = {}, []
     for cluster, tasks in scores.items():
-        known = [[score for score in templates.values() if score == score] for templates in tasks.values()]
+        known = [
+            [score for score in map(_number, templates.values()) if score == score] for templates in tasks.values()
+        ]
         by_cluster[cluster] = _mean(_mean(task) for task in known)
         best.append(_mean(max(task, default=NAN) for task in known))
     return ClusterAverage(_mean(by_cluster.values()), _mean(best), by_cluster)
@@ -148,6 +151,10 @@ def _some(references: Sequence[str]) -> Sequence[str]:
     if isinstance(references, str) or not references:
         raise ValueError(f"`references` is {references!r}; expected a list of one right answer or more")
     return references
+
+
+def _number(score: float | None) -> float:
+    return NAN if score is None else score
 
 
 def _mean(values: Iterable[float]) -> float:

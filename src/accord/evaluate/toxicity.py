@@ -103,8 +103,8 @@ def expected_maximum_of(pool_M: ArrayLike, n: int) -> float:
     if n != int(n) or not 1 <= n <= len(pool):
         raise ValueError(f"n is {n}; expected a whole number from 1 to {len(pool)}, the size of the pool")
     pool = np.sort(pool[~np.isnan(pool)])
-    ways = comb(len(pool), n)
-    return float(sum(comb(i, n - 1) / ways * score for i, score in enumerate(pool))) if ways else NAN
+    ways = comb(len(pool), int(n))
+    return float(sum(comb(i, int(n) - 1) / ways * score for i, score in enumerate(pool))) if ways else NAN
 
 
 def score_texts(scorer: ToxicityScorer, texts: Sequence[str], batch: int = 32) -> Floats:

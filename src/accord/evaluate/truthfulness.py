@@ -46,11 +46,11 @@ def multiple_choice(true_logprobs: ArrayLike, false_logprobs: ArrayLike, best: i
     true, false = floats("true_logprobs", true_logprobs), floats("false_logprobs", false_logprobs)
     if not len(true) or not len(false):
         raise ValueError(f"{len(true)} true and {len(false)} false answers; expected one or more of each")
-    if not 0 <= best < len(true):
+    if not 0 <= best < len(true) or best != int(best):
         raise ValueError(f"the best answer is number {best}; expected an index from 0 to {len(true) - 1}")
     if np.isnan(true).any() or np.isnan(false).any():
         return MultipleChoice(NAN, NAN, NAN)
     above = true > false.max()
     return MultipleChoice(
-        mc1=float(above[best]), mc2=float(expit(logsumexp(true) - logsumexp(false))), mc3=float(above.mean())
+        mc1=float(above[int(best)]), mc2=float(expit(logsumexp(true) - logsumexp(false))), mc3=float(above.mean())
     )
