@@ -90,7 +90,7 @@ class Lab:
         return self._precision
 
     def settle(self, facts: Mapping[str, Any]) -> None:
-        """Write manifest.json once."""
+        """Write manifest.json once, and into it each other machine or version that goes on with the work."""
         import torch
 
         from accord.train.files import write_text
@@ -99,6 +99,10 @@ class Lab:
 
         path = self.path("manifest.json")
         if path.exists():
+            found, here = json.loads(path.read_text(encoding="utf8")), environment()
+            parts = [found, *found.get("continued", [])]
+            if all((one["versions"], one["environment"]) != (here["versions"], here["environment"]) for one in parts):
+                write_text(path, json.dumps({**found, "continued": [*parts[1:], here]}, indent=2))
             return
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         found = {**facts, "precision": Precision("auto", device).name, "device": str(device)}
@@ -239,6 +243,7 @@ class Lab:
             "precision": manifest["precision"],
             "versions": manifest["versions"],
             "environment": manifest["environment"],
+            "continued": manifest.get("continued", []),
             "command": manifest["command"],
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }

@@ -103,9 +103,11 @@ def _section(evidence: Evidence) -> str:
     data = "; ".join(
         f"{Path(one['path']).parent.name}/{Path(one['path']).name} {one['hash'][:12]}" for one in about["data"]
     )
+    parts = [about, *about.get("continued", [])]
+    threads = " and ".join(map(str, sorted({part["environment"]["threads"] for part in parts})))
     lines.append(
         f"Model {about['model']} ({about['model_fingerprint'][:12]}), seeds {seeds}, {about['precision']} on "
-        f"{about['environment']['threads']} thread{'s' * (about['environment']['threads'] != 1)}, "
+        f"{threads} thread{'s' * (threads != '1')}, "
         f"{about['seconds'] / 60:.0f} minutes, {about['peak_memory_gb']:g} GB, {about['time'][:10]}. Data: {data}. "
         f"{versions}."
     )
