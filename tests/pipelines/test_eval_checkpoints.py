@@ -177,6 +177,10 @@ def test_a_frontier_needs_a_reward_and_finished_runs_of_one_start(world, tmp_pat
     (tmp_path / "half").mkdir()
     with pytest.raises(SettingsError, match="expected a finished run"):
         checkpoints_of([tmp_path / "half"])
+    for folder, complaint in ((tmp_path / "half", "expected a finished run"), (tmp_path / "none", "no such folder")):
+        config = FrontierConfig(runs=(folder,), data=(world[2],), gold=COUNT)
+        with pytest.raises(SettingsError, match=complaint):
+            evaluated("frontier", run_frontier, config, tmp_path / "out")
     with pytest.raises(SettingsError, match="two runs are called quick"):
         checkpoints_of([world[0] / "quick", world[0] / "quick"])
 

@@ -160,7 +160,8 @@ def test_a_reward_compares_and_the_responses_are_exported(tmp_path):
     ("settings", "complaint"),
     [
         ({"models": ("a", "b")}, "nobody judges"),
-        ({"models": ("a", "a"), "judge": "j"}, "as the last, the baseline"),
+        ({"models": ("a",), "judge": "j"}, "as the last, the baseline"),
+        ({"models": ("a", "b", "a"), "judge": "j"}, "a is named twice"),
         ({"models": ("a", "b"), "judge": "j", "reward": "r"}, "one evaluation has one judge"),
     ],
 )
