@@ -129,7 +129,7 @@ def responses_of(sampled: Sequence[Sampled], scores: dict[str, list[Floats]]) ->
         part = sampled[at]
         for p, one in enumerate(part.sets):
             for k, text in enumerate(one.responses):
-                row: dict[str, Any] = {"stage": "base" if run == REFERENCE else run, "prompt_id": p}
+                row: dict[str, Any] = {"stage": run, "prompt_id": p}
                 row |= {"prompt": [turn.model_dump() for turn in one.prompt], "response": text}
                 row |= {names[role]: value[at][p, k] for role, value in scores.items()}
                 row |= {"kl": part.kl_PK[p][k], "length": part.length_PK[p][k]}
