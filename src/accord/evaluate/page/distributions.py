@@ -20,6 +20,8 @@ __all__ = ["histogram_figures", "unscored_warning", "win_figure"]
 
 def unscored_warning(rows: Sequence[Row]) -> str | None:
     """The first line of a report whose unscored share is above 5%."""
+    if not any("gold_reward" in row for row in rows):
+        return None  # nobody asked for one
     lost = sum(number(row.get("gold_reward")) is None for row in rows)
     if not rows or lost <= 0.05 * len(rows):
         return None

@@ -90,7 +90,7 @@ def _stage_sample(answers: dict[str, Row], styles: Mapping[str, StageStyle]) -> 
         for stage in ordered
     ]
     first, last = answers[ordered[0]], answers[ordered[-1]]
-    key = "gold_reward" if "gold_reward" in last else "reward_model_score"
+    key = next((key for key in ("gold_reward", "reward_model_score") if key in last), "preferred")
     sample = _sample(first, shown, _gain(first, last, key))
     return replace(sample, is_cut=any(row.get("cut") is True for row in answers.values()))
 
@@ -123,7 +123,7 @@ def _gain(first: Row, last: Row, key: str) -> float | None:
 
 def _facts(row: Row, base: Row | None) -> list[tuple[str, str]]:
     facts = []
-    for key, words in (("gold_reward", "gold reward"), ("reward", "reward")):
+    for key, words in (("gold_reward", "gold reward"), ("reward", "reward"), ("preferred", "preferred, tie 0.5")):
         value = number(row.get(key))
         against = None if base is None else number(base.get(key))
         if value is not None:
