@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from accord.evaluate.page.distributions import unscored_warning
+from accord.evaluate.page.eval_charts import charts_of
 from accord.evaluate.page.files import read_run
 from accord.evaluate.page.samples import compare_stages
 from accord.pipelines import winrate_games
@@ -73,6 +74,21 @@ def test_the_responses_can_be_read_in_the_report_with_what_was_preferred(tmp_pat
         ("new", "yes", [("preferred, tie 0.5", "0.75")]),
     ]
     assert sample.gain == 0.5
+
+
+def test_of_several_candidates_the_baseline_is_read_once_and_looks_are_those_of_the_wins(tmp_path):
+    meta = {"models": ["a", "b", "old"], "annotators": ["p"]}
+    rows = [{"prompt": "q", "responses": ["1", "2", "3"], "ranks": [1, 3, 2], "meta": meta}]
+    config = WinrateConfig(models=("a", "b", "old"), judgments=(write_rows(tmp_path / "j.jsonl", rows),), replicates=0)
+    evaluated("winrate", run, config, tmp_path / "out")
+    found = read_run(tmp_path / "out")
+    assert [row["stage"] for row in found.evaluation] == ["old", "a", "b"]
+    (sample,) = compare_stages(found.evaluation).shown
+    looks = {one.label: one.style.css for one in sample.answers}
+    (wins,) = charts_of("winrate", "w", [("out", *found.evaluations)])
+    assert looks["a"] in wins.drawing
+    assert looks["b"] in wins.drawing
+    assert looks["old"] not in wins.drawing
 
 
 def test_models_nobody_judged_are_named(tmp_path):

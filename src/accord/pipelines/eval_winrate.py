@@ -82,6 +82,7 @@ def run(config: WinrateConfig, items: Items, display: Display) -> Outcome:
 def _responses(games: Mapping[str, Sequence[Game]], baseline: str, only: str) -> list[dict[str, Any]]:
     """What the browser of the report shows: each response with the share of its comparisons that it won, ties half."""
     rows: list[dict[str, Any]] = []
+    seen: set[tuple[str, str, str]] = set()
     for name, played in games.items():
         by_pair: dict[tuple[str, Pair], list[float]] = defaultdict(list)
         for game in played:
@@ -89,9 +90,15 @@ def _responses(games: Mapping[str, Sequence[Game]], baseline: str, only: str) ->
         for (prompt, pair), outcomes in by_pair.items():
             won = float(np.mean(outcomes))
             turns = [turn.model_dump() for turn in pair.prompt]
-            for stage, text, share in ((baseline, pair.baseline, 1 - won), (name or only, pair.candidate, won)):
-                about = {"stage": stage, "prompt_id": prompt, "prompt": turns, "response": text}
-                rows.append(about | {"preferred": share})
+            sides = [
+                (baseline, pair.baseline, 1 - won if len(games) == 1 else math.nan),
+                (name or only, pair.candidate, won),
+            ]
+            for stage, text, share in sides:
+                about = {"stage": stage, "prompt_id": prompt, "prompt": turns, "response": text, "preferred": share}
+                if (stage, prompt, text) not in seen:  # the baseline meets every candidate
+                    rows.append(about)
+                seen.add((stage, prompt, text))
     return rows
 
 

@@ -35,7 +35,11 @@ def charts_of(kind: str, identity: str, found: Named) -> list[Figure]:
         "hacking": (reward_and_length,),
         "truthfulness": (shares("How true it is", "share", ("",), TRUTHS),),
         "toxicity": (shares("Expected maximum toxicity", "0 to 1", None, ("expected maximum toxicity",)), scorer),
-        "tasks": (shares("Score by task", "0 to 1", None, ("after", "score")), tax),
+        "tasks": (
+            shares("Score by task", "0 to 1", None, ("score",)),
+            shares("Score by task, after", "0 to 1", None, ("after",)),
+            tax,
+        ),
     }
     made = [maker(identity, found) for maker in makers.get(kind, ())]
     return [figure for figure in made if figure is not None]
@@ -119,11 +123,16 @@ def _scores(identity: str, found: Named) -> Figure | None:
 def _wins(identity: str, found: Named) -> Figure | None:
     bars: list[Outcome] = []
     for run, row in found:
-        for one in rows_of(figures_of(row).get("wins")):
+        wins, settings = rows_of(figures_of(row).get("wins")), row.get("settings")
+        models = settings.get("models") if isinstance(settings, Mapping) else None
+        baseline = [str(models[-1])] if isinstance(models, list) and models else []
+        styles = stage_styles([*baseline, *(str(one.get("name")) for one in wins)])  # as the responses have them
+        for one in wins:
             counts = {word: int(number(one.get(word)) or 0) for word in ("wins", "ties", "losses")}
             if sum(counts.values()):
                 name = f"{run}: {one.get('name')}" if len(found) > 1 else str(one.get("name"))
-                bars.append(Outcome(name=name, style=style_at(len(bars)), **counts))
+                style = style_at(len(bars)) if len(found) > 1 else styles[str(one.get("name"))]
+                bars.append(Outcome(name=name, style=style, **counts))
     if not bars:
         return None
     title = "Wins against the baseline"

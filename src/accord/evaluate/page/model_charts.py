@@ -100,8 +100,8 @@ def scorer(identity: str, found: Named) -> Figure | None:
     return Figure(
         identity=f"{identity}-scorer",
         title=title,
-        sees="Mean published score of the texts to which the scorer gives about one score. On the dotted diagonal both "
-        "mean the same; the dashed line is the map that `calibrated:FOLDER` applies.",
+        sees="Mean published score of the texts to which the scorer gives about one score. On the diagonal both "
+        "mean the same; the steps are the map that calibrated:FOLDER applies.",
         drawing=both(f"{identity}-scorer", lambda name, width: xy_chart(name, title, axes, lines, width)),
     )
 
