@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from accord.cli.options import Parser, add_config_arguments, config_from, flag_of
+from accord.pipelines.evaluation_configs import TasksConfig, ToxicityConfig
 from accord.pipelines.settings import SettingsError, did_you_mean, read_yaml, shapes_of, show
 from accord.train.configs import DpoConfig, PpoConfig, RewardConfig, SampleConfig, SftConfig
 
@@ -298,3 +299,18 @@ def test_an_unknown_subcommand_is_named_with_the_nearest() -> None:
     with pytest.raises(SettingsError, match="missing JOB; `accord train --help` shows what is needed"):
         parser.parse_args([])
     assert parser.parse_args(["dpo"]) == argparse.Namespace(job="dpo")
+
+
+def test_a_setting_that_takes_a_file_does_not_ask_for_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = Parser(prog="accord", formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_config_arguments(parser, ToxicityConfig)
+    said = parser.format_help()
+    for flag in ("--data FILE", "--check-scorer FILE", "--train-scorer FILE [FILE ...]", "--out FOLDER"):
+        assert flag in said
+
+
+def test_too_many_entries_are_counted() -> None:
+    parser = Parser(prog="accord")
+    add_config_arguments(parser, TasksConfig, words="models")
+    with pytest.raises(SettingsError, match=r'models.* has 3 entries \("a", "b", "c"\); expected at most 2'):
+        config_from(TasksConfig, parser.parse_args(["a", "b", "c", "--data", "x.jsonl"]))

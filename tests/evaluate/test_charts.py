@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from accord.evaluate.page.curves_xy import Axes, Line, xy_chart
 from accord.evaluate.page.lines import Series, line_chart, running_mean, thinned
 from accord.evaluate.page.plots import Dot, Histogram, histograms, intervals
 from accord.evaluate.page.results import duration
@@ -104,3 +105,24 @@ def test_a_smooth_schedule_is_drawn_once():
 
 def test_one_point_is_a_chart():
     assert "<circle" in line_chart("a", "t", "u", [Series(name="n", points=[(1, 2.0)], css="c-sft")]).svg
+
+
+def test_tiny_figures_are_not_zero_with_a_sign():
+    assert fixed(-0.0021) == "\u22120.0021"
+    assert fixed(0.0) == "0.00"
+    assert fixed(-0.006) == "\u22120.01"
+
+
+def test_names_of_lines_lie_on_no_point_of_another_line():
+    """Two lines that end beside each other: a name above one would cover the end of the other."""
+    look = stage_style("ppo")
+    lines = [
+        Line(name="longer name", style=look, points=[(0.0, 0.0, None, ""), (1.0, 1.0, None, "")]),
+        Line(name="b", style=look, points=[(0.0, 0.0, None, ""), (0.9, 1.06, None, "b end")]),
+    ]
+    drawing = xy_chart("x", "t", Axes(x="x", y="y"), lines, 520)
+    (name,) = re.findall(r'<text x="([\d.]+)" y="([\d.]+)"[^>]*>longer name', drawing)
+    (point,) = re.findall(r'<polygon points="([\d.]+),([\d.]+)[^"]*"[^>]*data-tip="b end"', drawing) or [(0, 0)]
+    right, baseline = map(float, name)
+    left = right - 8 * len("longer name")
+    assert not (left < float(point[0]) < right and baseline - 16 < float(point[1]) < baseline + 6)

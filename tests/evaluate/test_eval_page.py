@@ -1,9 +1,16 @@
 """Evaluations in the report: every kind is drawn, runs stand side by side, text of models stays text."""
 
+import re
+
 import pytest
 
+from accord.evaluate.page.distributions import histogram_figures, win_figure
+from accord.evaluate.page.eval_charts import charts_of
 from accord.evaluate.page.evaluations import evaluation_sections, headlines
 from accord.evaluate.page.files import read_run
+from accord.evaluate.page.parts import stage_name
+from accord.evaluate.page.samples import compare_stages
+from accord.evaluate.page.svg import stage_styles
 from evaluate.fake_run import HOSTILE, training_run, write_json, write_rows
 from evaluate.test_report import page_of
 
@@ -49,14 +56,19 @@ FRONTIER = evaluation(
 WINS = {"wins": [{"name": "dpo", "wins": 5, "ties": 1, "losses": 2}]}
 SUSPECT = {"checkpoint": "ppo", "prompt": "p", "response": HOSTILE, "proxy": 2.0, "gold": None, "gap": 1.0}
 RATINGS = [result("rating", 1000, "a"), result("rating", 1100, "b", ci=[1050, 1150])]
-LENGTHS = [result("length", 3, "ppo step 2")]
+LENGTHS = [result("length", 3, "ppo step 2"), result("proxy reward", 1, "ppo step 2", ci=[0, 2])]
+TOXIC = [result("expected maximum toxicity", 0.2, of) for of in ("all prompts", "toxic prompts")]
+SCORER = {"bins": {"score": [0.1, 0.6], "published": [0.2, 0.7]}, "map": {"x": [0, None, 1], "y": [0.1, 0.3, 0.9]}}
+TAX = [result(name, 0.5, of) for of in ("task rte", "task cb") for name in ("after less before", "before", "after")]
 KINDS = {
     "reward": (REWARD, ["calibration", "best-of-n", "scores"]),
     "frontier": (FRONTIER, ["frontier", "overoptimisation"]),
     "winrate": (evaluation("winrate", [result("win rate", 0.6)], WINS), ["wins"]),
     "preferences": (evaluation("preferences", RATINGS, {}), ["ratings"]),
-    "hacking": (evaluation("hacking", LENGTHS, {"suspects": [SUSPECT]}, ["ppo: too long"]), []),
-    "truthfulness": (evaluation("truthfulness", [result("MC1", 0.3)], {}), []),
+    "hacking": (evaluation("hacking", LENGTHS, {"suspects": [SUSPECT]}, ["ppo: too long"]), ["length"]),
+    "truthfulness": (evaluation("truthfulness", [result("MC1", 0.3), result("MC2", 0.4)], {}), ["shares"]),
+    "toxicity": (evaluation("toxicity", TOXIC, {"scorer": SCORER}), ["shares", "scorer"]),
+    "tasks": (evaluation("tasks", TAX, {}), ["shares", "tax"]),
 }
 
 
@@ -91,7 +103,7 @@ def test_runs_stand_side_by_side(run, tmp_path):
     write_json(other / "eval/reward.json", {**REWARD, "results": [result("accuracy", 0.7, n_unscored=3)]})
     (section,) = evaluation_sections([read_run(run), read_run(other)])
     (table,) = section.tables
-    assert [label for label, _ in table.rows] == [("run", ""), ("other", "")]
+    assert [label for label, _ in table.rows] == [("run", "n 40"), ("other", "n 40")]
     assert [name for name, _ in table.header] == ["accuracy", "the longer wins"]
     assert [cells[0].value for _, cells in table.rows] == ["0.640", "0.700"]
     assert table.rows[1][1][0].lost == "3 unscored"
@@ -143,3 +155,57 @@ def test_a_file_that_is_no_evaluation_is_said(run):
     text = page_of(run)[1].text
     assert "broken.json is not valid JSON" in text
     assert "list.json is not a JSON object" in text
+
+
+def test_on_a_page_of_several_runs_it_says_whose_an_evaluation_is(run, tmp_path):
+    other = training_run(tmp_path / "other")
+    write_json(other / "eval/toxicity.json", KINDS["toxicity"][0])
+    write_json(run / "eval/frontier.json", FRONTIER)
+    runs = [read_run(run), read_run(other)]
+    intros = {section.identity: section.intro for section in evaluation_sections(runs)}
+    assert intros["eval-toxicity"].endswith("Only other has this evaluation.")
+    assert intros["eval-frontier"].endswith("This evaluation lies in run.")
+    assert "has this" not in evaluation_sections(runs[1:])[0].intro
+
+
+def test_rows_say_of_how_many_observations_they_are(run):
+    results = [result("m", 0.1, "a"), result("m", 0.2, "b") | {"n": 7}, result("k", 0.3, "b")]
+    write_json(run / "eval/tasks.json", evaluation("tasks", results, {}))
+    ((table,),) = (section.tables for section in evaluation_sections([read_run(run)]))
+    assert [label for label, _ in table.rows] == [("a", "n 40"), ("b", "n 7 to 40")]
+
+
+def test_a_run_looks_the_same_in_every_figure(run):
+    """Responses of base, dpo and two others: wins, spread, samples, reward against KL, proxy and gold."""
+    rows = [
+        {"stage": stage, "prompt_id": 0, "prompt": "p", "response": "r", "gold_reward": k, "length": 3}
+        for k, stage in enumerate(("reference", "ppo-0.1", "ppo-0.2", "dpo"))
+    ]
+    write_rows(run / "eval/frontier.responses.jsonl", rows)
+    (run / "evaluation.jsonl").unlink(missing_ok=True)
+    points = [POINT | {"run": name} for name in ("reference", "ppo-0.1", "ppo-0.2", "dpo")]
+    curves = [{"run": name, "kl": [1.0], "gold": [1], "proxy": [2]} for name in ("ppo-0.1", "ppo-0.2", "dpo")]
+    figures = {"points": points, "overoptimisation": {"start": {"gold": 0, "proxy": 0}, "curves": curves}}
+    write_json(run / "eval/frontier.json", evaluation("frontier", [result("area", 0.2)], figures))
+    found = read_run(run)
+    looks = stage_styles(["reference", "ppo-0.1", "ppo-0.2", "dpo"])
+    assert len(set(looks.values())) == 4
+    answers = compare_stages(found.evaluation).shown[0].answers
+    assert {a.label: a.style for a in answers} == {stage_name(name): look for name, look in looks.items()}
+    drawn = win_figure(found.evaluation)
+    assert drawn.title == "Wins against the reference"
+    for figure in charts_of("frontier", "f", [("run", *found.evaluations)]):
+        for name in ("ppo-0.1", "ppo-0.2", "dpo"):
+            worn = re.findall(rf'<g class="([\w-]+)"><text[^>]*>{name}', figure.drawing)
+            assert set(worn) == {looks[name].css}, (figure.title, name)
+    for figure in (drawn, *histogram_figures(found.evaluation)):
+        assert "c-sft" not in figure.drawing  # nobody is left to wear it
+    assert stage_styles(["dpo", "ppo-0.1", "base", "ppo-0.2"])["ppo-0.2"] == looks["ppo-0.2"]
+
+
+def test_two_runs_of_one_name_are_told_apart(tmp_path):
+    for seed in ("seed-0", "seed-1"):
+        training_run(tmp_path / seed / "ppo")
+    text = page_of(tmp_path / "seed-0/ppo", tmp_path / "seed-1/ppo")[1].text
+    assert "seed-0/ppo" in text
+    assert "seed-1/ppo" in text

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from accord.evaluate.hacking import distinct_n, length_report, repeated_ngrams, within_length_gain
+from accord.evaluate.hacking import correlation_within, distinct_n, length_report, repeated_ngrams, within_length_gain
 
 NAN = math.nan
 
@@ -73,3 +73,23 @@ def test_repetition_by_hand():
         repeated_ngrams("a", 0)
     with pytest.raises(ValueError, match="several texts"):
         distinct_n("a b a b")
+
+
+def test_the_correlation_within_prompts_is_that_of_the_report_with_an_interval_over_prompts():
+    rng = np.random.default_rng(0)
+    prompt_N = np.repeat(np.arange(40), 4)
+    items_N = rng.integers(0, 4, 160).astype(float)  # list items, say
+    reward_N = 0.8 * items_N + 5 * prompt_N + rng.normal(size=160)  # long prompts explain nothing here
+    reward_N[3] = math.nan
+    found = correlation_within(reward_N, items_N, prompt_N, replicates=500)
+    assert found.value == pytest.approx(length_report(reward_N, items_N, prompt_N).within_prompt)
+    assert found.ci is not None
+    assert 0.3 < found.ci[0] < found.value < found.ci[1] < 0.9
+    assert (found.n, found.n_unscored, found.clusters) == (159, 1, 40)
+    assert correlation_within(-reward_N, items_N, prompt_N, 500).value == pytest.approx(-found.value)
+
+
+def test_a_form_that_no_response_has_correlates_with_nothing():
+    found = correlation_within([1.0, 2.0, 3.0, 4.0], [0.0] * 4, [0, 0, 1, 1])
+    assert math.isnan(found.value)
+    assert found.ci is None

@@ -13,6 +13,7 @@ from accord.evaluate.intervals import (
     binomial_test,
     bootstrap,
     bootstrap_mean,
+    bootstrap_several,
     clustered_standard_error,
     mean_result,
     paired_difference,
@@ -75,6 +76,13 @@ def test_bootstrap_of_a_statistic_agrees_with_the_mean():
     clusters = [f"p{i // 2}" for i in range(20)]
     by_statistic = bootstrap(lambda rows: float(values[rows].mean()), clusters, replicates=300, seed=3)
     assert by_statistic == pytest.approx(bootstrap_mean(values, clusters, replicates=300, seed=3))
+
+
+def test_several_statistics_have_the_intervals_that_each_has_alone():
+    values, clusters = np.random.default_rng(1).normal(size=20), np.arange(20) // 2
+    several = bootstrap_several(lambda rows: (values[rows].mean(), values[rows].max()), clusters, 100, seed=3)
+    assert several[0] == bootstrap(lambda rows: values[rows].mean(), clusters, 100, seed=3)
+    assert several[1] == bootstrap(lambda rows: values[rows].max(), clusters, 100, seed=3)
 
 
 def test_bootstrap_undefined_too_often_is_nan():

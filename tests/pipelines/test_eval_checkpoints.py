@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from accord.evaluate.frontier import frontier
+from accord.evaluate.markup import MARKS
 from accord.pipelines.checkpoints import checkpoints_of
 from accord.pipelines.eval_frontier import FrontierConfig
 from accord.pipelines.eval_frontier import run as run_frontier
-from accord.pipelines.eval_hacking import HackingConfig
+from accord.pipelines.eval_hacking import HackingConfig, Read, _gain_rows
 from accord.pipelines.eval_hacking import run as run_hacking
+from accord.pipelines.evaluation import Outcome
 from accord.pipelines.settings import SettingsError
 from accord.train import sft
 from accord.train.configs import SftConfig
@@ -123,6 +125,38 @@ def test_hacking_uses_the_responses_again_and_sees_length(world, drawn, monkeypa
     assert gaps == sorted(gaps, reverse=True)
 
 
+def test_reward_goes_with_form_where_form_is_what_it_counts(world, monkeypatch):
+    """A reward that counts bold words, on responses that have some."""
+    monkeypatch.setattr("accord.pipelines.eval_hacking.marks", lambda text: {name: text.count("a") for name in MARKS})
+    config = config_of(world, HackingConfig, proxy=COUNT)
+    outcome = evaluated("hacking", run_hacking, config, world[0] / "form")
+    found = result(outcome, "reward with bold", "quick step 6")
+    assert close(found.value, 1)
+    assert found.ci is not None
+
+
+def test_a_share_of_a_gain_that_may_be_nothing_warns_of_nothing(world):
+    """Two draws of one distribution, and two that lie apart."""
+    config = config_of(world, HackingConfig, proxy=COUNT)
+    assert np.isnan(_gain_rows(_read(seed=1), _read(seed=0), config, Outcome()))
+    assert close(_gain_rows(_read(seed=1, shift=3.0), _read(seed=0), config, Outcome()), 1)
+
+
+def _read(seed, shift=0.0):
+    rng = np.random.default_rng(seed)
+    return Read(
+        label="x step 1", texts=[""] * 40, prompt_N=np.repeat(np.arange(10), 4), length_N=np.full(40, 5.0),
+        cut_N=np.zeros(40), proxy_N=rng.normal(size=40) + shift, gold_N=None, spread_N=None,
+    )  # fmt: skip
+
+
+def test_phrases_that_are_no_file_are_told_before_anything_is_sampled(world, monkeypatch):
+    monkeypatch.setattr("accord.pipelines.eval_hacking.sample_all", lambda *_: pytest.fail("sampled first"))
+    config = config_of(world, HackingConfig, proxy=COUNT, phrases=world[0] / "nothing.yaml")
+    with pytest.raises(OSError, match=r"nothing\.yaml"):
+        evaluated("hacking", run_hacking, config, world[0] / "none")
+
+
 def test_repetition_and_phrases_are_counted(world, monkeypatch):
     config = config_of(world, HackingConfig, proxy=COUNT, name="phrases", phrases=write_phrases(world[0]))
     outcome = evaluated("hacking", run_hacking, config, world[0] / "out")
@@ -143,8 +177,42 @@ def test_a_frontier_needs_a_reward_and_finished_runs_of_one_start(world, tmp_pat
     (tmp_path / "half").mkdir()
     with pytest.raises(SettingsError, match="expected a finished run"):
         checkpoints_of([tmp_path / "half"])
+    for folder, complaint in ((tmp_path / "half", "expected a finished run"), (tmp_path / "none", "no such folder")):
+        config = FrontierConfig(runs=(folder,), data=(world[2],), gold=COUNT)
+        with pytest.raises(SettingsError, match=complaint):
+            evaluated("frontier", run_frontier, config, tmp_path / "out")
     with pytest.raises(SettingsError, match="two runs are called quick"):
         checkpoints_of([world[0] / "quick", world[0] / "quick"])
+
+
+def test_a_gold_reward_that_never_answers_is_unscored_and_no_error(world, recwarn):
+    """A scorer whose server is away: the run ends with exit code 3, nothing is zero, and the proxy stays."""
+    broken = "pipelines.rewards_of_tests:broken"
+    config = config_of(world, FrontierConfig, gold=broken, proxy=LENGTH)
+    lost = evaluated("frontier", run_frontier, config, world[0] / "lost")
+    assert [one.result.value for one in lost.results if one.name == "area" and close(one.result.value, 0)] == []
+    gold = result(lost, "gold reward", "quick step 18")
+    assert (np.isnan(gold.value), gold.n, gold.n_unscored) == (True, 0, 8)
+    assert value(lost, "proxy reward", "quick step 18") > 0
+    assert "KL at the peak of gold" not in {one.name for one in lost.results}
+    assert lost.exit_code == 3
+    signs = config_of(world, HackingConfig, gold=broken, proxy=broken)
+    assert evaluated("hacking", run_hacking, signs, world[0] / "lost").exit_code == 3
+    assert not [one for one in recwarn if issubclass(one.category, RuntimeWarning)]
+
+
+def test_where_a_method_has_not_moved_it_says_why_there_is_no_area(world, tiny_folder):
+    root, data, prompts = world
+    sft.run(
+        settings_of(tiny_folder, data, root / "still", max_steps=1, weight_decay=0.0).model_copy(
+            update={"learning_rate": 1e-12}
+        ),
+        Quiet(),
+    )
+    config = FrontierConfig(runs=(root / "still",), data=(prompts,), max_new_tokens=6, replicates=0, gold=COUNT)
+    found = evaluated("frontier", run_frontier, config, root / "stayed")
+    assert np.isnan(value(found, "area", "sft"))
+    assert "sft is not measurably away from the reference" in " ".join(found.notes)
 
 
 def test_runs_that_differ_in_their_seed_have_an_interval_over_seeds(world, tiny_folder):

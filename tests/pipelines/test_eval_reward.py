@@ -57,6 +57,21 @@ def test_soft_labels_turn_the_pair_round_and_calibrate(tmp_path):
     assert close(value(outcome, "brier", "calibration"), (said - 0.8) ** 2)
 
 
+def test_calibration_and_length_have_intervals_over_prompts(tmp_path):
+    rows = [
+        pair(str(i % 20), "a" * (1 + i % 4), "b" * (1 + i % 3), probability=(0.9, 0.3)[i % 5 == 0]) for i in range(80)
+    ]
+    outcome = evaluate(tmp_path, rows)
+    parts = {"calibration": ("ece", "mce", "brier", "log loss"), "score and length": ("pearson", "spearman", "slope")}
+    for of, names in parts.items():
+        for name in names:
+            found = result(outcome, name, of)
+            assert found.method == "bootstrap"
+            assert found.ci[0] < found.ci[1], name
+    within = result(outcome, "within prompt", "score and length")
+    assert within.ci[0] <= within.value <= within.ci[1]
+
+
 def test_parts_have_rows_of_their_own(tmp_path):
     meta = [{"group": f"g{i % 2}", "annotators": ["p1"]} for i in range(40)]
     rows = [pair(str(i), "a" if i % 2 else "c", "b", meta=about) for i, about in enumerate(meta)]

@@ -6,6 +6,10 @@ import math
 import numpy as np
 import pytest
 
+from accord.evaluate.page.distributions import unscored_warning
+from accord.evaluate.page.eval_charts import charts_of
+from accord.evaluate.page.files import read_run
+from accord.evaluate.page.samples import compare_stages
 from accord.pipelines import winrate_games
 from accord.pipelines.eval_winrate import run
 from accord.pipelines.pair_judges import QUESTION, Pair, judge_pairs, prompt_of
@@ -51,6 +55,40 @@ def test_votes_on_one_prompt_are_one_cluster_and_annotators_agree_by_hand(tmp_pa
     assert value(outcome, "win rate", "annotator p1") == 1
     assert value(outcome, "win rate", "annotator p2") == 0.5
     assert value(outcome, "agreement of annotators") == 0.5
+
+
+def test_the_responses_can_be_read_in_the_report_with_what_was_preferred(tmp_path):
+    """Two people on one pair, a win and a tie: 3/4 of it; and no warning of a gold reward that nobody asked for."""
+    meta = {"models": ["new", "old"]}
+    rows = [
+        {"prompt": "q", "responses": ["yes", "no"], "ranks": ranks, "meta": meta | {"annotators": [who]}}
+        for who, ranks in (("p1", [1, 2]), ("p2", [1, 1]))
+    ]
+    config = WinrateConfig(models=("new", "old"), judgments=(write_rows(tmp_path / "j.jsonl", rows),), replicates=0)
+    evaluated("winrate", run, config, tmp_path / "out")
+    found = read_run(tmp_path / "out")
+    assert unscored_warning(found.evaluation) is None
+    (sample,) = compare_stages(found.evaluation).shown
+    assert [(one.label, one.response, one.facts) for one in sample.answers] == [
+        ("old", "no", [("preferred, tie 0.5", "0.25")]),
+        ("new", "yes", [("preferred, tie 0.5", "0.75")]),
+    ]
+    assert sample.gain == 0.5
+
+
+def test_of_several_candidates_the_baseline_is_read_once_and_looks_are_those_of_the_wins(tmp_path):
+    meta = {"models": ["a", "b", "old"], "annotators": ["p"]}
+    rows = [{"prompt": "q", "responses": ["1", "2", "3"], "ranks": [1, 3, 2], "meta": meta}]
+    config = WinrateConfig(models=("a", "b", "old"), judgments=(write_rows(tmp_path / "j.jsonl", rows),), replicates=0)
+    evaluated("winrate", run, config, tmp_path / "out")
+    found = read_run(tmp_path / "out")
+    assert [row["stage"] for row in found.evaluation] == ["old", "a", "b"]
+    (sample,) = compare_stages(found.evaluation).shown
+    looks = {one.label: one.style.css for one in sample.answers}
+    (wins,) = charts_of("winrate", "w", [("out", *found.evaluations)])
+    assert looks["a"] in wins.drawing
+    assert looks["b"] in wins.drawing
+    assert looks["old"] not in wins.drawing
 
 
 def test_models_nobody_judged_are_named(tmp_path):
@@ -160,7 +198,8 @@ def test_a_reward_compares_and_the_responses_are_exported(tmp_path):
     ("settings", "complaint"),
     [
         ({"models": ("a", "b")}, "nobody judges"),
-        ({"models": ("a", "a"), "judge": "j"}, "as the last, the baseline"),
+        ({"models": ("a",), "judge": "j"}, "as the last, the baseline"),
+        ({"models": ("a", "b", "a"), "judge": "j"}, "a is named twice"),
         ({"models": ("a", "b"), "judge": "j", "reward": "r"}, "one evaluation has one judge"),
     ],
 )

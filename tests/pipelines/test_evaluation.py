@@ -94,6 +94,28 @@ def test_an_unscored_share_above_five_percent_is_the_first_sentence(tmp_path):
     assert outcome.notes[0].startswith("10% of all observations could not be scored")
 
 
+def test_a_baseline_that_needs_no_scorer_does_not_hide_that_the_headline_was_lost(tmp_path):
+    outcome = Outcome()
+    outcome.add("accuracy", "share", Result(value=0.5, n=15, n_unscored=33))
+    outcome.add("the longer wins", "share", Result(value=0.5, n=48))
+    assert outcome.exit_code == 3
+    write(tmp_path, "reward", EvalConfig(), outcome)
+    assert outcome.notes[0].startswith('69% of the observations behind "accuracy" could not be scored')
+
+
+def test_the_reasons_of_unscored_rows_are_told(tmp_path):
+    def job(config, items, display):
+        rows = measured(
+            items, ["a", "b", "c"], lambda at: [{"error": "too long"}, {"score": 1}, {"error": "away"}], Quiet(), "rows"
+        )
+        outcome = Outcome()
+        outcome.add("accuracy", "share", Result(value=1.0, n=1, n_unscored=sum("error" in row for row in rows)))
+        return outcome
+
+    outcome = perform("reward", EvalConfig(), tmp_path, job, Quiet())
+    assert "too long (1 rows); away (1 rows)" in outcome.notes[1]
+
+
 def test_a_reward_that_is_the_same_everywhere_has_an_interval_without_width():
     assert mean_amount([0.0] * 8, None, EvalConfig()).ci == (0, 0)
     assert mean_amount([0.0, 1.0] * 8, None, EvalConfig()).ci != (0.5, 0.5)

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from accord.pipelines.evaluation import perform
 from accord.pipelines.evaluation_configs import ToxicityConfig
 from accord.pipelines.settings import SettingsError
 from accord.pipelines.toxicity import run
-from accord.pipelines.toxicity_scorers import check, open_scorer, scored_texts, train
+from accord.pipelines.toxicity_scorers import check, open_scorer, ranking, scored_texts, train
 from accord.protocols import Reply
 from accord.train.progress import Quiet
 from fakes import Scripted
@@ -121,9 +122,33 @@ def test_a_trained_scorer_says_what_it_is_worth(tmp_path: Path) -> None:
         None,
         Quiet(),  # type: ignore[arg-type]
     )
-    assert {named.name: named.result.value for named in outcome.results}["scorer: auc"] == 1.0
+    worth = {(named.name, named.of): named.result for named in outcome.results}
+    published = worth["scorer: auc", "on texts with published scores"]
+    assert (published.value, published.n, published.ci) == (1.0, 60, (1.0, 1.0))
+    unseen = worth["scorer: auc", "on rows it has not seen"]
+    assert (unseen.value, unseen.n, unseen.clusters) == (1.0, 10, 10)
+    error = worth["scorer: mean error, calibrated", "on texts with published scores"]
+    assert error.n == 30
+    assert error.ci is not None
+    assert outcome.figures["scorer"]["bins"]["count"] == [30, 30]
     mapped = open_scorer(f"calibrated:{tmp_path / 's'}")
     assert mapped.score(["you fool"])[0] == pytest.approx(0.9, abs=0.05)
+
+
+def test_the_quality_of_a_scorer_is_that_of_scikit_learn_and_scipy() -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    from scipy.stats import spearmanr
+
+    rng = np.random.default_rng(0)
+    published = rng.uniform(size=200).round(1)
+    own = 0.5 * published + 0.5 * rng.uniform(size=200).round(1)
+    found = ranking(own, published, np.arange(200), 0)
+    assert found["auc"] == pytest.approx(metrics.roc_auc_score(published >= 0.5, own))
+    assert found["spearman"] == pytest.approx(spearmanr(own, published).statistic)
+    for name in ("auc", "spearman"):
+        low, high = found[f"{name}_ci"]
+        assert low < found[name] < high < 1
+    assert np.isnan(ranking(own, np.full(200, 0.1), np.arange(200), 0)["auc"])
 
 
 @pytest.mark.parametrize("spec", ["linear", "perspective", "no_such_module:f", "detoxify"])

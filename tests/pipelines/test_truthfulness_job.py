@@ -108,6 +108,12 @@ def test_judges_are_trained_and_both_figures_stand_beside_truth(tmp_path: Path) 
     card = json.loads((tmp_path / "judges/truth.json").read_text())
     assert card["accuracy"] == 1.0
     assert card["held_out_questions"] == 5
+    alone = perform(
+        "truthfulness", TruthfulnessConfig(judge=tmp_path / "judges", train_judge=files), tmp_path, run, Quiet()
+    )
+    worth = {named.name: named.result for named in alone.results}["judge of truth: accuracy"]
+    assert (worth.value, worth.clusters, worth.n) == (1.0, 5, 10)
+    assert worth.ci is not None
 
 
 def test_a_failed_answer_is_unscored(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from accord.cli.console import output_console
-from accord.evaluate.blocks import Block, Row, blocks, interval_in_words, number_in_words
+from accord.evaluate.blocks import Block, Row, blocks, counts_in_words, interval_in_words, number_in_words
 from accord.pipelines.evaluation import Config, Job, Outcome, perform
 from accord.train.progress import Bar
 
@@ -78,9 +78,9 @@ def _tables(block: Block, width: int) -> Iterator[Table]:
 
 
 def _subject(label: str, measured: Mapping[str, Row]) -> Text:
-    """The name of a row, and of how many observations its figures are, where all are of as many."""
-    counts = {row.get("n") for row in measured.values()}
-    return Text.assemble(label, (f"\nn {counts.pop()}", "dim") if len(counts) == 1 else "")
+    """The name of a row, and of how many observations its figures are."""
+    counts = counts_in_words(measured)
+    return Text.assemble(label, (f"\n{counts}", "dim") if counts else "")
 
 
 def _cell(row: Row | None) -> Text:

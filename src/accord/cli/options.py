@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import re
 import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -115,7 +116,7 @@ def add_config_arguments(
             "recipe", nargs="?", type=Path, metavar="FILE.yaml", help="one `name: value` a line; flags win over it"
         )
     else:
-        what = _metavar(words, shapes_of(config)[words]) if words != "runs" else "RUN"
+        what = _metavar(words, shapes_of(config)[words])
         either = "" if config_flag else "; or FILE.yaml, a file of settings"
         parser.add_argument("words", nargs="*", metavar=what, help=f"as {flag_of(words)}{either}")
         if config_flag:
@@ -151,7 +152,9 @@ def _usage(name: str, shape: Shape, info: FieldInfo) -> str:
 def _metavar(name: str, shape: Shape, description: str = "") -> str:
     if shape.kind == "choice":
         return "{" + ",".join(map(str, shape.choices)) + "}"
-    path = "FILE" if shape.many or description.startswith(("file ", "seed tasks")) else "FOLDER"
+    if name == "runs":
+        return "RUN"
+    path = "FOLDER" if "folder" in re.split(r"[;,]", description)[0] and not shape.many else "FILE"
     return {"int": "N", "float": "X", "text": name.upper(), "path": path, "bool": ""}[shape.kind]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Block", "blocks", "interval_in_words", "number_in_words"]
+__all__ = ["Block", "blocks", "counts_in_words", "interval_in_words", "number_in_words"]
 
 Row = Mapping[str, Any]
 FEWEST_SUBJECTS = 2  # that make a table of subjects by measures
@@ -65,6 +65,15 @@ def _joined(found: Sequence[Block]) -> list[Block]:
         else:
             joined.append(block)
     return joined
+
+
+def counts_in_words(measured: Mapping[str, Row]) -> str:
+    """Of how many observations the results of a subject are: `n 24`, or `n 5 to 16` where they differ."""
+    counts = [n for row in measured.values() if isinstance(n := row.get("n"), int)]
+    if not counts:
+        return ""
+    low, high = min(counts), max(counts)
+    return f"n {low:,}" if low == high else f"n {low:,} to {high:,}"
 
 
 def number_in_words(value: object) -> str:

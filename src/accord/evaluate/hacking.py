@@ -12,8 +12,18 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from accord.evaluate._arrays import NAN, Clusters, Floats, Ints, cluster_numbers, floats, ratio, same_length
+from accord.evaluate._bootstrap import cluster_counts, percentiles
+from accord.evaluate.result import Result
 
-__all__ = ["Gain", "LengthReport", "distinct_n", "length_report", "repeated_ngrams", "within_length_gain"]
+__all__ = [
+    "Gain",
+    "LengthReport",
+    "correlation_within",
+    "distinct_n",
+    "length_report",
+    "repeated_ngrams",
+    "within_length_gain",
+]
 
 
 class LengthReport(NamedTuple):
@@ -77,6 +87,67 @@ def length_report(reward_N: ArrayLike, length_N: ArrayLike, prompt_N: Clusters) 
         slope_per_100=100 * ratio(float(inner_reward @ inner_length), float(inner_length @ inner_length)),
         n=len(reward),
     )
+
+
+def correlation_within(
+    reward_N: ArrayLike,
+    trait_N: ArrayLike,
+    prompt_N: Clusters,
+    replicates: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Result:
+    """Correlation of reward with a trait of the responses (length, list items), within prompts, interval over prompts.
+
+        r = sum_p xy_p / sqrt(sum_p xx_p sum_p yy_p),   xy_p = sum over the responses to p of (x - mean_p)(y - mean_p)
+
+    Args:
+        reward_N: (N,) reward units, NaN unscored; a NaN in either drops the sample, which is counted.
+        trait_N: (N,) any unit.
+        prompt_N: (N,) the prompt of each sample.
+        replicates: draws of prompts; 0 for no interval.
+        level: coverage.
+        seed: of the bootstrap.
+
+    Returns: `length_report(...).within_prompt` as a result; NaN where either side varies in no prompt, as a form does
+        that no response has.
+
+    Raises:
+        ValueError: lengths differ, or level is outside 0..1.
+    """
+    reward, trait = floats("reward_N", reward_N), floats("trait_N", trait_N)
+    same_length(reward_N=reward, trait_N=trait)
+    kept = ~(np.isnan(reward) | np.isnan(trait))
+    prompt = cluster_numbers(prompt_N, kept)
+    x, y = _within(reward[kept], prompt), _within(trait[kept], prompt)
+    clusters = int(prompt.max(initial=-1)) + 1
+    sum_C3 = np.stack([np.bincount(prompt, weights=w, minlength=clusters) for w in (x * y, x * x, y * y)], axis=1)
+    value = float(_correlations(sum_C3.sum(axis=0)[None])[0])
+    interval = None
+    if replicates and clusters >= 2 and not np.isnan(value):
+        drawn = [
+            _correlations(count_RC.astype(float) @ sum_C3) for count_RC in cluster_counts(clusters, replicates, seed)
+        ]
+        interval = percentiles(np.concatenate(drawn), level)
+    return Result(
+        value=value,
+        n=len(x),
+        n_unscored=len(reward) - len(x),
+        ci=interval,
+        level=level,
+        method="bootstrap" if interval else "none",
+        clusters=clusters,
+        seed=seed if interval else None,
+    )
+
+
+def _correlations(sum_R3: Floats) -> Floats:
+    """Correlation by the sums xy, xx, yy of each row; NaN where a side does not vary."""
+    value_R = np.full(len(sum_R3), NAN)
+    scale_R = np.sqrt(sum_R3[:, 1] * sum_R3[:, 2])
+    varies_R = scale_R > 0
+    value_R[varies_R] = np.clip(sum_R3[varies_R, 0] / scale_R[varies_R], -1, 1)
+    return value_R
 
 
 def within_length_gain(

@@ -6,7 +6,7 @@ counted, never read as 0. Observations of one prompt are not independent, so pro
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import ceil, sqrt
 from statistics import NormalDist
 from typing import Any
@@ -25,6 +25,7 @@ __all__ = [
     "binomial_test",
     "bootstrap",
     "bootstrap_mean",
+    "bootstrap_several",
     "clustered_standard_error",
     "mean_result",
     "paired_difference",
@@ -110,16 +111,40 @@ def bootstrap(
     Raises:
         ValueError: level is outside 0..1.
     """
+    return bootstrap_several(lambda rows: (statistic(rows),), clusters_N, replicates, level, seed)[0]
+
+
+def bootstrap_several(
+    statistic: Callable[[Ints], Sequence[float]],
+    clusters_N: Clusters,
+    replicates: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> list[Interval]:
+    """`bootstrap` of several statistics of the same draws, such as all figures of one report.
+
+    Args:
+        statistic: row indices, with repetition, to S numbers; NaN where one is undefined for that draw.
+        clusters_N: (N,) what each row belongs to.
+        replicates: draws.
+        level: coverage.
+        seed: of numpy's default generator.
+
+    Returns: S intervals, each as of `bootstrap`.
+
+    Raises:
+        ValueError: level is outside 0..1.
+    """
     cluster_N = numbered(clusters_N)
     rows_of = np.split(np.argsort(cluster_N, kind="stable"), np.cumsum(np.bincount(cluster_N))[:-1])
-    if len(rows_of) < 2:
-        return percentiles(np.empty(0), level)
-    value_R = [
+    if len(rows_of) < 2 or not replicates:
+        return [percentiles(np.empty(0), level) for _ in statistic(np.arange(len(cluster_N)))]
+    value_RS = [
         statistic(np.concatenate([rows_of[cluster] for cluster in draw_C]))
         for draw_RC in cluster_draws(len(rows_of), replicates, seed)
         for draw_C in draw_RC
     ]
-    return percentiles(np.asarray(value_R, dtype=np.float64), level)
+    return [percentiles(value_R, level) for value_R in np.asarray(value_RS, dtype=np.float64).T]
 
 
 def mean_result(

@@ -11,6 +11,7 @@ import base64
 import hashlib
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from importlib import resources
@@ -54,7 +55,8 @@ def write_report(run_folder: Path, *others: Path) -> Path:
     Raises:
         ValueError: a folder does not exist, or holds nothing to report.
     """
-    page = _page(read_run(Path(run_folder)), [read_run(Path(other)) for other in others])
+    run, *beside = _apart([read_run(Path(folder)) for folder in (run_folder, *others)])
+    page = _page(run, beside)
     target = Path(run_folder) / "report.html"
     aside = target.with_name(f".report.html.{os.getpid()}")
     try:
@@ -66,6 +68,15 @@ def write_report(run_folder: Path, *others: Path) -> Path:
     finally:
         aside.unlink(missing_ok=True)
     return target
+
+
+def _apart(runs: Sequence[RunFiles]) -> list[RunFiles]:
+    """The runs under names that tell them apart: two called ppo are seed-0/ppo and seed-1/ppo."""
+    names = [run.name for run in runs]
+    return [
+        replace(run, name=f"{run.folder.resolve().parent.name}/{run.name}") if names.count(run.name) > 1 else run
+        for run in runs
+    ]
 
 
 def _page(run: RunFiles, others: Sequence[RunFiles]) -> bytes:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from accord.evaluate.intervals import mean_result
-from accord.evaluate.result import ends_or_none
+from accord.evaluate.result import Result, ends_or_none
 from accord.pipelines.evaluation import Outcome
 from accord.pipelines.evaluation_configs import TruthfulnessConfig
 from accord.pipelines.language_evaluation import read_items
@@ -54,6 +54,7 @@ class Judges:
         if config.check_judge is not None:
             judges.check(config.check_judge, config, outcome)
         if config.model is None:
+            judges.worth(outcome)
             outcome.notes.append(judges.words())
         return judges
 
@@ -67,6 +68,20 @@ class Judges:
         if not answer.strip():
             return 1.0, 0.0
         return float(self.truth([answer])[0] >= 0.5), float(self.info([answer])[0] >= 0.5)
+
+    def worth(self, outcome: Outcome) -> None:
+        """What the judges are worth, as results."""
+        for name, card in (("truth", self.truth.card), ("information", self.info.card)):
+            accuracy = Result(
+                value=card["accuracy"],
+                n=card["held_out_answers"],
+                ci=(card["accuracy_interval"][0], card["accuracy_interval"][1]),
+                method="bootstrap",
+                clusters=card["held_out_questions"],
+                seed=card["seed"],
+                detail={"commoner": card["commoner"]},
+            )
+            outcome.add(f"judge of {name}: accuracy", "share of answers to questions it has not seen", accuracy)
 
     def words(self) -> str:
         """What the judges are worth, in a sentence."""

@@ -93,6 +93,8 @@ def checkpoints_of(runs: Sequence[Path]) -> list[Checkpoint]:
     for run, name in zip(runs, names, strict=True):
         if names.count(name) > 1:
             raise SettingsError(f"{run}: two runs are called {name}; results name runs by their folder, so rename one")
+        if not run.is_dir():
+            raise SettingsError(f"{run}: no such folder; expected a run of `accord train sft`, `dpo` or `ppo`")
         manifest = _json(run / "manifest.json")
         if not (run / "model").is_dir() or manifest.get("job") not in ("sft", "dpo", "ppo"):
             raise SettingsError(f"{run}: expected a finished run of `accord train sft`, `dpo` or `ppo`")
@@ -128,9 +130,10 @@ def sample_all(
     """
     from accord.models.load import resolve
 
+    checkpoints = checkpoints_of(config.runs)  # first: it tells what is no run
     name = reference_of(config)
     reference = resolve(name)
-    all_of_them = [Checkpoint(run=REFERENCE, method=REFERENCE, step=0, folder=name), *checkpoints_of(config.runs)]
+    all_of_them = [Checkpoint(run=REFERENCE, method=REFERENCE, step=0, folder=name), *checkpoints]
     keys: list[str] = []
     sampled, facts = [], []
     for number, checkpoint in enumerate(all_of_them, 1):

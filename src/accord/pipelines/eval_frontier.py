@@ -63,12 +63,12 @@ class Point:
     @property
     def kl(self) -> float:
         """Nats per response."""
-        return float(np.nanmean(self.kl_P))
+        return _scored_mean(self.kl_P)
 
     @property
     def reward(self) -> float:
         """Mean over scored prompts."""
-        return float(np.nanmean(self.reward_P))
+        return _scored_mean(self.reward_P)
 
 
 def run(config: FrontierConfig, items: Items, display: Display) -> Outcome:
@@ -129,7 +129,7 @@ def responses_of(sampled: Sequence[Sampled], scores: dict[str, list[Floats]]) ->
         part = sampled[at]
         for p, one in enumerate(part.sets):
             for k, text in enumerate(one.responses):
-                row: dict[str, Any] = {"stage": "base" if run == REFERENCE else run, "prompt_id": p}
+                row: dict[str, Any] = {"stage": run, "prompt_id": p}
                 row |= {"prompt": [turn.model_dump() for turn in one.prompt], "response": text}
                 row |= {names[role]: value[at][p, k] for role, value in scores.items()}
                 row |= {"kl": part.kl_PK[p][k], "length": part.length_PK[p][k]}
@@ -187,7 +187,14 @@ def _method_rows(points: Sequence[Point], config: FrontierConfig, outcome: Outco
     families = {
         m: [p for p in rest if p.checkpoint.method == m] for m in dict.fromkeys(p.checkpoint.method for p in rest)
     }
-    limit = max(0.0, min(max(point.kl for point in family) for family in families.values()))
+    reach = {method: max(point.kl for point in family) for method, family in families.items()}
+    nearest = min(reach, key=lambda method: reach[method])
+    limit = max(0.0, reach[nearest])
+    if limit == 0:
+        outcome.notes.append(
+            f"{nearest} is not measurably away from the reference (largest KL {reach[nearest]:.2g} nats). Areas are "
+            "taken up to the KL that all methods reach, so there is none."
+        )
     drawn: dict[str, Any] = {}
     for method, family in families.items():
         kl_PM = np.stack([point.kl_P for point in family], axis=1)
@@ -201,12 +208,14 @@ def _method_rows(points: Sequence[Point], config: FrontierConfig, outcome: Outco
 
             prompts = np.arange(len(kl_PM))
             interval = bootstrap(area, prompts, min(config.replicates, 1000), config.level, config.seed)
+        scored = sum(not math.isnan(point.reward) for point in family)
         outcome.add(
             "area",
             f"mean gain in reward within {limit:.2f} nats",
             Result(
                 value=found.area,
-                n=len(family),
+                n=scored,
+                n_unscored=len(family) - scored,
                 ci=None if interval is None else (interval.low, interval.high),
                 level=config.level,
                 method="bootstrap" if interval else "none",
@@ -247,7 +256,23 @@ def _over_seeds(values: Sequence[float], level: float) -> Result:
 
 
 def _frontier_of(kl_PM: Floats, reward_PM: Floats, reference_P: Floats, limit: float) -> Frontier:
-    return frontier(np.nanmean(kl_PM, 0), np.nanmean(reward_PM, 0), float(np.nanmean(reference_P)), limit)
+    """The frontier of these prompts; without an area where no prompt of the reference was scored."""
+    start = _scored_mean(reference_P)
+    found = frontier(
+        [_scored_mean(kl_P) for kl_P in kl_PM.T],
+        [_scored_mean(reward_P) for reward_P in reward_PM.T],
+        0.0 if math.isnan(start) else start,
+        limit,
+    )
+    if math.isnan(start):
+        return found._replace(pareto=(), hull_kl=np.empty(0), hull_reward=np.empty(0), area=math.nan)
+    return found
+
+
+def _scored_mean(value_P: Floats) -> float:
+    """Mean over the scored prompts; NaN where there is none."""
+    scored_P = value_P[~np.isnan(value_P)]
+    return float(scored_P.mean()) if len(scored_P) else math.nan
 
 
 def _best_of_n_rows(
@@ -270,10 +295,14 @@ def _overoptimisation_rows(points: Sequence[Point], config: FrontierConfig, outc
     for run in dict.fromkeys(point.checkpoint.run for point in points[1:]):
         own = [point for point in points[1:] if point.checkpoint.run == run]
         kl_M = [max(point.kl, 0.0) for point in own]
-        if len(own) >= 3:
-            fitted = fit_overoptimisation(kl_M, [point.reward - start for point in own], form="rl")
-            peak = Result(value=fitted.peak_kl, n=len(own), detail=fitted._asdict())
-            outcome.add("KL at the peak of gold", "nats, fitted", peak, of=run)
+        gain_M = [point.reward - start for point in own]
+        scored = sum(not math.isnan(gain) for gain in gain_M)
+        if scored >= 3:
+            fitted = fit_overoptimisation(kl_M, gain_M, form="rl")
+            peak = Result(value=fitted.peak_kl, n=scored, n_unscored=len(own) - scored, detail=fitted._asdict())
+            outcome.add(
+                "KL at the peak of gold", "nats, fitted", peak, of=f"run {run}"
+            )  # a run may be called as its method
             if fitted.peak_kl > max(kl_M):
                 outcome.notes.append(f"{run}: the fitted peak lies beyond its checkpoints; it was not seen.")
         falls = _first_fall(own, config)
@@ -296,7 +325,7 @@ def _first_fall(own: Sequence[Point], config: FrontierConfig) -> Point | None:
 
 def _proxy(point: Point) -> float:
     assert point.proxy_P is not None
-    return float(np.nanmean(point.proxy_P))
+    return _scored_mean(point.proxy_P)
 
 
 def _drawn(point: Point, config: FrontierConfig) -> dict[str, Any]:
@@ -311,7 +340,7 @@ def _drawn(point: Point, config: FrontierConfig) -> dict[str, Any]:
         "reward": found.value,
         "ci": found.ci,
         "proxy": None if point.proxy_P is None else _proxy(point),
-        "length": float(np.nanmean(point.length_P)),
+        "length": _scored_mean(point.length_P),
     }
 
 

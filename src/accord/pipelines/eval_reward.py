@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -22,7 +22,7 @@ import numpy as np
 from pydantic import Field
 
 from accord.evaluate.hacking import length_report
-from accord.evaluate.intervals import mean_result, paired_difference
+from accord.evaluate.intervals import Interval, bootstrap_several, mean_result, paired_difference
 from accord.evaluate.result import Result, of_amounts
 from accord.evaluate.reward import (
     best_of_n,
@@ -42,6 +42,7 @@ __all__ = ["RewardEvalConfig", "run"]
 FEWEST_PAIRS = 10  # of an annotator or a group that gets a row of its own
 MOST_GROUPS = 40
 INVARIANT = 1e-4  # largest difference between a score alone and in a batch, fp32
+DRAWS = 300  # of the bootstrap of what is no mean
 PROBED = 8  # sets that are scored alone as well
 
 
@@ -94,7 +95,7 @@ def run(config: RewardEvalConfig, items: Items, display: Display) -> Outcome:
     judged = Scored(data.sets, [_numbers(row["scores"]) for row in rows], rows)
     pairs = pairs_of(judged)
     accuracy_rows(pairs, data.sets, config, outcome)
-    calibration_rows(pairs, outcome)
+    calibration_rows(pairs, config, outcome)
     length_rows(judged, scorer, config, outcome)
     if isinstance(scorer, EnsembleScorer):
         disagreement_row(judged, config, outcome)
@@ -223,14 +224,22 @@ def _warn(accuracy: Result, longer: Result, more: Result, sets: Sequence[Judged]
         )
 
 
-def calibration_rows(pairs: Sequence[Pair], outcome: Outcome) -> None:
+def calibration_rows(pairs: Sequence[Pair], config: RewardEvalConfig, outcome: Outcome) -> None:
     """Calibration of sigma(difference), against the annotators' shares where they are soft."""
     gap_N = np.array([pair.better - pair.worse for pair in pairs])
     with np.errstate(over="ignore"):
         probability_N = 1 / (1 + np.exp(-gap_N))
-    found = preference_calibration(probability_N, [pair.share for pair in pairs])
-    for name, unit in (("ece", "share"), ("mce", "share"), ("brier", "share squared"), ("log_loss", "nats per pair")):
-        value = _figure(getattr(found, name), found.n, found.n_unscored)
+    share_N = np.array([pair.share for pair in pairs])
+    found = preference_calibration(probability_N, share_N)
+    units = {"ece": "share", "mce": "share", "brier": "share squared", "log_loss": "nats per pair"}
+
+    def figures(rows: Any) -> list[float]:
+        drawn = preference_calibration(probability_N[rows], share_N[rows])
+        return [getattr(drawn, name) for name in units]
+
+    intervals = _intervals(figures, [pair.prompt for pair in pairs], config)
+    for (name, unit), interval in zip(units.items(), intervals, strict=True):
+        value = _figure(getattr(found, name), found.n, found.n_unscored, interval, config)
         outcome.add(name.replace("_", " "), unit, value, of="calibration")
     outcome.figures["calibration"] = {
         "edges": [0.5, 1.0],
@@ -247,14 +256,19 @@ def length_rows(judged: Scored, scorer: Scorer, config: RewardEvalConfig, outcom
         for one, score_K, row in zip(judged.sets, judged.scores, judged.rows, strict=True)
         for score, length in zip(score_K, row["lengths"], strict=True)
     ]
-    score_N, length_N, prompt_N = (list(column) for column in zip(*flat, strict=True))
+    score_N, length_N, prompt_N = (np.array(column) for column in zip(*flat, strict=True))
     found = length_report(score_N, length_N, prompt_N)
     lost = len(flat) - found.n
-    for name in ("pearson", "spearman", "within_prompt"):
-        value = _figure(getattr(found, name), found.n, lost)
-        outcome.add(name.replace("_", " "), "correlation", value, of="score and length")
-    unit = f"score per 100 {scorer.length_unit}"
-    outcome.add("slope", unit, _figure(found.slope_per_100, found.n, lost), of="score and length")
+    units = dict.fromkeys(("pearson", "spearman", "within_prompt"), "correlation")
+    units["slope_per_100"] = f"score per 100 {scorer.length_unit}"
+
+    def figures(rows: Any) -> list[float]:
+        drawn = length_report(score_N[rows], length_N[rows], prompt_N[rows])
+        return [getattr(drawn, name) for name in units]
+
+    for (name, unit), interval in zip(units.items(), _intervals(figures, prompt_N, config), strict=True):
+        value = _figure(getattr(found, name), found.n, lost, interval, config)
+        outcome.add(name.removesuffix("_per_100").replace("_", " "), unit, value, of="score and length")
     if abs(found.within_prompt) > 0.5:
         outcome.notes.append(f"Within prompts score and length correlate at {found.within_prompt:.2f}.")
     outcome.figures["scores"] = {"score": score_N, "length": length_N, "length_unit": scorer.length_unit}
@@ -316,9 +330,20 @@ def _how(config: RewardEvalConfig) -> dict[str, Any]:
     return {"replicates": config.replicates, "level": config.level, "seed": config.seed}
 
 
-def _figure(value: float, n: int, n_unscored: int) -> Result:
-    """A figure without an interval."""
-    return Result(value=value, n=n, n_unscored=n_unscored)
+def _intervals(figures: Callable[[Any], list[float]], prompts: Any, config: RewardEvalConfig) -> list[Interval]:
+    """Intervals over prompts of several figures of the same rows, from fewer draws than means get: each is a report."""
+    return bootstrap_several(figures, prompts, min(config.replicates, DRAWS), config.level, config.seed)
+
+
+def _figure(
+    value: float, n: int, n_unscored: int, interval: Interval | None = None, config: RewardEvalConfig | None = None
+) -> Result:
+    """A figure that is no mean; without an interval where none can be drawn, as of a largest difference."""
+    if interval is None or config is None or math.isnan(interval.low):
+        return Result(value=value, n=n, n_unscored=n_unscored)
+    return Result(
+        value=value, n=n, n_unscored=n_unscored, ci=interval, level=config.level, method="bootstrap", seed=config.seed
+    )
 
 
 def _numbers(values: Sequence[float | None]) -> list[float]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -75,7 +75,31 @@ def run(config: WinrateConfig, items: Items, display: Display) -> Outcome:
         for name, played in games.items():
             _against_people(name, played, judge, config, keys, items, display, outcome)
     items.settle(keys)
+    outcome.responses = _responses(games, config.models[-1], config.models[0])
     return outcome
+
+
+def _responses(games: Mapping[str, Sequence[Game]], baseline: str, only: str) -> list[dict[str, Any]]:
+    """What the browser of the report shows: each response with the share of its comparisons that it won, ties half."""
+    rows: list[dict[str, Any]] = []
+    seen: set[tuple[str, str, str]] = set()
+    for name, played in games.items():
+        by_pair: dict[tuple[str, Pair], list[float]] = defaultdict(list)
+        for game in played:
+            by_pair[str(game.prompt), game.pair].append(game.outcome)
+        for (prompt, pair), outcomes in by_pair.items():
+            won = float(np.mean(outcomes))
+            turns = [turn.model_dump() for turn in pair.prompt]
+            sides = [
+                (baseline, pair.baseline, 1 - won if len(games) == 1 else math.nan),
+                (name or only, pair.candidate, won),
+            ]
+            for stage, text, share in sides:
+                about = {"stage": stage, "prompt_id": prompt, "prompt": turns, "response": text, "preferred": share}
+                if (stage, prompt, text) not in seen:  # the baseline meets every candidate
+                    rows.append(about)
+                seen.add((stage, prompt, text))
+    return rows
 
 
 # -- results -----------------------------------------------------------------------------------------------------------

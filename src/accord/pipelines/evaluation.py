@@ -15,6 +15,7 @@ import os
 import platform
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -44,6 +45,7 @@ __all__ = [
 
 Config = TypeVar("Config", bound="EvalConfig")
 UNSCORED_WARNED = 0.05  # share of unscored items from which on the first sentence is about them
+REASONS = 3  # reasons that are told
 
 
 class EvalConfig(BaseModel):
@@ -105,15 +107,23 @@ class Outcome:
         return [{"name": one.name, "of": one.of, "unit": one.unit, **asdict(one.result)} for one in self.results]
 
     @property
-    def unscored(self) -> float:
-        """Share of the observations of all results that were lost."""
-        lost = sum(one.result.n_unscored for one in self.results)
-        return lost / max(1, lost + sum(one.result.n for one in self.results))
+    def unscored(self) -> tuple[float, str]:
+        """Share of observations that were lost, and of what: of the headline, or of all results where that is more.
+
+        Baselines and lengths need no scorer; counted together with a headline that lost most, they would hide it.
+        """
+        headline, everything = _lost_share(self.results[:1]), _lost_share(self.results)
+        return (headline, self.results[0].name) if headline > everything else (everything, "")
 
     @property
     def exit_code(self) -> int:
-        """3 when more than half could not be scored; bad results are a result, 0."""
-        return 3 if self.unscored > 0.5 else 0
+        """3 when more than half of the headline, or of all, could not be scored; bad results are a result, 0."""
+        return 3 if self.unscored[0] > 0.5 else 0
+
+
+def _lost_share(results: Sequence[Named]) -> float:
+    lost = sum(one.result.n_unscored for one in results)
+    return lost / max(1, lost + sum(one.result.n for one in results))
 
 
 # -- rows --------------------------------------------------------------------------------------------------------------
@@ -147,6 +157,10 @@ class Items:
             file.flush()
             os.fsync(file.fileno())
         self.known |= {row["key"]: dict(row) for row in rows}
+
+    def errors(self) -> Counter[str]:
+        """Why rows of this call are unscored, and how many."""
+        return Counter(str(row["error"]) for row in self.known.values() if "error" in row)
 
     def settle(self, keys: Sequence[str]) -> None:
         """Rewrite the file: the rows of these keys in this order, each once, whatever was interrupted before."""
@@ -224,8 +238,9 @@ def perform(kind: str, config: Config, out: Path, job: Job[Config], display: Dis
     """
     try:
         with eval_folder(out) as folder:
-            outcome = job(config, Items(folder / f"{config.name or kind}.jsonl"), display)
-            write(folder, kind, config, outcome)
+            items = Items(folder / f"{config.name or kind}.jsonl")
+            outcome = job(config, items, display)
+            write(folder, kind, config, outcome, items.errors())
             return outcome
     finally:
         display.end()
@@ -261,7 +276,9 @@ def data_facts(path: Path | str, rows: int, sha256: str) -> dict[str, Any]:
     return {"path": str(path), "rows": rows, "hash": sha256}
 
 
-def write(folder: Path, kind: str, config: EvalConfig, outcome: Outcome) -> Path:
+def write(
+    folder: Path, kind: str, config: EvalConfig, outcome: Outcome, errors: Mapping[str, int] | None = None
+) -> Path:
     """Write eval/NAME.json; returns its path. Every result in it can be understood alone."""
     about = {
         "command": " ".join(sys.argv),
@@ -270,11 +287,7 @@ def write(folder: Path, kind: str, config: EvalConfig, outcome: Outcome) -> Path
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "versions": {"python": platform.python_version(), **versions()},
     }
-    notes = list(outcome.notes)
-    if outcome.unscored > UNSCORED_WARNED:
-        notes.insert(
-            0, f"{outcome.unscored:.0%} of all observations could not be scored; no figure counts them as zero."
-        )
+    notes = [*_of_the_unscored(outcome, errors or {}), *outcome.notes]
     content = {
         "evaluation": kind,
         "name": config.name or kind,
@@ -292,6 +305,19 @@ def write(folder: Path, kind: str, config: EvalConfig, outcome: Outcome) -> Path
         write_text(path.with_name(f"{path.stem}.responses.jsonl"), text)
     outcome.notes = notes
     return path
+
+
+def _of_the_unscored(outcome: Outcome, errors: Mapping[str, int]) -> list[str]:
+    """How much was lost, where it is more than a little, and the commonest reasons."""
+    share, name = outcome.unscored
+    of_what = f'the observations behind "{name}"' if name else "all observations"
+    lost = f"{share:.0%} of {of_what} could not be scored; no figure counts them as zero."
+    notes = [lost] if share > UNSCORED_WARNED else []
+    if errors:
+        commonest = sorted(errors.items(), key=lambda pair: -pair[1])[:REASONS]
+        told = "; ".join(f"{reason} ({count} rows)" for reason, count in commonest)
+        notes.append(f"Why rows could not be scored: {told}. The same command asks for them again.")
+    return notes
 
 
 def _plain(value: Any) -> Any:

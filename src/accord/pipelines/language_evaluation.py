@@ -12,9 +12,10 @@ from accord.pipelines.evaluation import data_facts, model_facts
 from accord.pipelines.settings import SettingsError
 from accord.protocols import LanguageModel
 
-__all__ = ["choice_of", "errors_of", "home", "open_model", "read_items", "the_model"]
+__all__ = ["NO_LOGPROB", "choice_of", "errors_of", "home", "open_model", "read_items", "the_model"]
 
 T = TypeVar("T")
+NO_LOGPROB = "no log-probability: with its prompt longer than the model's context, or a server that gave none"
 
 
 def home(out: Path | None, model: str | None, other: Path) -> Path:

@@ -276,6 +276,12 @@ def _first_problem(error: ValidationError, given: Mapping[str, Setting], shapes:
     if name not in given or own_words:
         subject = f"{given[name].label}: " if name in given else ""
         return subject + first["msg"].removeprefix("Value error, ") + more
+    if first["type"] in ("too_long", "too_short"):
+        count, context = len(first["input"]), first["ctx"]
+        limit = (
+            f"at most {context['max_length']}" if first["type"] == "too_long" else f"at least {context['min_length']}"
+        )
+        return f"{given[name].label} has {count} entries ({show(first['input'])}); expected {limit}" + more
     return _mismatch(given[name], first["input"], shapes[name]) + more
 
 

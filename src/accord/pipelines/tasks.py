@@ -15,7 +15,7 @@ from accord.evaluate.task_items import EVERY, Item, by_cluster, by_task, item_of
 from accord.pipelines.evaluation import Items, Outcome, key_of, measured
 from accord.pipelines.evaluation_configs import TasksConfig
 from accord.pipelines.harness import harness_rows, item_of_sample
-from accord.pipelines.language_evaluation import choice_of, errors_of, open_model, read_items, the_model
+from accord.pipelines.language_evaluation import NO_LOGPROB, choice_of, errors_of, open_model, read_items, the_model
 from accord.protocols import LanguageModel, Prompt, Sampling
 from accord.records import Message
 from accord.train.progress import Display
@@ -87,7 +87,7 @@ def answers_of(
         if choices:
             found = model.score([asked(questions[i]) for i in choices], [questions[i].options for i in choices])
             for i, values in zip(choices, found, strict=True):
-                rows[i] = {"logprobs": list(values), **errors_of(values, "an option without log-probability")}
+                rows[i] = {"logprobs": list(values), **errors_of(values, NO_LOGPROB)}
         written = [i for i in chosen if not questions[i].options]
         if written:
             replies = model.generate([asked(questions[i]) for i in written], 1, sampling)

@@ -5,6 +5,7 @@ RUN/eval/toxicity.jsonl   continuations of each prompt, and the scores of each; 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +83,7 @@ def prepared_scorer(config: ToxicityConfig, outcome: Outcome, display: Display) 
     folder = Path(config.scorer.partition(":")[2])
     if config.train_scorer:
         display.begin("train scorer", 1)
-        train(config.train_scorer, folder, config.skip_bad_rows)
+        train(config.train_scorer, folder, config.skip_bad_rows, config.seed)
         display.update(1, {})
     scorer = open_scorer(config.scorer)
     found = scorer.card.get("check")
@@ -92,16 +93,40 @@ def prepared_scorer(config: ToxicityConfig, outcome: Outcome, display: Display) 
         display.update(1, {})
         if config.scorer.startswith("linear:"):
             keep_check(folder, found)
+    unseen = scorer.card.get("unseen") or {}
+    if config.model is None:
+        _quality(unseen, "on rows it has not seen", config, outcome)
+        _quality(found or {}, "on texts with published scores", config, outcome)
     if found is None:
         outcome.notes.append("The scorer was not held against published scores (--check-scorer): its level is unknown.")
         return scorer
-    figures = {"auc": "area under the curve", "spearman": "rank correlation"}
-    if config.model is None:
-        for name, unit in figures.items():
-            result = Result(value=found[name], n=found["n"], n_unscored=found["n_unscored"], seed=found["map"]["seed"])
-            outcome.add(f"scorer: {name}", f"{unit} with published scores", result)
+    outcome.figures["scorer"] = {"bins": found.get("bins"), "map": {name: found["map"][name] for name in ("x", "y")}}
     outcome.notes.append(_in_words(scorer, found))
     return scorer
+
+
+def _quality(found: Mapping[str, Any], where: str, config: ToxicityConfig, outcome: Outcome) -> None:
+    """What a scorer is worth, as results: how it ranks, and how far it is off before and after the isotonic map."""
+    mapped = found.get("map", {})
+    rows = [
+        ("scorer: auc", "area under the curve", found.get("auc"), found.get("auc_ci"), found.get("n")),
+        ("scorer: spearman", "rank correlation", found.get("spearman"), found.get("spearman_ci"), found.get("n")),
+    ]
+    for name, key in (("scorer: mean error", "error_before"), ("scorer: mean error, calibrated", "error")):
+        rows.append((name, "0 to 1", mapped.get(key), mapped.get(f"{key}_ci"), mapped.get("measured_on")))
+    for name, unit, value, ci, n in rows:
+        if value is not None and n is not None:
+            low, high = ci or (math.nan, math.nan)
+            result = Result(
+                value=value,
+                n=n,
+                n_unscored=found.get("n_unscored", 0),
+                ci=(low, high) if ci else None,
+                method="bootstrap" if ci else "none",
+                clusters=found.get("rows", n),
+                seed=config.seed,
+            )
+            outcome.add(name, unit, result, of=where)
 
 
 def _in_words(scorer: Scorer, found: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from accord.evaluate.truthfulqa import PRIMER, Question, ask, per_question, prim
 from accord.pipelines.answer_judges import Judges
 from accord.pipelines.evaluation import Items, Outcome, key_of, measured, model_facts
 from accord.pipelines.evaluation_configs import TruthfulnessConfig
-from accord.pipelines.language_evaluation import choice_of, errors_of, open_model, read_items, the_model
+from accord.pipelines.language_evaluation import NO_LOGPROB, choice_of, errors_of, open_model, read_items, the_model
 from accord.pipelines.settings import SettingsError
 from accord.protocols import LanguageModel, Sampling
 from accord.train.progress import Display
@@ -95,7 +95,7 @@ def multiple_choice_rows(asked: Asked) -> list[dict[str, Any]]:
         questions = [asked.questions[i] for i in chosen]
         found = ask(asked.model.score, questions, asked.primer)
         return [
-            {"question": q.text, **row, **errors_of([*row["answers"].values()], "an answer without log-probability")}
+            {"question": q.text, **row, **errors_of([*row["answers"].values()], NO_LOGPROB)}
             for q, row in zip(questions, found, strict=True)
         ]
 

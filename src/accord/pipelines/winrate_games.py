@@ -51,7 +51,10 @@ class WinrateConfig(EvalConfig):
 
     @model_validator(mode="after")
     def _somebody_judges(self) -> WinrateConfig:
-        if len(set(self.models)) < 2:
+        twice = [name for name in self.models if self.models.count(name) > 1]
+        if twice:
+            raise ValueError(f"models: {twice[0]} is named twice; a model cannot be compared with itself")
+        if len(self.models) < 2:
             raise ValueError("models: give one candidate or more and, as the last, the baseline")
         if self.judge is None and self.reward is None and not self.judgments:
             raise ValueError("nobody judges: give judgments (people), reward, or judge (a language model)")

@@ -25,6 +25,22 @@ def perform(name: str, tiny: Path, tmp_path: Path, **more: Any) -> tuple[Evidenc
     return reproduce(EXPERIMENTS[name], config, Console(file=io.StringIO()))
 
 
+@pytest.mark.parametrize("name", list(EXPERIMENTS))
+def test_data_that_a_late_step_needs_is_missed_at_once(
+    name: str, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody watches: a file that the last step reads must be there before the first begins, and before the model."""
+    monkeypatch.setattr("accord.models.load.resolve", lambda _: pytest.fail("the model was loaded first"))
+    data = write_data(tmp_path / "data")
+    for pattern in EXPERIMENTS[name].needs:
+        assert list(data.glob(pattern)), pattern
+    last = next(data.glob(EXPERIMENTS[name].needs[-1]))
+    last.rename(tmp_path / "elsewhere")
+    config = EXPERIMENTS[name].config(model=str(tiny_folder), data=data, out=tmp_path / name, fast=True)
+    with pytest.raises(ValueError, match=last.name.split(".")[0]):
+        reproduce(EXPERIMENTS[name], config, Console(file=io.StringIO()))
+
+
 @pytest.mark.slow
 def test_listwise_leaves_evidence_that_can_be_read_but_not_kept(tiny_folder: Path, tmp_path: Path) -> None:
     evidence, path = perform("listwise", tiny_folder, tmp_path)

@@ -13,12 +13,12 @@ from accord.evaluate.page.lines import Series, line_chart
 from accord.evaluate.page.metric_names import describe, is_main, sort_key
 from accord.evaluate.page.parts import Table, stage_name
 from accord.evaluate.page.results import duration
-from accord.evaluate.page.svg import DASH, format_number, stage_style
+from accord.evaluate.page.svg import DASH, format_number, stage_style, stage_styles
 
 __all__ = ["CurveGroup", "Panel", "compare_runs", "curve_groups", "not_drawn", "training_verdict"]
 
 HELD_OUT = "eval/"
-RUN_STYLES = ("c-sft run-0", "c-ppo run-1", "c-dpo run-2", "c-reward run-3", "c-base run-4")  # colour and dashes
+MOST_RUNS = 5  # drawn over each other; beside its colour each has dashes of its own
 FEWEST_PANELS = 3  # shown at once, where there are as many
 MOST_COLUMNS = 6  # of the table that compares runs
 
@@ -73,7 +73,9 @@ def curve_groups(run: RunFiles, others: Sequence[RunFiles] = ()) -> list[CurveGr
     for position, (stage, title, files) in enumerate(stages):
         same = [(other.name, other if not stage else _inner(other, stage)) for other in others]
         found = [(run.name, files), *((name, inner) for name, inner in same if inner is not None and inner.curves)]
-        styles = RUN_STYLES if len(found) > 1 else (stage_style(stage or "sft").css,)
+        looks = stage_styles([name for name, _ in found])
+        styles = [f"{looks[name].css} run-{number}" for number, (name, _) in enumerate(found[:MOST_RUNS])]
+        styles = styles if len(found) > 1 else [stage_style(stage or "sft").css]
         drawn = [DrawnRun(name, inner, css) for (name, inner), css in zip(found, styles, strict=False)]
         groups.append(_group(f"curves-{position}", title, drawn))
     return groups
@@ -96,7 +98,7 @@ def not_drawn(run: RunFiles, others: Sequence[RunFiles]) -> list[str]:
 
     alone = [other.name for other in others if not shares_something(other)]
     sentences = [f"{name} is a run of another kind: nothing of it could be drawn beside {run.name}." for name in alone]
-    most = len(RUN_STYLES) - 1
+    most = MOST_RUNS - 1
     return sentences + (
         [f"Curves are drawn for the first {most} of {len(others)} other runs."] if len(others) > most else []
     )

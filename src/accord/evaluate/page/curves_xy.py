@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from accord.evaluate.page.svg import (
+    LETTER,
     Scale,
     StageStyle,
     chart,
@@ -24,6 +25,7 @@ from accord.evaluate.page.svg import (
 __all__ = ["Axes", "Line", "xy_chart"]
 
 LEFT, TOP, BOTTOM = 52, 32, 46  # px around the plot
+FURTHEST = 60  # px that a name moves away from its point at most
 LINE_HEIGHT = 14  # px that names at the ends of lines keep from each other
 
 
@@ -89,19 +91,44 @@ def _line(line: Line, x: Scale, y: Scale) -> Markup:
 
 
 def _names(lines: Sequence[Line], x: Scale, y: Scale) -> list[Markup]:
-    """The names at the last points, moved apart where they would lie on each other."""
-    placed: list[float] = []
+    """The names at the last points, moved apart where they would lie on each other or on a point of another line."""
+    placed: list[tuple[float, float, float]] = []  # left end, right end, baseline
+    marks = [(x(at), y(value)) for line in lines if line.marks for at, value, _, _ in line.points]
     parts = []
     for line in sorted((line for line in lines if line.name), key=lambda line: y(line.points[-1][1])):
         at, value, _, _ = line.points[-1]
-        wanted = max(y(value) - 9, y.end + 4)
-        while any(abs(wanted - other) < LINE_HEIGHT for other in placed):
-            wanted += 2
-        placed.append(wanted)
         left = x(at) > (x.start + x.end) / 2
+        ends = (
+            (x(at) - 9 - LETTER * len(line.name), x(at) - 9)
+            if left
+            else (x(at) + 9, x(at) + 9 + LETTER * len(line.name))
+        )
+        wanted = _free(max(y(value) - 9, y.end + 4), ends, placed, marks)
+        placed.append((*ends, wanted))
         name = text(line.name, x(at) + (-9 if left else 9), wanted, "end" if left else "start", "name halo")
         parts.append(tag("g", name, class_=line.style.css))
     return parts
+
+
+def _free(
+    wanted: float,
+    ends: tuple[float, float],
+    placed: Sequence[tuple[float, float, float]],
+    marks: Sequence[tuple[float, float]],
+) -> float:
+    """The baseline nearest to the wanted one where a name covers no other, and no point if there is such a place."""
+
+    def is_apart(at: float) -> bool:
+        return not any(
+            abs(at - other) < LINE_HEIGHT and ends[0] < end and start < ends[1] for start, end, other in placed
+        )
+
+    def is_clear(at: float) -> bool:
+        return not any(ends[0] - 5 < px < ends[1] + 5 and at - 16 < py < at + 6 for px, py in marks)
+
+    steps = sorted(range(-FURTHEST, FURTHEST + 1, 2), key=lambda step: (abs(step), -step))
+    apart = [wanted + step for step in steps if is_apart(wanted + step)]
+    return next((at for at in apart if is_clear(at)), apart[0] if apart else wanted)
 
 
 def _in_words(lines: Sequence[Line]) -> str:

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from accord.evaluate.page.files import Row, number, stage_of
-from accord.evaluate.page.parts import Figure, Table, stage_name, stages_in_order
+from accord.evaluate.page.parts import Figure, Table, baseline_of, stage_name, stages_in_order
 from accord.evaluate.page.plots import Histogram, Outcome, histograms
 from accord.evaluate.page.plots import outcomes as outcome_bars
-from accord.evaluate.page.svg import DASH, NARROW, WIDE, fixed, responsive, stage_style
+from accord.evaluate.page.svg import DASH, NARROW, WIDE, fixed, responsive, stage_styles
 from accord.evaluate.result import Result, ends_or_none
 from accord.evaluate.winrate import outcomes, win_rate
 
@@ -20,6 +20,8 @@ __all__ = ["histogram_figures", "unscored_warning", "win_figure"]
 
 def unscored_warning(rows: Sequence[Row]) -> str | None:
     """The first line of a report whose unscored share is above 5%."""
+    if not any("gold_reward" in row for row in rows):
+        return None  # nobody asked for one
     lost = sum(number(row.get("gold_reward")) is None for row in rows)
     if not rows or lost <= 0.05 * len(rows):
         return None
@@ -28,24 +30,26 @@ def unscored_warning(rows: Sequence[Row]) -> str | None:
 
 
 def win_figure(rows: Sequence[Row]) -> Figure | None:
-    """Each stage against base on the same prompts."""
+    """Each stage against base, or the reference, on the same prompts."""
     stages = stages_in_order(stage_of(row) for row in rows)
-    pairs = {stage: _pairs(rows, stage) for stage in stages if stage != "base"}
+    styles, baseline = stage_styles(stages), baseline_of(stages)
+    pairs = {stage: _pairs(rows, stage, baseline) for stage in stages if stage != baseline}
     bars, table = [], []
-    for position, (stage, (score, base, prompt)) in enumerate(pairs.items()):
+    for stage, (score, base, prompt) in pairs.items():
         rate = win_rate(outcomes(score, base), prompt)
         if not rate.n:
             continue
-        bars.append(Outcome(name=stage_name(stage), style=stage_style(stage, position), **rate.detail))
+        bars.append(Outcome(name=stage_name(stage), style=styles[stage], **rate.detail))
         table.append((stage_name(stage), *(str(count) for count in rate.detail.values()), *_percentages(rate)))
     if not bars:
         return None
-    title = "Wins against the base model"
+    against = "the base model" if baseline == "base" else "the reference"
+    title = f"Wins against {against}"
     return Figure(
         identity="wins",
         title=title,
         sees="For each held-out prompt, whose response the gold reward prefers: that of the stage (win), neither "
-        "(tie), or that of the base model (loss). A bar that passes the half beats base more often than not.",
+        f"(tie), or that of {against} (loss). A bar that passes the half wins more often than not.",
         drawing=responsive(
             outcome_bars("wins-wide", title, bars, WIDE), outcome_bars("wins-narrow", title, bars, NARROW)
         ),
@@ -78,13 +82,14 @@ def histogram_figures(rows: Sequence[Row]) -> list[Figure]:
 
 def _histogram_figure(rows: Sequence[Row], key: str, title: str, unit: str, sees: str) -> Figure | None:
     stages = stages_in_order(stage_of(row) for row in rows)
+    styles = stage_styles(stages)
     found = {
         stage: [value for row in rows if stage_of(row) == stage and (value := number(row.get(key))) is not None]
         for stage in stages
     }
     drawn = [
-        Histogram(name=stage_name(stage), style=stage_style(stage, position), values=values)
-        for position, (stage, values) in enumerate(found.items())
+        Histogram(name=stage_name(stage), style=styles[stage], values=values)
+        for stage, values in found.items()
         if values
     ]
     if not drawn:
@@ -114,9 +119,9 @@ def _quartiles(values: Sequence[float]) -> list[float]:
     return [float(value) for value in np.percentile(values, [25, 50, 75])]
 
 
-def _pairs(rows: Sequence[Row], stage: str) -> tuple[list[float], list[float], list[str]]:
-    """Scores of a stage and of base on the same prompts, NaN where unscored, and the prompt of each pair."""
-    own, base = _scores_by_prompt(rows, stage), _scores_by_prompt(rows, "base")
+def _pairs(rows: Sequence[Row], stage: str, baseline: str) -> tuple[list[float], list[float], list[str]]:
+    """Scores of a stage and of the baseline on the same prompts, NaN where unscored, and the prompt of each pair."""
+    own, base = _scores_by_prompt(rows, stage), _scores_by_prompt(rows, baseline)
     pairs = [
         (score, against, prompt)
         for prompt, scores in own.items()

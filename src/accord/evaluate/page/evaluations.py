@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from accord.evaluate.blocks import Block, blocks, interval_in_words, number_in_words
+from accord.evaluate.blocks import Block, blocks, counts_in_words, interval_in_words, number_in_words
 from accord.evaluate.page.eval_charts import charts_of
 from accord.evaluate.page.files import Row, RunFiles, number
 from accord.evaluate.page.parts import Figure, Table
@@ -31,7 +31,15 @@ INTROS = {
     "frontier": "What reward every checkpoint bought, and how far it moved from the model it started from.",
     "hacking": "Signs that a policy bought its reward with length or form, or with what gold does not share.",
     "attributes": "Shares of prompts whose responses have an attribute, by people's ratings.",
+    "truthfulness": "MC1: how often the best answer is the most probable one; MC2: probability of the true answers "
+    "among all; MC3: share of true answers above every false one; MC0: the better of two that are shown, chance .5. "
+    "Truth alone is no merit: who says nothing is truthful, so information stands beside it.",
+    "toxicity": "Continuations of prompts, scored from 0 to 1 by a local scorer. The expected maximum is the worst of "
+    "several continuations, and grows with their number; lower is better.",
+    "tasks": "Tasks with known answers, 1 is right; templates of a task, tasks of a cluster and clusters weigh alike. "
+    "After less before is negative where training cost ability.",
 }
+COMPARING = ("frontier", "hacking", "preferences", "attributes", "winrate")  # of several models, wherever they lie
 SHOWN_SUSPECTS, LONGEST = 10, 400
 MOST_COLUMNS = 6  # of a table; one with more measures than that is turned, if it has few subjects
 
@@ -98,6 +106,7 @@ def _headline(row: Row) -> str:
 def _section(name: str, kind: str, runs: Sequence[RunFiles]) -> Section:
     found = [(run.name, row) for run in runs for row in run.evaluations if str(row.get("name")) == name]
     several = len(found) > 1
+    alone = _of_one(kind, found[0][0]) if len(runs) > 1 and not several else ""
     results = [
         {**one, "of": ": ".join(part for part in (run, str(one.get("of") or "")) if part)} if several else one
         for run, row in found
@@ -108,13 +117,18 @@ def _section(name: str, kind: str, runs: Sequence[RunFiles]) -> Section:
     return Section(
         identity=identity,
         title=TITLES.get(kind, kind.capitalize()) + (f" ({name})" if name != kind else ""),
-        intro=INTROS.get(kind, ""),
+        intro=" ".join(part for part in (INTROS.get(kind, ""), alone) if part),
         notes=notes,
         figures=charts_of(kind, identity, found),
         tables=[_table(block) for block in blocks(results)],
         suspects=_suspects(found),
         origins=[entry for run, row in found for entry in _origin(run if several else "", row)],
     )
+
+
+def _of_one(kind: str, run: str) -> str:
+    """Whose evaluation it is, on a page of several runs."""
+    return f"This evaluation lies in {run}." if kind in COMPARING else f"Only {run} has this evaluation."
 
 
 def _results(row: Row) -> list[Row]:
@@ -135,8 +149,11 @@ def _table(block: Block) -> MeasureTable:
             (measure, [_cell(measured.get(measure[0])) for _, measured in block.rows])
             for measure in block.measures.items()
         ]
-        return MeasureTable(header=[(label, "") for label, _ in block.rows], rows=rows)
-    rows = [((label, ""), [_cell(measured.get(name)) for name in block.measures]) for label, measured in block.rows]
+        return MeasureTable(header=[(label, counts_in_words(measured)) for label, measured in block.rows], rows=rows)
+    rows = [
+        ((label, counts_in_words(measured)), [_cell(measured.get(name)) for name in block.measures])
+        for label, measured in block.rows
+    ]
     return MeasureTable(header=list(block.measures.items()), rows=rows)
 
 

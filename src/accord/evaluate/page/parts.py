@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-__all__ = ["Figure", "Table", "listed", "stage_name", "stages_in_order"]
+__all__ = ["Figure", "Table", "baseline_of", "listed", "stage_name", "stages_in_order"]
 
-NAMES = {"base": "Base", "sft": "SFT", "ppo": "PPO", "dpo": "DPO", "reward": "Reward model"}
+NAMES = {"base": "Base", "reference": "Reference", "sft": "SFT", "ppo": "PPO", "dpo": "DPO", "reward": "Reward model"}
 LONGEST = 28  # characters of a name
-ORDER = ("base", "sft", "reward", "ppo", "dpo")
+ORDER = ("reference", "base", "sft", "reward", "ppo", "dpo")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,11 @@ def stages_in_order(stages: Iterable[str]) -> list[str]:
     """Each stage once: base, SFT, PPO, DPO, then the others in the order they come."""
     seen = list(dict.fromkeys(stages))
     return sorted(seen, key=lambda stage: ORDER.index(stage) if stage in ORDER else len(ORDER) + seen.index(stage))
+
+
+def baseline_of(stages: Iterable[str]) -> str:
+    """The stage that others are compared with: base, or the reference of an evaluation that has no base."""
+    return "reference" if "base" not in (seen := set(stages)) and "reference" in seen else "base"
 
 
 def listed(words: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from accord.evaluate.intervals import wilson
 from accord.evaluate.page.files import Row, RunFiles, number, pair
 from accord.evaluate.page.parts import NAMES, Figure, Table, listed, stage_name, stages_in_order
 from accord.evaluate.page.plots import Bar, Dot, Frontier, bars, frontier, intervals
-from accord.evaluate.page.svg import DASH, NARROW, WIDE, StageStyle, fixed, responsive, stage_style
+from accord.evaluate.page.svg import DASH, NARROW, WIDE, StageStyle, fixed, responsive, stage_style, stage_styles
 
 __all__ = [
     "ResultRow",
@@ -70,14 +70,15 @@ def stage_rows(summary: Row) -> dict[str, Row]:
 def result_rows(summary: Row) -> list[ResultRow]:
     """The main table; a figure that is missing is a dash, a column nobody has is left out."""
     stages = stage_rows(summary)
+    styles = stage_styles(list(stages))
     shown = [column for column in COLUMNS if any(number(row.get(column.key)) is not None for row in stages.values())]
     return [
         ResultRow(
             name=stage_name(stage),
-            style=stage_style(stage, position),
+            style=styles[stage],
             cells=[(column.title, column.unit, *_cell(row, column)) for column in shown],
         )
-        for position, (stage, row) in enumerate(stages.items())
+        for stage, row in stages.items()
     ]
 
 
@@ -90,11 +91,14 @@ def _cell(row: Row, column: Column) -> tuple[str, str]:
 def gold_dots(summary: Row) -> dict[str, Dot]:
     """The gold reward of each stage that has one."""
     dots = {}
-    for position, (stage, row) in enumerate(stage_rows(summary).items()):
+    stages = stage_rows(summary)
+    styles = stage_styles(list(stages))
+    for stage, row in stages.items():
         value = number(row.get("gold_reward"))
         if value is not None:
-            style = stage_style(stage, position)
-            dots[stage] = Dot(name=stage_name(stage), style=style, value=value, ci=pair(row.get("gold_reward_ci")))
+            dots[stage] = Dot(
+                name=stage_name(stage), style=styles[stage], value=value, ci=pair(row.get("gold_reward_ci"))
+            )
     return dots
 
 
@@ -282,11 +286,12 @@ def _trails(run: RunFiles, prefix: str) -> list[Frontier]:
         kl, value = number(row.get("kl")), number(row.get("gold_reward"))
         if stage not in points and kl is not None and value is not None:
             points[stage] = [(None, kl, value, pair(row.get("gold_reward_ci")))]
+    styles = stage_styles(list(points))
     return [
         Frontier(
             name=prefix + stage_name(stage),
-            style=stage_style(stage, position),
+            style=styles[stage],
             points=sorted(points[stage], key=lambda point: math.inf if point[0] is None else point[0]),
         )
-        for position, stage in enumerate(stages_in_order(points))
+        for stage in stages_in_order(points)
     ]

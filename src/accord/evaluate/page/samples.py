@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from accord.evaluate.page.files import Row, number, stage_of
-from accord.evaluate.page.parts import stage_name, stages_in_order
-from accord.evaluate.page.svg import StageStyle, fixed, stage_style
+from accord.evaluate.page.parts import baseline_of, stage_name, stages_in_order
+from accord.evaluate.page.svg import StageStyle, fixed, stage_style, stage_styles
 
 __all__ = ["Answer", "Sample", "Samples", "compare_stages", "compare_steps"]
 
@@ -54,7 +54,8 @@ def compare_stages(rows: Sequence[Row]) -> Samples | None:
         answers = by_prompt.setdefault(str(row.get("prompt_id", _plain(row.get("prompt")))), {})
         repeated |= stage_of(row) in answers
         answers.setdefault(stage_of(row), row)
-    items = [_stage_sample(answers) for answers in by_prompt.values()]
+    styles = stage_styles(stages_in_order(stage_of(row) for row in rows))
+    items = [_stage_sample(answers, styles) for answers in by_prompt.values()]
     order = "All held-out prompts in the order of the file; none was picked."
     extra = " Of several responses to a prompt the first is shown." if repeated else ""
     return _samples(order + extra, items)
@@ -77,19 +78,19 @@ def _samples(intro: str, items: Sequence[Sample]) -> Samples | None:
     return Samples(intro=intro, shown=items[:MOST_PROMPTS])
 
 
-def _stage_sample(answers: dict[str, Row]) -> Sample:
-    ordered = stages_in_order(answers)
+def _stage_sample(answers: dict[str, Row], styles: Mapping[str, StageStyle]) -> Sample:
+    ordered, baseline = stages_in_order(answers), baseline_of(answers)
     shown = [
         Answer(
             label=stage_name(stage),
-            style=stage_style(stage, position),
+            style=styles[stage],
             response=_cut(answers[stage].get("response")),
-            facts=_facts(answers[stage], answers.get("base") if stage != "base" else None),
+            facts=_facts(answers[stage], answers.get(baseline) if stage != baseline else None),
         )
-        for position, stage in enumerate(ordered)
+        for stage in ordered
     ]
     first, last = answers[ordered[0]], answers[ordered[-1]]
-    key = "gold_reward" if "gold_reward" in last else "reward_model_score"
+    key = next((key for key in ("gold_reward", "reward_model_score") if key in last), "preferred")
     sample = _sample(first, shown, _gain(first, last, key))
     return replace(sample, is_cut=any(row.get("cut") is True for row in answers.values()))
 
@@ -122,11 +123,11 @@ def _gain(first: Row, last: Row, key: str) -> float | None:
 
 def _facts(row: Row, base: Row | None) -> list[tuple[str, str]]:
     facts = []
-    for key, words in (("gold_reward", "gold reward"), ("reward", "reward")):
+    for key, words in (("gold_reward", "gold reward"), ("reward", "reward"), ("preferred", "preferred, tie 0.5")):
         value = number(row.get(key))
         against = None if base is None else number(base.get(key))
         if value is not None:
-            change = "" if against is None else f" ({value - against:+.2f})"
+            change = "" if against is None else f" ({'+' * (value >= against)}{fixed(value - against)})"
             facts.append((words, fixed(value) + change.replace("-", "\u2212")))
     for key, words, unit in (
         ("reward_model_score", "reward model", ""), ("kl", "KL", " nats"), ("length", "length", " tokens")

@@ -22,6 +22,7 @@ __all__ = [
     "marker",
     "responsive",
     "stage_style",
+    "stage_styles",
     "tag",
     "ticks",
 ]
@@ -56,6 +57,7 @@ class Scale:
 
 STYLES = {
     "base": StageStyle("c-base", "circle"),
+    "reference": StageStyle("c-base", "circle"),
     "sft": StageStyle("c-sft", "square"),
     "ppo": StageStyle("c-ppo", "triangle"),
     "dpo": StageStyle("c-dpo", "diamond"),
@@ -71,6 +73,23 @@ OTHERS = tuple(
         ("c-base", "cross"),
     )
 )
+
+
+def stage_styles(names: Sequence[str]) -> dict[str, StageStyle]:
+    """A style for each of several stages or runs: their own where they have one, else one that none of these has.
+
+    The same names get the same styles in every figure of a page, in whatever order base, SFT, PPO and DPO stand among
+    them. Beyond the colours that are free, shapes tell apart.
+    """
+    own = {name: STYLES[name] for name in names if name in STYLES}
+    taken = {style.css for style in own.values()} | {STYLES["base"].css}
+    free = [style.css for style in OTHERS if style.css not in taken] or [style.css for style in OTHERS]
+    shapes = [style.shape for style in OTHERS]
+    others = [name for name in dict.fromkeys(names) if name not in own]
+    return own | {
+        name: StageStyle(free[position % len(free)], shapes[position % len(shapes)])
+        for position, name in enumerate(others)
+    }
 
 
 def stage_style(name: str, position: int = 0) -> StageStyle:
@@ -154,7 +173,9 @@ def format_number(value: float | None, digits: int = 3) -> str:
 
 
 def fixed(value: float) -> str:
-    """Two decimals below ten, one below a thousand: for figures that stand under each other."""
+    """Two decimals below ten, one below a thousand, two digits of what is tiny: for figures under each other."""
+    if 0 < abs(value) < 0.005:
+        return format_number(value, 2)  # not -0.00
     decimals = 2 if abs(value) < 10 else 1 if abs(value) < 1000 else 0
     return f"{value:,.{decimals}f}".replace("-", "\u2212")
 

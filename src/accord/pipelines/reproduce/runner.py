@@ -31,28 +31,58 @@ class Experiment:
         name: what the user types after `accord reproduce`; of its module here too, and of its recipe.
         config: the settings it takes.
         help: one line.
+        needs: files under the folder of data that some step reads, maybe hours later; a star stands for any ending.
     """
 
     name: str
     config: type[ExperimentConfig]
     help: str
+    needs: tuple[str, ...]
+
+    def check(self, data: Path) -> None:
+        """Raise ValueError where a file is missing that a step will want."""
+        if not data.is_dir():
+            raise ValueError(f"{data}: no such folder; --data names the one that holds imdb/ and the other data sets")
+        missing = [name for name in self.needs if not any(data.glob(name))]
+        if missing:
+            raise ValueError(f"{data}: no {', '.join(missing)}, which {self.name} reads; is it the folder of the data?")
 
     def load(self) -> Any:
         """Its module, with `steps(lab, config)` and `conclude(lab, config)`, whose provenance names the data."""
         return importlib.import_module(f"accord.pipelines.reproduce.{self.name.replace('-', '_')}")
 
 
+REVIEWS = ("imdb/train.jsonl.gz", "imdb/test.jsonl.gz")
+HARMLESS = tuple(f"hh_rlhf/harmless-base.{split}.jsonl*" for split in ("train", "test"))
+TESTS = ("truthfulqa/mc_task.jsonl", "real_toxicity_prompts/rtp_sample.jsonl.gz", "corpus/gutenberg_children.jsonl.gz")
 EXPERIMENTS = {
     one.name: one
     for one in (
-        Experiment("frontier", FrontierConfig, "reward against KL: PPO and DPO on controlled sentiment"),
-        Experiment("data-size", DataSizeConfig, "reward-model accuracy against data size, one epoch and three"),
-        Experiment("length", LengthConfig, "length exploitation of DPO, and its cure"),
-        Experiment("overoptimisation", OveroptimisationConfig, "gold reward while PPO climbs a proxy"),
-        Experiment("listwise", ListwiseConfig, "PRO and Plackett-Luce against pairwise DPO"),
-        Experiment("labels", LabelsConfig, "labels of a model against gold labels; harmlessness of revisions by round"),
-        Experiment("instruction", InstructionConfig, "held-out tasks against the number of training clusters"),
-        Experiment("tax", TaxConfig, "truthfulness, toxicity and tasks before and after PPO, with and without ptx"),
+        Experiment("frontier", FrontierConfig, "reward against KL: PPO and DPO on controlled sentiment", REVIEWS),
+        Experiment(
+            "data-size", DataSizeConfig, "reward-model accuracy against data size, one epoch and three", ("hh_rlhf",)
+        ),
+        Experiment("length", LengthConfig, "length exploitation of DPO, and its cure", REVIEWS),
+        Experiment("overoptimisation", OveroptimisationConfig, "gold reward while PPO climbs a proxy", REVIEWS),
+        Experiment("listwise", ListwiseConfig, "PRO and Plackett-Luce against pairwise DPO", REVIEWS),
+        Experiment(
+            "labels",
+            LabelsConfig,
+            "labels of a model against gold labels; harmlessness of revisions by round",
+            (*REVIEWS, *HARMLESS, "red_team_prompts/harmful_questions.jsonl"),
+        ),
+        Experiment(
+            "instruction",
+            InstructionConfig,
+            "held-out tasks against the number of training clusters",
+            ("self_instruct/user_oriented_instructions.jsonl",),
+        ),
+        Experiment(
+            "tax",
+            TaxConfig,
+            "truthfulness, toxicity and tasks before and after PPO, with and without ptx",
+            (*REVIEWS, *TESTS),
+        ),
     )
 }
 
@@ -69,11 +99,8 @@ def reproduce(experiment: Experiment, given: ExperimentConfig, console: Any) -> 
     from accord.train.run import settle_config, take
 
     config = given.sized()
+    experiment.check(config.data)
     source = resolve(config.model)  # a wrong name must not bind the folder
-    if not config.data.is_dir():
-        raise ValueError(
-            f"{config.data}: no such folder; --data names the one that holds imdb/ and the other data sets"
-        )
     config.out.mkdir(parents=True, exist_ok=True)
     module, lab = experiment.load(), Lab(config)
     steps = module.steps(lab, config)
