@@ -44,6 +44,7 @@ def test_the_page_names_every_function():
 def test_every_function_has_cases():
     """But for those with a test of their own beside: no golden case was ever made for them."""
     own = {"intervals:mean_result", "ratings:bradley_terry_ci", "winrate:outcomes", "toxicity:score_texts"}
+    own |= {"intervals:bootstrap_several", "hacking:correlation_within"}
     covered = {case["call"] for case in VECTORS["cases"]}
     for name in MODULES:
         module = importlib.import_module(f"accord.evaluate.{name}")
