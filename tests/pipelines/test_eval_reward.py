@@ -7,6 +7,7 @@ import pytest
 from accord.cli.app import main
 from accord.data.files import DataError
 from accord.pipelines.eval_reward import RewardEvalConfig, run
+from accord.pipelines.settings import SettingsError
 from accord.train.configs import RewardConfig
 from pipelines.evaluating import close, evaluated, result, value, write_rows
 
@@ -80,6 +81,13 @@ def test_parts_have_rows_of_their_own(tmp_path):
     assert value(outcome, "accuracy", "group g0") == 0.5
     assert value(outcome, "accuracy", "annotator p1") == 0.75
     assert not any(one.of == "split held_out_prompts" for one in outcome.results)  # the only one: it is the whole
+
+
+def test_groups_of_a_field_that_no_row_has_are_refused(tmp_path):
+    rows = [pair(str(i), "a", "b", meta={"film": f"f{i % 2}"}) for i in range(40)]
+    assert value(evaluate(tmp_path, rows, group_by="film"), "accuracy", "group f1") == 1
+    with pytest.raises(SettingsError, match="--group-by flim: no row has"):
+        evaluate(tmp_path, rows, group_by="flim")
 
 
 def test_what_a_function_cannot_read_is_unscored_never_zero(tmp_path):

@@ -34,6 +34,7 @@ from accord.evaluate.winrate import outcomes
 from accord.pipelines.evaluation import EvalConfig, Items, Outcome, mean_amount
 from accord.pipelines.judged import Judged, read_judged, read_response_sets
 from accord.pipelines.scorers import EnsembleScorer, ModelScorer, Scorer, open_scorer, score_sets
+from accord.pipelines.settings import SettingsError
 from accord.train.configs import Paths
 from accord.train.progress import Display
 
@@ -85,6 +86,8 @@ class Scored:
 def run(config: RewardEvalConfig, items: Items, display: Display) -> Outcome:
     """Score every response of the data, and say how good the scores are."""
     data = read_judged(config.data, config.group_by, config.skip_bad_rows)
+    if config.group_by != "group" and not any(one.group for one in data.sets):
+        raise SettingsError(f"--group-by {config.group_by}: no row has that field, nor its `meta`; name one they have")
     loose = read_response_sets(config.responses) if config.responses else None
     scorer = _open(config.reward, "reward model", config)
     outcome = Outcome(models=list(scorer.facts), data=data.facts + (loose.facts if loose else []))

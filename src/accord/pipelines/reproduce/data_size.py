@@ -28,7 +28,7 @@ from accord.pipelines.reproduce.evidence import (
 )
 from accord.pipelines.reproduce.lab import Lab, Step, write_rows
 
-__all__ = ["comparisons", "conclude", "steps"]
+__all__ = ["comparisons", "conclude", "hh_file", "steps"]
 
 CEILING = (0.65, 0.75)  # agreement of people with each other or with the authors on such pairs, as published
 
@@ -61,7 +61,7 @@ def _choose(lab: Lab, config: DataSizeConfig) -> None:
 
 def comparisons(folder: Path, subset: str, split: str) -> list[dict[str, Any]]:
     """Comparisons of HH-RLHF whose two responses differ and say something."""
-    path = _path(folder, subset, split)
+    path = hh_file(folder, subset, split)
     content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     rows = [json.loads(line) for line in content.decode("utf8").splitlines() if line.strip()]
     kept = [{"chosen": row["chosen"], "rejected": row["rejected"]} for row in rows]
@@ -76,7 +76,8 @@ def _answered(transcript: str) -> bool:
     return bool(transcript.rpartition("Assistant:")[2].strip())
 
 
-def _path(folder: Path, subset: str, split: str) -> Path:
+def hh_file(folder: Path, subset: str, split: str) -> Path:
+    """The file of a part of HH-RLHF in a folder of data sets, packed or not."""
     for name in (f"{subset}.{split}.jsonl", f"{subset}.{split}.jsonl.gz"):
         if (folder / "hh_rlhf" / name).exists():
             return folder / "hh_rlhf" / name
@@ -211,5 +212,5 @@ def _sources(config: DataSizeConfig) -> list[dict[str, Any]]:
     return [
         data_facts(path, len(_rows(config, split)), sha256(path))
         for split in ("train", "test")
-        for path in (_path(config.data, config.subset, split),)
+        for path in (hh_file(config.data, config.subset, split),)
     ]

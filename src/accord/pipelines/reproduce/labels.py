@@ -19,7 +19,7 @@ import numpy as np
 from accord.evaluate.intervals import wilson
 from accord.pipelines.evaluation import Items, data_facts, key_of, measured
 from accord.pipelines.reproduce.configs import LabelsConfig
-from accord.pipelines.reproduce.data_size import comparisons
+from accord.pipelines.reproduce.data_size import comparisons, hh_file
 from accord.pipelines.reproduce.evidence import (
     Difference,
     Ends,
@@ -306,5 +306,9 @@ def less_harmful(first: Ends, surplus: Ends) -> Seen:
 def _sources(config: LabelsConfig) -> list[dict[str, Any]]:
     from accord.data.files import sha256
 
-    path = config.data / "red_team_prompts" / "harmful_questions.jsonl"
-    return [data_facts(path, config.red_team_prompts, sha256(path))]
+    counts = {
+        config.data / "red_team_prompts" / "harmful_questions.jsonl": config.red_team_prompts,
+        hh_file(config.data, "harmless-base", "train"): config.harmless_rows,
+        hh_file(config.data, "harmless-base", "test"): config.harmless_test_rows,
+    }
+    return [data_facts(path, rows, sha256(path)) for path, rows in counts.items()]
