@@ -37,9 +37,10 @@ HEAD = """# Benchmarks
 Accord beside its peers on one machine: the same weights (SmolLM2-135M-Instruct), rows, precision (bf16) and optimiser,
 both sides in turn, each run in a process of its own. Seconds run from the loaded model to the last optimiser step
 (tokenising, reference passes, sampling and reward inside); for ppo, rloo and grpo they are those of the second of two
-rollouts. In `ppo` both sides train a value model beside the policy; in `ppo-shared` Accord has its default, a value head
-on the policy's trunk, which is another algorithm than TRL's. *Times as fast* is the ratio of medians, with the smallest and largest ratio of neighbouring runs; tokens
-count every sequence as the peer sees it, prompts repeated. Accord runs with GOMP_SPINCOUNT=2000, as its command sets
+rollouts. In `ppo` both sides train a value model beside the policy; in `ppo-shared` Accord has its default, a value
+head on the policy's trunk, which is another algorithm than TRL's. *Times as fast* is the ratio of medians, with the
+smallest and largest ratio of neighbouring runs; tokens count every sequence as the peer sees it, prompts repeated.
+Accord runs with GOMP_SPINCOUNT=2000, as its command sets
 it. This page is made from `benchmarks/results/*.json` by `python -m benchmarks.page`; a row is made by
 `python -m benchmarks.compare JOB --peer PEER`. In `sampling` every row has a prompt of its own, in `sampling-4` four
 rows share one, as in PPO and GRPO. A goal that is not reached says so.
