@@ -148,6 +148,16 @@ def test_odd_figures_never_crash(run, value):
     page_of(run)
 
 
+def test_changes_of_several_runs_say_whose_they_are(run, tmp_path):
+    other = training_run(tmp_path / "other")
+    for one in (run, other):
+        write_json(one / "eval/tasks.json", evaluation("tasks", [result("after less before", 0.1, "copa")], {}))
+    (section,) = evaluation_sections([read_run(run), read_run(other)])
+    drawings = "".join(str(figure.drawing) for figure in section.figures)
+    assert "run: copa" in drawings
+    assert "other: copa" in drawings
+
+
 def test_a_file_that_is_no_evaluation_is_said(run):
     (run / "eval").mkdir()
     (run / "eval/broken.json").write_text("{", encoding="utf8")

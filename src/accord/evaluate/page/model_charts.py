@@ -110,8 +110,13 @@ def tax(identity: str, found: Named) -> Figure | None:
     """What changed from before to after, by task."""
     key = f"{identity}-tax"
     dots = [
-        Dot(name=str(one.get("of")), style=style_at(position), value=value, ci=pair(one.get("ci")))
-        for position, (_, row) in enumerate(found)
+        Dot(
+            name=f"{run}: {one.get('of')}" if len(found) > 1 else str(one.get("of")),
+            style=style_at(position),
+            value=value,
+            ci=pair(one.get("ci")),
+        )
+        for position, (run, row) in enumerate(found)
         for one in rows_of(row.get("results"))
         if one.get("name") == "after less before" and (value := number(one.get("value"))) is not None
     ]
