@@ -136,16 +136,21 @@ def test_responses_that_an_evaluation_sampled_are_browsed(run):
     assert "ppo answers" in page.text
 
 
+def shown_kinds(run):
+    page_of(run)
+    return {section.identity.removeprefix("eval-") for section in evaluation_sections([read_run(run)])}
+
+
 @pytest.mark.parametrize(
     "value", [None, 5, "text", [], {"points": 3}, {"wins": [None, {"wins": "x"}]}, {"calibration": [1]}]
 )
 def test_odd_figures_never_crash(run, value):
     for kind, (content, _) in KINDS.items():
         write_json(run / f"eval/{kind}.json", {**content, "figures": value, "notes": None})
-    page_of(run)
+    assert shown_kinds(run) == set(KINDS)
     for kind, (content, _) in KINDS.items():
         write_json(run / f"eval/{kind}.json", {**content, "results": [value, {"name": value, "ci": value}]})
-    page_of(run)
+    assert shown_kinds(run) == set(KINDS)
 
 
 def test_changes_of_several_runs_say_whose_they_are(run, tmp_path):
