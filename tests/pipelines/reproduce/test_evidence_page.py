@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from accord.pipelines.reproduce.configs import LengthConfig
 from accord.pipelines.reproduce.drawing import draw
 from accord.pipelines.reproduce.evidence import (
     Evidence,
@@ -22,6 +23,7 @@ from accord.pipelines.reproduce.evidence import (
     sign_of,
     with_interval,
 )
+from accord.pipelines.reproduce.lab import Lab
 from accord.pipelines.reproduce.length import biased
 from accord.pipelines.reproduce.page import keep, markdown
 from accord.pipelines.reproduce.runner import EXPERIMENTS
@@ -44,6 +46,24 @@ def evidence(**more: object) -> Evidence:
         "caveats": ["Few."], "provenance": about,
     }  # fmt: skip
     return Evidence(**settings | more)  # type: ignore[arg-type]
+
+
+def test_provenance_names_each_machine_that_went_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = Lab(LengthConfig(data=tmp_path, out=tmp_path))
+    for threads in (1, 1, 2, 1, 2):
+        here = {"versions": {"numpy": "2"}, "environment": {"threads": threads}, "started": "now"}
+        monkeypatch.setattr("accord.train.run.environment", lambda here=here: here)
+        lab.settle({"model_fingerprint": "f"})
+    about = lab.facts({"a": 60.0}, 1.0)
+    assert (about["environment"], [one["environment"] for one in about["continued"]]) == (
+        {"threads": 1},
+        [{"threads": 2}],
+    )
+    whole = evidence().provenance | {"continued": about["continued"]}
+    for one, words in ((evidence(provenance=whole), "on 1 and 2 threads"), (evidence(), "on 1 thread")):
+        one.write(tmp_path / "evidence.json")
+        keep(tmp_path / "evidence.json", tmp_path / "page")
+        assert f"{words}, 10 minutes" in markdown(tmp_path / "page")
 
 
 def test_the_interval_over_seeds_is_students() -> None:
