@@ -50,7 +50,7 @@ def evidence(**more: object) -> Evidence:
 
 def test_provenance_names_each_machine_that_went_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lab = Lab(LengthConfig(data=tmp_path, out=tmp_path))
-    for threads in (1, 1, 2, 1, 2):
+    for threads in (1, 1, 2, 1, 3, 2):
         here = {"versions": {"numpy": "2"}, "environment": {"threads": threads}, "started": "now"}
         monkeypatch.setattr("accord.train.run.environment", lambda here=here: here)
         lab.settle({"model_fingerprint": "f"})
@@ -60,7 +60,7 @@ def test_provenance_names_each_machine_that_went_on(tmp_path: Path, monkeypatch:
         [{"threads": 2}],
     )
     whole = evidence().provenance | {"continued": about["continued"]}
-    for one, words in ((evidence(provenance=whole), "on 1 and 2 threads"), (evidence(), "on 1 thread")):
+    for one, words in ((evidence(provenance=whole), "on 1 and 2 and 3 threads"), (evidence(), "on 1 thread")):
         one.write(tmp_path / "evidence.json")
         keep(tmp_path / "evidence.json", tmp_path / "page")
         assert f"{words}, 10 minutes" in markdown(tmp_path / "page")
