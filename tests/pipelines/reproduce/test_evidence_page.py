@@ -57,7 +57,7 @@ def test_provenance_names_each_machine_that_went_on(tmp_path: Path, monkeypatch:
     about = lab.facts({"a": 60.0}, 1.0)
     assert (about["environment"], [one["environment"] for one in about["continued"]]) == (
         {"threads": 1},
-        [{"threads": 2}],
+        [{"threads": 2}, {"threads": 3}],
     )
     whole = evidence().provenance | {"continued": about["continued"]}
     for one, words in ((evidence(provenance=whole), "on 1 and 2 and 3 threads"), (evidence(), "on 1 thread")):
