@@ -97,8 +97,8 @@ def test_values_and_gradients_are_those_of_all_scores_at_once(monkeypatch, seed,
     for states in (q, k, v):
         states.requires_grad_()
     # The layout's mask, laid back onto the pack: (T, T), nothing of it computed by blocks.
-    where_T = layout.scatter_T
-    seen = torch.block_diag(*layout.mask(window)[:, 0].double()).bool()[where_T][:, where_T]
+    where_T = layout.padded.scatter_T
+    seen = torch.block_diag(*layout.padded.mask(window)[:, 0].double()).bool()[where_T][:, where_T]
     score = torch.einsum("qhd,khd->hqk", q, k.repeat_interleave(2, 1)) * 0.3
     share = score.masked_fill(~seen, -torch.inf).softmax(-1)
     expected = torch.einsum("hqk,khd->qhd", share, v.repeat_interleave(2, 1))

@@ -2,8 +2,9 @@
 
 A pack is one flat row of T tokens. Linear layers, norms and the head run on it as it is; attention alone needs to know
 who may see whom: a response token sees its prompt and its own past, never a sibling or another tree. On a CPU that is
-computed block by block (`accord.models.blocks`); for torch's fused kernel (accelerators, and dropout in attention) the
-trees are laid side by side as (B, S), padded to the longest tree of the pack (packs hold trees of like length).
+computed block by block (`accord.models.blocks`), on a GPU in half precision by flash attention over runs of tokens
+(`accord.models.flash`). Elsewhere (float32 on a GPU, sliding windows there, dropout in attention) torch's fused kernel
+gets a mask, and the trees side by side as (B, S), padded to the longest tree of the pack.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from accord.models.blocks import BlockPlan, block_attention
-from accord.trees import TreeBatch
+from accord.models.flash import FlashPlan, flash_attention, takes
+from accord.trees import PromptTree, TreeBatch
 
 __all__ = ["NAME", "TreeLayout", "UnsupportedAttention"]
 
@@ -31,7 +33,34 @@ class UnsupportedAttention(ValueError):
 
 
 class TreeLayout:
-    """Where each token of a pack stands in the (B, S) attention layout, and what it may see.
+    """What each token of a pack may see, in the form each kernel wants; made when it is asked for."""
+
+    def __init__(self, batch: TreeBatch) -> None:
+        self._batch = batch
+
+    @property
+    def trees(self) -> tuple[PromptTree, ...]:
+        """Of the pack."""
+        return self._batch.trees
+
+    @cached_property
+    def blocks(self) -> BlockPlan:
+        """The pack cut into blocks of queries, for a CPU."""
+        return BlockPlan(self._batch)
+
+    @cached_property
+    def runs(self) -> FlashPlan:
+        """The pack as runs of queries and of keys, for flash attention."""
+        return FlashPlan.of(self._batch.trees, self._batch.token_T.device)
+
+    @cached_property
+    def padded(self) -> Padded:
+        """The trees side by side, with masks."""
+        return Padded(self._batch)
+
+
+class Padded:
+    """Where each token of a pack stands in the (B, S) attention layout, and what it may see there.
 
     Attributes:
         gather_BS: int64 index into T; 0 at padding.
@@ -42,7 +71,6 @@ class TreeLayout:
         lengths_B = torch.bincount(batch.tree_T, minlength=len(batch.trees))
         start_B = lengths_B.cumsum(0) - lengths_B
         width = int(lengths_B.max())
-        self._batch = batch
         offset_T = torch.arange(batch.token_T.numel(), device=batch.token_T.device) - start_B[batch.tree_T]
         self.scatter_T = batch.tree_T * width + offset_T
         shape = (len(batch.trees), width)
@@ -50,11 +78,6 @@ class TreeLayout:
         self._branch_BS = self._lay(batch.branch_T, -2, shape)  # -2: padding, seen by itself only
         self._position_BS = self._lay(batch.position_T, 0, shape)
         self._masks: dict[int | None, Tensor] = {}
-
-    @cached_property
-    def blocks(self) -> BlockPlan:
-        """The pack cut into blocks of queries, for a CPU."""
-        return BlockPlan(self._batch)
 
     def _lay(self, value_T: Tensor, fill: int, shape: tuple[int, int]) -> Tensor:
         flat = value_T.new_full((shape[0] * shape[1],), fill)
@@ -104,16 +127,28 @@ def tree_attention(
 
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # (T, H, D)
-    if _in_blocks(query.device.type, dropout):
-        v = v.to(torch.get_autocast_dtype("cpu")) if torch.is_autocast_enabled("cpu") else v
-        return block_attention(q, k, v, tree.blocks, sliding_window, scaling).unsqueeze(0), None
-    q, k, v = (_Lay.apply(x, tree).transpose(1, 2) for x in (q, k, v))  # type: ignore[no-untyped-call]  # (B, H, S, D)
+    kind = query.device.type
+    v = v.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else v
+    if _in_blocks(kind, dropout):
+        out = block_attention(q, k, v, tree.blocks, sliding_window, scaling)
+    elif not dropout and takes(q, v, sliding_window):
+        out = flash_attention(q, k, v, tree.runs, scaling)
+    else:
+        out = _masked(q, k, v, tree.padded, sliding_window, scaling, dropout)
+    return out.unsqueeze(0), None
+
+
+def _masked(
+    q: Tensor, k: Tensor, v: Tensor, padded: Padded, window: int | None, scaling: float, dropout: float
+) -> Tensor:
+    """(T, H, D), by torch's kernel and a mask."""
+    q, k, v = (_Lay.apply(x, padded).transpose(1, 2) for x in (q, k, v))  # type: ignore[no-untyped-call]  # (B, H, S, D)
     repeats = q.shape[1] // k.shape[1]
     if repeats > 1:
         k, v = k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1)
-    out = scaled_dot_product_attention(q, k, v, tree.mask(sliding_window), dropout, scale=scaling)
-    flat: Tensor = _Unlay.apply(out.transpose(1, 2), tree)  # type: ignore[no-untyped-call]
-    return flat.unsqueeze(0), None
+    out = scaled_dot_product_attention(q, k, v, padded.mask(window), dropout, scale=scaling)
+    flat: Tensor = _Unlay.apply(out.transpose(1, 2), padded)  # type: ignore[no-untyped-call]
+    return flat
 
 
 def _in_blocks(device: str, dropout: float) -> bool:
@@ -128,28 +163,28 @@ class _Lay(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, tree: TreeLayout) -> Tensor:
-        ctx.tree = tree
-        return x[tree.gather_BS]
+    def forward(ctx: Any, x: Tensor, padded: Padded) -> Tensor:
+        ctx.padded = padded
+        return x[padded.gather_BS]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        return grad.flatten(0, 1)[ctx.tree.scatter_T], None
+        return grad.flatten(0, 1)[ctx.padded.scatter_T], None
 
 
 class _Unlay(torch.autograd.Function):
     """(B, S, H, D) -> (T, H, D), padding dropped; its gradient is 0 there."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, tree: TreeLayout) -> Tensor:
-        ctx.tree = tree
-        return x.flatten(0, 1)[tree.scatter_T]
+    def forward(ctx: Any, x: Tensor, padded: Padded) -> Tensor:
+        ctx.padded = padded
+        return x.flatten(0, 1)[padded.scatter_T]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        tree = ctx.tree
-        trees, width = tree.gather_BS.shape
-        laid = grad.new_zeros((trees * width, *grad.shape[1:])).index_put((tree.scatter_T,), grad)
+        padded = ctx.padded
+        trees, width = padded.gather_BS.shape
+        laid = grad.new_zeros((trees * width, *grad.shape[1:])).index_put((padded.scatter_T,), grad)
         return laid.view(trees, width, *grad.shape[1:]), None
 
 

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from accord.models.fused import fused
+
 __all__ = ["keep_two", "keeps_two"]
 
 _GATED = ("LlamaMLP", "MistralMLP", "Qwen2MLP", "Qwen3MLP")
@@ -61,18 +63,26 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
         ctx.save_for_backward(gate, up)
-        return nn.functional.silu(gate) * up
+        return _product(gate, up)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         gate, up = ctx.saved_tensors
-        upper = grad * up
         if torch.is_grad_enabled():  # second derivatives are wanted (TRPO), and the kernel has none
             share = gate.sigmoid()
-            lower = upper * share * (1 + gate * (1 - share))
-        else:
-            lower = torch.ops.aten.silu_backward(upper, gate)
-        return lower, grad * nn.functional.silu(gate)
+            return grad * up * share * (1 + gate * (1 - share)), grad * nn.functional.silu(gate)
+        return _gradients(grad, gate, up)
+
+
+@fused
+def _product(gate: Tensor, up: Tensor) -> Tensor:
+    return nn.functional.silu(gate) * up
+
+
+@fused
+def _gradients(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of both."""
+    return torch.ops.aten.silu_backward(grad * up, gate), grad * nn.functional.silu(gate)
 
 
 def _instead_of(product: Tensor, gate: Tensor, up: Tensor) -> tuple[Callable[[Tensor], Any], Callable[[Any], Tensor]]:
@@ -87,6 +97,6 @@ def _instead_of(product: Tensor, gate: Tensor, up: Tensor) -> tuple[Callable[[Te
         if isinstance(kept, Tensor):
             return kept
         gate, up, shape = kept
-        return (nn.functional.silu(gate) * up).view(shape)
+        return _product(gate, up).view(shape)
 
     return pack, unpack

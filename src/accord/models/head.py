@@ -5,9 +5,8 @@ Dimensions: T scored tokens, D hidden size, V vocabulary, C tokens of one group 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -15,12 +14,14 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from accord.losses import kl
+from accord.models.fused import fused, fuses
 
 __all__ = ["Distribution", "Head", "exact_kl", "head_of", "token_logprob"]
 
 GROUP_BYTES = 96 * 2**20  # of logits as the product leaves them; that many are kept for the backward pass
+GROUP_BYTES_GPU = 2**31  # a second product costs a tenth of a step there, and states and moments take far more memory
 PART_BYTES = 2**20  # of float32 logits worked on at once by each thread of a CPU: they stay in its cache
-PART_BYTES_GPU = 48 * 2**20
+PART_BYTES_GPU = 48 * 2**20  # where what is done to them is not fused (accord.models.fused): then none are made
 """The result does not depend on any of these."""
 
 
@@ -46,12 +47,7 @@ class Head:
 
     def logits(self, raw_CV: Tensor) -> Tensor:
         """(C, V) float32 (float64 stays), from what `raw` gave."""
-        logits_CV = raw_CV.to(torch.promote_types(raw_CV.dtype, torch.float32))
-        if self.scale != 1.0:
-            logits_CV = logits_CV * self.scale
-        if self.softcap is not None:
-            logits_CV = self.softcap * torch.tanh(logits_CV / self.softcap)
-        return logits_CV
+        return _logits(raw_CV, self.scale, self.softcap)
 
 
 @dataclass(frozen=True)
@@ -151,7 +147,7 @@ class _TokenLogprob(torch.autograd.Function):
             for group in groups:
                 raw_CV = head.raw(hidden[group])
                 for part, here in _parts(group, raw_CV):
-                    logprob_T[part], found_C = _read(head, here, token_T[part], temperature, entropy)
+                    logprob_T[part], found_C = _read(here, token_T[part], scale, softcap, temperature, entropy)
                     if found_C is not None:
                         entropy_T[part] = found_C
                 if len(groups) == 1 and any(ctx.needs_input_grad):
@@ -168,14 +164,14 @@ class _TokenLogprob(torch.autograd.Function):
         hidden, weight_VD, bias_V, token_T = ctx.saved_tensors
         scale, softcap, temperature, entropy, dtype = ctx.how
         head = Head(ctx.compute_weight, None if bias_V is None else bias_V.detach().to(dtype), scale, softcap)
-        sums = _HeadGradients(ctx, hidden, head, temperature, grad_logprob_T.dtype)
+        sums = _HeadGradients(ctx, hidden, head, grad_logprob_T.dtype)
         kept, ctx.kept = ctx.kept, None  # gradients take its place: a second backward pass makes the logits again
         with torch.autocast(hidden.device.type, enabled=False):
             for group in _groups(hidden, head):
                 raw_CV = head.raw(hidden[group]) if kept is None else kept
                 for part, here in _parts(group, raw_CV):
                     weights = grad_logprob_T[part], grad_entropy_T[part] if entropy else None
-                    sums.write(here, partial(_logprob_gradient, token_T[part], temperature, *weights))
+                    sums.note(_to_gradient(here, token_T[part], *weights, scale, softcap, temperature, sums.need_bias))
                 sums.add(group, raw_CV)
                 del raw_CV, here  # before the next group is made
         return (*sums.of(weight_VD, bias_V), None, None)
@@ -207,24 +203,38 @@ class _ExactKl(torch.autograd.Function):
     def backward(ctx: Any, grad_T: Tensor) -> Any:
         hidden, weight_VD, bias_V = ctx.saved_tensors
         temperature, _ = ctx.how
-        sums = _HeadGradients(ctx, hidden, ctx.head, temperature, grad_T.dtype)
+        sums = _HeadGradients(ctx, hidden, ctx.head, grad_T.dtype)
         other = ctx.other
         with torch.autocast(hidden.device.type, enabled=False):
             for group in _groups(hidden, ctx.head, sets=2):
                 raw_CV, other_CV = ctx.head.raw(hidden[group]), other.head.raw(other.state_TD[group])
                 for part, here, there in _parts(group, raw_CV, other_CV):
-                    against_CV = _at(temperature, other.head.logits(there))
-                    sums.write(here, partial(_kl_gradient, against_CV, temperature, grad_T[part]))
+                    capped_CV, against_CV = ctx.head.logits(here), _at(temperature, other.head.logits(there))
+                    grad_CV = _kl_gradient(against_CV, temperature, grad_T[part], capped_CV)
+                    how = (ctx.head.scale, ctx.head.softcap, temperature, sums.need_bias)
+                    sums.note(_of_raw(here, grad_CV, capped_CV, *how))
                 sums.add(group, raw_CV)
-                del raw_CV, other_CV, here, there, against_CV  # before the next group is made
+                del raw_CV, other_CV, here, there, capped_CV, against_CV, grad_CV  # before the next group is made
         return (*sums.of(weight_VD, bias_V), None, None, None)
 
 
+def _logits(raw_CV: Tensor, scale: float, softcap: float | None) -> Tensor:
+    """(C, V) float32 (float64 stays): cap(scale * raw)."""
+    logits_CV = raw_CV.to(torch.promote_types(raw_CV.dtype, torch.float32))
+    if scale != 1.0:
+        logits_CV = logits_CV * scale
+    if softcap is not None:
+        logits_CV = softcap * torch.tanh(logits_CV / softcap)
+    return logits_CV
+
+
+@fused
 def _read(
-    head: Head, raw_CV: Tensor, token_C: Tensor, temperature: float, entropy: bool
+    raw_CV: Tensor, token_C: Tensor, scale: float, softcap: float | None, temperature: float, entropy: bool
 ) -> tuple[Tensor, Tensor | None]:
     """(C,) log-probability of each token, and (C,) entropy or None."""
-    logprob_CV = _at(temperature, head.logits(raw_CV)).log_softmax(-1)  # one pass; logsumexp is four
+    logits_CV = _at(temperature, _logits(raw_CV, scale, softcap))
+    logprob_CV = logits_CV.log_softmax(-1)  # one pass; logsumexp is four
     logprob_C = logprob_CV.gather(-1, token_C.unsqueeze(-1)).squeeze(-1)
     if not entropy:
         return logprob_C, None
@@ -233,13 +243,22 @@ def _read(
     return logprob_C, -(p_CV.mul_(logprob_CV.masked_fill_(p_CV == 0, 0.0))).sum(-1)
 
 
-def _logprob_gradient(
-    token_C: Tensor, temperature: float, grad_logprob_C: Tensor, grad_entropy_C: Tensor | None, capped_CV: Tensor
-) -> Tensor:
-    """(C, V) gradient of the logits over the temperature.
+@fused
+def _to_gradient(
+    raw_CV: Tensor,
+    token_C: Tensor,
+    grad_logprob_C: Tensor,
+    grad_entropy_C: Tensor | None,
+    scale: float,
+    softcap: float | None,
+    temperature: float,
+    bias: bool,
+) -> Tensor | None:
+    """Put the gradient of raw logits in their place; returns that of the bias as `_of_raw` does.
 
     d logprob / d logits = onehot - p;  d entropy / d logits = -p (log p + entropy)
     """
+    capped_CV = _logits(raw_CV, scale, softcap)
     grad_C1, logits_CV = grad_logprob_C.unsqueeze(-1), _at(temperature, capped_CV)
     if grad_entropy_C is None:
         grad_CV = logits_CV.softmax(-1).mul_(-grad_C1)
@@ -250,7 +269,33 @@ def _logprob_gradient(
         entropy_C1 = -(p_CV * finite_CV).sum(-1, keepdim=True)
         weight_CV = finite_CV.add_(entropy_C1).mul_(grad_entropy_C.unsqueeze(-1)).add_(grad_C1)
         grad_CV = p_CV.mul_(weight_CV).neg_()
-    return grad_CV.scatter_add_(-1, token_C.unsqueeze(-1), grad_C1)
+    if torch.compiler.is_compiling():  # a scatter would need a matrix to scatter into
+        is_token_CV = torch.arange(raw_CV.shape[-1], device=raw_CV.device) == token_C.unsqueeze(-1)
+        grad_CV = grad_CV + torch.where(is_token_CV, grad_C1, 0.0)
+    else:
+        grad_CV = grad_CV.scatter_add_(-1, token_C.unsqueeze(-1), grad_C1)
+    return _of_raw(raw_CV, grad_CV, capped_CV, scale, softcap, temperature, bias)
+
+
+def _of_raw(
+    raw_CV: Tensor,
+    grad_CV: Tensor,
+    capped_CV: Tensor,
+    scale: float,
+    softcap: float | None,
+    temperature: float,
+    bias: bool,
+) -> Tensor | None:
+    """From the gradient of capped logits over the temperature to that of raw ones, put in their place.
+
+    Returns (V,) their sum over places, the gradient of the bias, where there is one.
+    """
+    if scale != temperature:
+        grad_CV = grad_CV * (scale / temperature)
+    if softcap is not None:
+        grad_CV = grad_CV * (1 - (capped_CV / softcap) ** 2)
+    raw_CV.copy_(grad_CV)
+    return grad_CV.sum(0) if bias else None
 
 
 def _kl_gradient(other_CV: Tensor, temperature: float, grad_C: Tensor, capped_CV: Tensor) -> Tensor:
@@ -263,25 +308,18 @@ def _kl_gradient(other_CV: Tensor, temperature: float, grad_C: Tensor, capped_CV
 class _HeadGradients:
     """Gradients of states, weight and bias, summed over groups from gradients of their logits / temperature."""
 
-    def __init__(self, ctx: Any, hidden: Tensor, head: Head, temperature: float, wide: torch.dtype) -> None:
-        self.hidden, self.head, self.temperature = hidden, head, temperature
-        need_weight, need_bias = ctx.needs_input_grad[1], head.bias_V is not None and ctx.needs_input_grad[2]
+    def __init__(self, ctx: Any, hidden: Tensor, head: Head, wide: torch.dtype) -> None:
+        self.hidden, self.head = hidden, head
+        self.need_weight, self.wide = ctx.needs_input_grad[1], wide
+        self.need_bias = head.bias_V is not None and ctx.needs_input_grad[2]
         self.hidden_TD = torch.empty_like(hidden, dtype=ctx.hidden_dtype)
-        self.need_weight, self.wide = need_weight, wide
         self.weight_VD: Tensor | None = None  # the first group's, with the others added: no pass over zeros
-        self.bias_V = torch.zeros_like(head.bias_V, dtype=wide) if need_bias and head.bias_V is not None else None
+        self.bias_V = torch.zeros_like(head.bias_V, dtype=wide) if self.need_bias and head.bias_V is not None else None
 
-    def write(self, raw_CV: Tensor, gradient_of: Callable[[Tensor], Tensor]) -> None:
-        """Put the gradient of a part's raw logits in their place; `gradient_of` the logits, over the temperature."""
-        capped_CV = self.head.logits(raw_CV)
-        grad_CV = gradient_of(capped_CV)
-        if self.head.scale != self.temperature:
-            grad_CV.mul_(self.head.scale / self.temperature)
-        if self.head.softcap is not None:
-            grad_CV *= 1 - (capped_CV / self.head.softcap) ** 2
-        if self.bias_V is not None:
-            self.bias_V += grad_CV.sum(0)
-        raw_CV.copy_(grad_CV)
+    def note(self, bias_V: Tensor | None) -> None:
+        """A part's gradient of the bias."""
+        if self.bias_V is not None and bias_V is not None:
+            self.bias_V += bias_V
 
     def add(self, group: slice, grad_CV: Tensor) -> None:
         """A group, from the gradient of its raw logits."""
@@ -319,14 +357,19 @@ def _at(temperature: float, logits_CV: Tensor) -> Tensor:
 
 
 def _groups(hidden_TD: Tensor, head: Head, sets: int = 1) -> list[slice]:
-    """Places whose logits are made by one product: as few as GROUP_BYTES allows for all sets, of one size."""
-    return _even(0, len(hidden_TD), GROUP_BYTES // (sets * hidden_TD.element_size() * head.weight_VD.shape[0]))
+    """Places whose logits are made by one product: as few as the bytes of a group allow for all sets, of one size."""
+    room = GROUP_BYTES if hidden_TD.device.type == "cpu" else GROUP_BYTES_GPU
+    return _even(0, len(hidden_TD), room // (sets * hidden_TD.element_size() * head.weight_VD.shape[0]))
 
 
 def _parts(group: slice, *raw_CV: Tensor) -> Iterator[tuple[Any, ...]]:
     """A group in parts small enough for caches: (places, these of each of the group's tensors)."""
-    room = torch.get_num_threads() * PART_BYTES if raw_CV[0].device.type == "cpu" else PART_BYTES_GPU
-    for part in _even(group.start, group.stop, room // (4 * len(raw_CV) * raw_CV[0].shape[1])):
+    device = raw_CV[0].device
+    room = torch.get_num_threads() * PART_BYTES if device.type == "cpu" else PART_BYTES_GPU
+    most = room // (4 * len(raw_CV) * raw_CV[0].shape[1])
+    if len(raw_CV) == 1 and fuses(device):
+        most = group.stop - group.start
+    for part in _even(group.start, group.stop, most):
         yield part, *(x[part.start - group.start : part.stop - group.start] for x in raw_CV)
 
 

@@ -3,7 +3,8 @@
 Under autocast a norm's float32 result is cast once by each linear layer that reads it (five times a block) and each
 cast's gradient is cast back and added in float32. Where nothing but linear layers reads a norm, it may as well round
 its result once: the values those layers see are the same, bit for bit. Its backward pass is written out: four passes
-over the states in place of ten. Buys 5 to 10% of a training step of a small model on a CPU (docs/log.md).
+over the states in place of ten, on a GPU one kernel each way. Buys 5 to 10% of a training step of a small model on a
+CPU (docs/log.md).
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from accord.models.fused import fused
 
 __all__ = ["round_once", "rounds_once"]
 
@@ -72,22 +75,37 @@ class _RmsNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
-        r = _inverse_size(x, eps)
+        y, r = _normal(x, weight, eps, dtype)
         ctx.save_for_backward(x, weight, r)
         ctx.eps = eps
-        return (x * r).mul_(weight).to(dtype)
+        return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, weight, r = ctx.saved_tensors
         if torch.is_grad_enabled():  # second derivatives are wanted (TRPO), and a saved r would be a constant to them
             r = _inverse_size(x, ctx.eps)
-        grad, normal = grad.to(x.dtype), x * r
-        weight_grad = (grad * normal).flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
-        # With n = x r and g = grad w:  dx = r (g - n mean(g n)).
-        scaled = grad * weight
-        share = (scaled * normal).mean(-1, keepdim=True)  # vecdot would round to bfloat16 under autocast
-        return torch.addcmul(scaled, normal, share, value=-1.0) * r, weight_grad, None, None
+        return (*_gradients(grad, x, weight, r, ctx.needs_input_grad[1]), None, None)
+
+
+@fused
+def _normal(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The result and r."""
+    r = _inverse_size(x, eps)
+    return (x * r).mul_(weight).to(dtype), r
+
+
+@fused
+def _gradients(grad: Tensor, x: Tensor, weight: Tensor, r: Tensor, of_weight: bool) -> tuple[Tensor, Tensor | None]:
+    """Gradients of x and weight.
+
+    With n = x r and g = grad w:  dx = r (g - n mean(g n)).
+    """
+    grad, normal = grad.to(x.dtype), x * r
+    weight_grad = (grad * normal).flatten(0, -2).sum(0) if of_weight else None
+    scaled = grad * weight
+    share = (scaled * normal).mean(-1, keepdim=True)  # vecdot would round to bfloat16 under autocast
+    return torch.addcmul(scaled, normal, share, value=-1.0) * r, weight_grad
 
 
 def _inverse_size(x: Tensor, eps: float) -> Tensor:

@@ -18,6 +18,7 @@ from accord.models.attention import NAME, TreeLayout, UnsupportedAttention
 from accord.models.gates import keep_two
 from accord.models.head import Distribution, exact_kl, head_of, token_logprob
 from accord.models.norms import round_once
+from accord.models.rotation import rotate_once
 from accord.trees import Branch, PromptTree, TreeBatch, pack
 
 __all__ = [
@@ -138,6 +139,7 @@ def prepare(model: nn.Module) -> str | None:
         base.set_attn_implementation(own)
     round_once(model)
     keep_two(model)
+    rotate_once(model)
     _check_head(model)
     return reason
 

@@ -12,7 +12,7 @@ pairs, padding) does not count. The vocabulary's part is counted by `accord.trai
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +23,8 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.profiler import record_function
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
+
+from accord.trees import PromptTree
 
 __all__ = ["MARK", "Work", "counting_work"]
 
@@ -92,20 +94,26 @@ def _attention(trunk: Any, kwargs: dict[str, Any]) -> float:
     pairs = 0.0
     for kind in set(layers):
         seen = window if kind == "sliding_attention" else None
-        pairs += layers.count(kind) * (_row_pairs(mask, seen) if tree is None else _tree_pairs(tree, seen))
+        pairs += layers.count(kind) * (_row_pairs(mask, seen) if tree is None else _tree_pairs(tree.trees, seen))
     return 4.0 * width * pairs
 
 
-def _tree_pairs(tree: Any, window: int | None) -> float:
-    """Pairs of packed trees; padding, which sees itself, is left out."""
-    padding = tree.gather_BS.numel() - tree.scatter_T.numel()
-    return float(tree.mask(window).sum()) - padding
+def _tree_pairs(trees: Sequence[PromptTree], window: int | None) -> float:
+    """Pairs of packed trees."""
+    total = 0
+    for tree in trees:
+        prompt = _sequence_pairs(len(tree.prompt), window)
+        ends = (len(tree.prompt) + len(branch.tokens) for branch in tree.branches)
+        total += prompt + sum(_sequence_pairs(end, window) - prompt for end in ends)
+    return float(total)
 
 
 def _row_pairs(mask_NS: Any, window: int | None) -> float:
-    """Pairs of rows of plain text: a token sees itself and what stands before it."""
-    total = 0
-    for length in mask_NS.sum(-1).tolist():
-        seen = min(length, window or length)
-        total += seen * (seen + 1) // 2 + (length - seen) * seen
-    return float(total)
+    """Pairs of rows of plain text."""
+    return float(sum(_sequence_pairs(length, window) for length in mask_NS.sum(-1).tolist()))
+
+
+def _sequence_pairs(length: int, window: int | None) -> int:
+    """A token sees itself and what stands before it, a window of w tokens at most."""
+    seen = min(length, window or length)
+    return seen * (seen + 1) // 2 + (length - seen) * seen
