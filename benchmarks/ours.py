@@ -12,31 +12,35 @@ import json
 import resource
 import sys
 import tempfile
-import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from benchmarks import workload
+from benchmarks import gauge, workload
 
 
 class Clock:
     """A display that times the job: the first note comes when the model is loaded."""
 
     def __init__(self) -> None:
-        self.start = self.stop = 0.0
-        self.steps: list[float] = []
+        self.start = 0.0
+        self.phases: list[list[float]] = []  # when each began, and when each of its steps was done
 
     def begin(self, title: str, total: int, done: int = 0) -> None:
-        """Nothing to show."""
+        """A phase begins: reference passes, or training."""
+        self.phases.append([gauge.now()])
 
     def update(self, done: int, figures: dict[str, float]) -> None:
         """A step is done."""
-        self.stop = time.perf_counter()
-        self.steps.append(self.stop)
+        self.phases[-1].append(gauge.now())
 
     def note(self, text: str) -> None:
         """The first note says what is trained."""
-        self.start = self.start or time.perf_counter()
+        self.start = self.start or gauge.now()
+
+    def seconds(self) -> list[float]:
+        """What each step of the last phase took."""
+        return [after - before for before, after in pairwise(self.phases[-1])]
 
     def end(self) -> None:
         """Nothing to show."""
@@ -57,13 +61,16 @@ def train(spec: dict[str, Any], folder: Path) -> dict[str, Any]:
     """One of the training jobs."""
     from accord.pipelines.jobs import JOBS
 
-    job, size = spec["job"], workload.JOBS[spec["job"]]
+    job, size = spec["job"], spec["size"]
+    if spec.get("device") == "cuda":
+        write_no_weights()
     data = folder / "rows.jsonl"
     common = {"model": spec["model"], "data": [data], "out": folder / "run", "precision": "bf16", "max_length": 1024}
-    common |= {"warmup": 0.0, "schedule": "constant", "save_every": 10**6, "micro_tokens": 2048}
+    common |= {"warmup": 0.0, "schedule": "constant", "save_every": 10**6}
+    common |= {"micro_tokens": size.get("micro_tokens", 2048)}
     if job.startswith("ppo") or job in ("rloo", "grpo"):
         return policy(spec, size, data, common)
-    rows = workload.text_rows(job, workload.ranking_rows(job))
+    rows = workload.text_rows(job, spec["texts"])
     workload.write_rows(data, in_training_order(rows, size["batch_size"]))
     common |= {"batch_size": size["batch_size"], "learning_rate": size.get("learning_rate", 5e-6)}
     name = "dpo" if job.startswith("listwise") else job
@@ -74,7 +81,22 @@ def train(spec: dict[str, Any], folder: Path) -> dict[str, Any]:
         one_row_per_response()
     out = JOBS[name].trainer()(JOBS[name].config(**common), clock)
     losses = [json.loads(line).get("loss") for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return {"seconds": clock.stop - clock.start, "losses": losses}
+    reference = clock.phases[0][-1] - clock.phases[0][0] if len(clock.phases) > 1 else 0.0
+    return {
+        "seconds": clock.phases[-1][-1] - clock.start,
+        "losses": losses,
+        "step_seconds": clock.seconds(),
+        "reference_seconds": reference,
+    }
+
+
+def write_no_weights() -> None:
+    """Leave out checkpoint and finished model, gigabytes behind the last step that no figure counts."""
+    from accord.train.run import Run
+
+    finish = Run.finish
+    Run.save = lambda *_: None  # type: ignore[method-assign]
+    Run.finish = lambda self, export=None, **facts: finish(self, **facts)  # type: ignore[method-assign]
 
 
 def one_row_per_response() -> None:
@@ -91,7 +113,7 @@ def policy(spec: dict[str, Any], size: dict[str, Any], data: Path, common: dict[
     """Two rollouts of PPO, RLOO or GRPO; the second is timed, so neither side pays for what happens once."""
     from accord.pipelines.jobs import JOBS
 
-    workload.write_rows(data, [{"prompt": row} for row in workload.prompt_rows(2 * size["rows"], size["prompt_words"])])
+    workload.write_rows(data, [{"prompt": row} for row in spec["prompts"]])
     minibatches, epochs = size.get("minibatches", 1), size.get("epochs", 1)
     ppo = spec["job"].startswith("ppo")
     common |= {"algorithm": "ppo-clip" if ppo else spec["job"], "samples": size["samples"]}
@@ -105,7 +127,7 @@ def policy(spec: dict[str, Any], size: dict[str, Any], data: Path, common: dict[
     out = JOBS["ppo"].trainer()(JOBS["ppo"].config(**common), clock)
     figures = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     parts = {name: figures[-1].get(f"seconds/{name}") for name in ("sample", "score", "update")}
-    return {"seconds": clock.steps[-1] - clock.steps[-2], "losses": [], "parts": parts}
+    return {"seconds": clock.seconds()[-1], "losses": [], "parts": parts, "rollout_seconds": clock.seconds()}
 
 
 def sampling(spec: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -122,12 +144,17 @@ def sampling(spec: dict[str, Any], folder: Path) -> dict[str, Any]:
     model, tokenizer = load_policy(spec["model"])
     template = Template(tokenizer)
     prompts = [template.prompt((Message(role="user", content=row),)) for row in spec["prompts"]]
-    sampler = NativeSampler(model, end_ids=[], autocast=lambda: torch.autocast("cpu", torch.bfloat16))
+    sampler = NativeSampler(
+        model,
+        end_ids=[],
+        max_rows=max(64, spec["rows"]),
+        autocast=lambda: torch.autocast(model.device.type, torch.bfloat16),
+    )
     plan = Sampling(samples=size["samples"], max_new_tokens=size["new_tokens"], temperature=1.0)
     sampler.sample(prompts[:2], Sampling(max_new_tokens=4))
-    start = time.perf_counter()
+    start = gauge.now()
     sampler.sample(prompts, plan)
-    return {"seconds": time.perf_counter() - start, "losses": []}
+    return {"seconds": gauge.now() - start, "losses": []}
 
 
 def peak_gb() -> float:
@@ -149,7 +176,9 @@ def main() -> None:
     torch.set_num_threads(spec["threads"])
     with tempfile.TemporaryDirectory() as folder:
         result = (sampling if spec["job"].startswith("sampling") else train)(spec, Path(folder))
-    result["peak_gb"] = peak_gb()
+    result |= gauge.memory(peak_gb())
+    if spec.get("device") == "cuda":
+        result["card"] = gauge.card()
     print("RESULT " + json.dumps(result))
 
 

