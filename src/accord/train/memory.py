@@ -16,8 +16,9 @@ Activations are those that autograd keeps (tests count them), per layer and toke
 
     norms       4 D each, 8 D each in float32 or where a family's norms do not round once
     linear      2 w D + w Q (inputs of the products; Q width of all query heads, K of all key heads)
-    attention   w (Q + 2 K), and the scores of one block of queries, made again in the backward pass; by the fused
-                kernel of an accelerator 4 w Q + w S for each place of the layout, S tokens of the longest tree
+    attention   w (Q + 2 K), and the scores of one block of queries, made again in the backward pass; on an accelerator
+                flash attention keeps 4 H more (H heads) and no scores; where it cannot run (float32, sliding windows)
+                the kernel with a mask keeps 4 w Q + w S for each place of the layout, S tokens of the longest tree
     feed-forward  4 w I, I its inner width; 2 w I where `accord.models.gates` keeps less, or where it has no gate and
                 the kernel of its activation is one
 
@@ -35,7 +36,7 @@ from transformers.pytorch_utils import Conv1D
 
 from accord.models.blocks import SCORES, SIZE
 from accord.models.gates import keeps_two
-from accord.models.head import GROUP_BYTES, PART_BYTES, PART_BYTES_GPU
+from accord.models.head import GROUP_BYTES, GROUP_BYTES_GPU, PART_BYTES, PART_BYTES_GPU
 from accord.models.norms import rounds_once
 from accord.rollouts.cache import ROOM
 from accord.rollouts.decoder import attends_with_bias, knows_family
@@ -80,6 +81,7 @@ class Shape:
         decodes: the sampler lays the weights of this family out.
         key_bias: keys have a bias: in bfloat16 it then does not.
         tied: the vocabulary head is the embedding.
+        windows: some layers see a sliding window.
     """
 
     parameters: int
@@ -98,6 +100,7 @@ class Shape:
     decodes: bool
     key_bias: bool
     tied: bool
+    windows: bool
 
     @property
     def head(self) -> int:
@@ -151,6 +154,7 @@ def shape_of(model: Any) -> Shape:
         decodes=knows_family(model),
         key_bias=knows_family(model) and attends_with_bias(model),
         tied=model.get_output_embeddings().weight is model.get_input_embeddings().weight,
+        windows=bool(getattr(config, "sliding_window", None)) and getattr(config, "use_sliding_window", True),
     )
 
 
@@ -197,10 +201,10 @@ def activation_bytes(shape: Shape, pack: Pack, half: bool, checkpointing: bool =
     w = HALF if half else WIDE
     norms = shape.norms * (WIDE if shape.rounds_once and half else 2 * WIDE)
     per_token = norms + w * (2 * shape.hidden + shape.query) + shape.inner_copies * w * shape.inner
-    if fused:
+    if fused and (shape.windows or not half):
         layer = pack.tokens * per_token + pack.padded * (4 * w * shape.query + w * pack.longest + WIDE * shape.heads)
     else:
-        layer = pack.tokens * (per_token + w * (shape.query + 2 * shape.key))
+        layer = pack.tokens * (per_token + w * (shape.query + 2 * shape.key) + (WIDE * shape.heads if fused else 0))
     if checkpointing:  # the input of each block, and one block made again
         return layer + WIDE * shape.hidden * pack.tokens * (shape.layers + 2)
     return shape.layers * layer + 2 * WIDE * shape.hidden * pack.tokens
@@ -218,7 +222,7 @@ def score_bytes(shape: Shape, pack: Pack) -> int:
 def head_bytes(shape: Shape, pack: Pack, half: bool, trained: bool, *, fused: bool = False) -> int:
     """The vocabulary head's backward pass: a group of logits, and the gradient of its matrix with a product of it."""
     w = HALF if half else WIDE
-    group = min(GROUP_BYTES, w * shape.vocabulary * pack.scored)
+    group = min(GROUP_BYTES_GPU if fused else GROUP_BYTES, w * shape.vocabulary * pack.scored)
     matrix = (WIDE + w) * shape.head if trained else 0
     parts = 4 * (PART_BYTES_GPU if fused else THREADS * PART_BYTES)
     return group + min(parts, 4 * WIDE * shape.vocabulary * pack.scored) + w * shape.hidden * pack.scored + matrix
