@@ -9,7 +9,7 @@ import torch
 from torch import tensor
 
 from accord.rollouts import Sampling
-from accord.rollouts.draw import draw, inverse_cdf, row_uniforms
+from accord.rollouts.draw import Draw, _edge_of_all, _edge_of_few, draw, inverse_cdf, row_uniforms
 
 
 def logits_of(*weights: float) -> torch.Tensor:
@@ -198,3 +198,24 @@ def test_every_row_has_its_own_forbidden_tokens_however_many_are_worked_on_at_on
     forbidden_R = [(0, 1), (), (1, 2), (0,), ()]
     drawn = draw(logits_of(8, 7, 6).expand(5, -1), torch.zeros(5).double(), Sampling(temperature=0), forbidden_R)
     assert drawn.token_R.tolist() == [2, 0, 0, 1, 0]
+
+
+@pytest.mark.parametrize("top_p", [0.05, 0.5, 0.9, 0.999])
+def test_a_sort_of_whole_rows_finds_the_same_nucleus(top_p):  # as a GPU does it
+    weight_RV = (torch.randn(8, 700, generator=torch.Generator().manual_seed(1)) * 2).exp()
+    weight_RV[:4] = weight_RV[:4].round()  # many are equal, or 0
+    assert torch.equal(_edge_of_all(weight_RV, top_p), _edge_of_few(weight_RV, top_p))
+
+
+@pytest.mark.parametrize("entries", [3, 300, 512])
+def test_what_has_no_place_gets_one_that_is_there(entries):  # on a GPU another one would end the process
+    uniform_R = tensor([0.0, 0.5, 1 - 2**-53], dtype=torch.float64)
+    token_R = inverse_cdf(torch.full((3, entries), math.nan), uniform_R)
+    assert 0 <= token_R.min() <= token_R.max() < 256 * -(-entries // 256)
+
+
+def test_numbers_of_a_draw_by_row():
+    drawn = Draw(tensor([3, 1]), tensor([-0.5, -1.5]).double(), tensor([0.0, -2.0]).double())
+    assert drawn.rows() == [(3, -0.5, 0.0), (1, -1.5, -2.0)]
+    with pytest.raises(ValueError, match="not finite"):
+        drawn._replace(logprob_R=tensor([-0.5, math.nan])).rows()

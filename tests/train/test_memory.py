@@ -140,6 +140,8 @@ def test_weights_are_laid_out_where_the_sampler_decodes_by_itself():
     shape = memory.shape_of(tiny_llama())
     plain = memory.sampling_bytes(dataclasses.replace(shape, decodes=False), 4, 20, True)
     assert memory.sampling_bytes(shape, 4, 20, True, adapters=True) == plain
+    biased = memory.shape_of(tiny_qwen())  # laid out in bfloat16 by an accelerator alone
+    assert memory.sampling_bytes(biased, 4, 20, True, fused=True) > memory.sampling_bytes(biased, 4, 20, True)
 
 
 # -- against real processes --------------------------------------------------------------------------------------------

@@ -60,13 +60,16 @@ class Batch:
             cache=self.cache.repeated(index_R),
         )
 
-    def retire(self) -> None:
+    def retire(self, *, seldom: bool = False) -> None:
         """Drop finished rows: the last unfinished ones move into their places, so little is copied.
 
         Kernels are made for a number of rows, and making them takes as long as computing some idle rows: of 17 to 20
-        rows that go on, 20 are kept.
+        rows that go on, 20 are kept. `seldom` waits until half of the rows are idle: where a step is a graph, making
+        it anew costs more than they do.
         """
         alive = sum(row.finish is None for row in self.rows)
+        if seldom and 2 * alive > len(self.rows):
+            return
         step = 2 ** max(0, alive.bit_length() - 3)
         count = -(-alive // step) * step
         if count >= len(self.rows):

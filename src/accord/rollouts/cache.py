@@ -7,6 +7,7 @@ float32 keys that each step casts again. Here a step writes one column. R rows, 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ __all__ = ["RowCache"]
 
 # Columns added when a buffer is full: it is then copied once in 32 steps. The decoder computes with spare columns too.
 ROOM = 32
+# At most so many where a step is captured as a graph, which is made anew for each buffer.
+ROOM_OF_GRAPHS = 256
 
 
 class _RowLayer(DynamicLayer):
@@ -28,6 +31,10 @@ class _RowLayer(DynamicLayer):
     is_initialized: bool
     key_buffer: Tensor
     value_buffer: Tensor
+
+    def __init__(self, room: int = ROOM) -> None:
+        super().__init__()
+        self.room = room
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         key_states, value_states = _as_attention_reads(key_states), _as_attention_reads(value_states)
@@ -43,7 +50,7 @@ class _RowLayer(DynamicLayer):
         """Let there be so many spare columns, which hold zeros; the width of the buffers."""
         start = self.keys.shape[-2]
         if start + columns > self.key_buffer.shape[-2]:
-            room = (0, 0, 0, columns - 1 + ROOM)
+            room = (0, 0, 0, columns - 1 + self.room)
             self.key_buffer = torch.nn.functional.pad(self.keys, room)
             self.value_buffer = torch.nn.functional.pad(self.values, room)
             self._keep(self.key_buffer, self.value_buffer, start)
@@ -57,12 +64,16 @@ class _RowLayer(DynamicLayer):
         self.value_buffer[..., start:end, :] = value_states
         self._keep(self.key_buffer, self.value_buffer, end)
 
+    def advance(self) -> None:
+        """Count one column in that was written into the buffers."""
+        self._keep(self.key_buffer, self.value_buffer, self.keys.shape[-2] + 1)
+
     def _keep(self, key_buffer: Tensor, value_buffer: Tensor, columns: int) -> None:
         self.key_buffer, self.value_buffer = key_buffer, value_buffer
         self.keys, self.values = key_buffer[..., :columns, :], value_buffer[..., :columns, :]
 
     def repeated(self, index_R: Tensor) -> _RowLayer:
-        copy = _RowLayer()
+        copy = _RowLayer(self.room)
         if self.is_initialized:  # a layer that reads another layer's keys never is
             copy.is_initialized = True
             copy._keep(self.keys[index_R], self.values[index_R], self.keys.shape[-2])
@@ -70,13 +81,13 @@ class _RowLayer(DynamicLayer):
 
     def joined(self, rows_A: Tensor, first: int, other: _RowLayer) -> _RowLayer:
         """These rows without their first columns, and below them all rows of `other`; all end in the same column."""
-        copy = _RowLayer()
+        copy = _RowLayer(self.room)
         if self.is_initialized:
             kept = self.keys[..., first:, :], self.values[..., first:, :]
             columns = max(kept[0].shape[-2], other.keys.shape[-2])
             buffers = []
             for above, below in zip(kept, (other.keys, other.values), strict=True):
-                shape = (len(rows_A) + len(below), above.shape[1], columns + ROOM, above.shape[3])
+                shape = (len(rows_A) + len(below), above.shape[1], columns + self.room, above.shape[3])
                 buffer = above.new_zeros(shape)
                 buffer[: len(rows_A), :, columns - above.shape[2] : columns] = above[rows_A]
                 buffer[len(rows_A) :, :, columns - below.shape[2] : columns] = below
@@ -96,10 +107,10 @@ class _RowLayer(DynamicLayer):
 class RowCache(Cache):
     """A transformers cache whose rows are repeated after the prompt, leave, and are joined by others."""
 
-    def __init__(self, layers: Sequence[_RowLayer] | None = None) -> None:
-        """Start empty; the model adds its layers in its first pass."""
+    def __init__(self, layers: Sequence[_RowLayer] | None = None, room: int = ROOM) -> None:
+        """Start empty; the model adds its layers in its first pass, and `room` columns when a buffer is full."""
         if layers is None:
-            super().__init__(layer_class_to_replicate=_RowLayer)
+            super().__init__(layer_class_to_replicate=partial(_RowLayer, room))
         else:
             super().__init__(layers=list(layers))
 
@@ -115,6 +126,11 @@ class RowCache(Cache):
     def make_room(self, columns: int) -> int:
         """Let every layer have so many spare columns; the width of their buffers, the same for all."""
         return max(layer.make_room(columns) for layer in self.layers)
+
+    def advance(self) -> None:
+        """Count one column in that was written into the buffers of every layer."""
+        for layer in self.layers:
+            layer.advance()
 
     def retire(self, holes: Tensor, movers: Tensor, rows: int) -> None:
         """Move rows `movers` into the places `holes`, then keep the first `rows` rows."""

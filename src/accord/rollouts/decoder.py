@@ -1,9 +1,10 @@
-"""Decoding of Llama-like models on a CPU, written out: what it costs beside its matrix products is small.
+"""Decoding of Llama-like models, written out: what it costs beside its matrix products is small.
 
 A step of a small model through transformers spends most of its time outside the matrix products (docs/log.md). Here
-query, key and value are one product, gate and up another; weights are laid out once for the products' kernel; attention
-of one query is two batched products; and some twenty operations a layer are left. Prompts go through the same weights,
-one behind the other without padding. Numbers are those of the model's own forward pass under the same autocast, within
+query, key and value are one product, gate and up another; on a CPU weights are laid out once for the products' kernel
+and attention of one query is two batched products; some twenty operations a layer are left. There prompts go through
+the same weights, one behind the other without padding. On a GPU a step is a graph (`graphs.py`), and prompts go through
+the model's own forward pass. Numbers are those of the model's own forward pass under the same autocast, within
 rounding: norms and residual sums in float32, products in its dtype.
 
 R rows, P prompts, T columns of rows or tokens of all prompts, D hidden size, V vocabulary.
@@ -11,6 +12,7 @@ R rows, P prompts, T columns of rows or tokens of all prompts, D hidden size, V 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,16 +22,19 @@ from torch import Tensor, nn
 
 from accord.models.blocks import BlockPlan, block_attention
 from accord.rollouts.cache import RowCache
+from accord.rollouts.graphs import GraphStep
 from accord.trees import Branch, PromptTree, pack
 
 __all__ = ["Decoder", "attends_with_bias", "decoder_of", "knows_family"]
+
+logger = logging.getLogger("accord")
 
 _BLOCKS = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer")
 _WORST_GAP = 1e-3  # nats; float32 rounding gives about 1e-5
 
 
 class _Linear:
-    """x @ weight.T + bias for several layers at once that read the same x; laid out for the kernel in bfloat16."""
+    """x @ weight.T + bias for several layers that read the same x; a CPU has a layout of its own for bfloat16."""
 
     def __init__(self, modules: Sequence[nn.Module], dtype: torch.dtype, rows: int) -> None:
         weight = torch.cat([_weight(module).to(dtype) for module in modules])
@@ -41,7 +46,8 @@ class _Linear:
                 for module, bias in zip(modules, biases, strict=True)
             ]
             self.bias = torch.cat([part.to(dtype) for part in parts])
-        self.packed = dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        on_cpu = weight.device.type == "cpu"
+        self.packed = on_cpu and dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, rows) if self.packed else weight
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -84,6 +90,7 @@ class Decoder:
         self.queries = config.num_attention_heads // config.num_key_value_heads
         trunk = base.model
         self.embedding: Tensor = trunk.embed_tokens.weight
+        self.device = self.embedding.device
         self.wide = torch.promote_types(self.embedding.dtype, torch.float32)
         self.rotary, self.norm = trunk.rotary_emb, trunk.norm
         self.layers = [_layer(block, dtype, rows) for block in trunk.layers]
@@ -108,12 +115,11 @@ class Decoder:
             score = (query @ kept.key_buffer.transpose(-1, -2)).to(self.wide).mul_(self.layers[i].scaling).add_(bias)
             return score.softmax(-1).to(self.dtype) @ kept.value_buffer
 
-        with torch.autocast("cpu", enabled=False):
-            return self._logits(self._states(token_R, position_R, attend))
+        return self.logits(token_R, position_R, attend)
 
     @torch.no_grad()
     def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, RowCache]:
-        """Compute prompts of two tokens or more, without padding.
+        """Compute prompts of two tokens or more, without padding; on a CPU.
 
         Returns: (P, V) logits behind each; (P, T) int64 mask and the cache of rows that end in the same column.
         """
@@ -136,6 +142,13 @@ class Decoder:
         with torch.autocast("cpu", enabled=False):
             states_TD = self._states(batch.token_T, batch.position_T, attend)
             return self._logits(states_TD[batch.end_N]), mask_PT.long(), cache
+
+    def logits(
+        self, token_R: Tensor, position_R: Tensor, attend: Callable[[int, Tensor, Tensor, Tensor], Tensor]
+    ) -> Tensor:
+        """(R, V) logits behind these tokens; for the arguments see `_states`."""
+        with torch.autocast(self.device.type, enabled=False):
+            return self._logits(self._states(token_R, position_R, attend))
 
     def _logits(self, x_RD: Tensor) -> Tensor:
         return self.head(_norm(self.norm, x_RD, self.dtype))
@@ -188,17 +201,27 @@ def decoder_of(model: Any, dtype: torch.dtype, rows: int) -> Decoder | None:
     Tried on two rows, one of them padded, in the precision of the weights: with float32 rounding hides nothing.
     """
     base = _base(model)
-    if next(base.parameters()).device.type != "cpu" or not knows_family(base):
+    weight = next(base.parameters())
+    on_gpu = weight.device.type == "cuda"
+    if weight.device.type not in ("cpu", "cuda") or not knows_family(base):
         return None
-    if dtype == torch.bfloat16 and (hasattr(model, "peft_config") or attends_with_bias(base)):
+    if dtype == torch.bfloat16 and (hasattr(model, "peft_config") or (attends_with_bias(base) and not on_gpu)):
         # Added to a bfloat16 weight, a small adapter would be rounded away: samples of the reference, not the policy.
-        # Biases of queries and keys make scores large, and their differences would be rounded away.
+        # Biases of queries and keys make scores large, and their differences would be rounded away; the kernel of a GPU
+        # keeps scores in float32.
         return None
     try:
-        agrees = _gap(model, Decoder(model, next(base.parameters()).dtype, 2)) < _WORST_GAP
-    except (AttributeError, RuntimeError, TypeError, ValueError):  # a block or an adapter with parts of its own
-        return None
-    return Decoder(model, dtype, rows) if agrees else None
+        gap = _gap(model, Decoder(model, weight.dtype, 2))
+        why = f"its log-probabilities differ by {gap:.2g} nats" if not gap < _WORST_GAP else None
+    except (AttributeError, RuntimeError, TypeError, ValueError) as error:  # a block or an adapter with its own parts
+        why = str(error)
+    if why is None:
+        return Decoder(model, dtype, rows)
+    if on_gpu:  # where it makes much of a difference
+        logger.warning(
+            "sampler: decoding by the model's own forward pass, which is slow; the written-out step: %s", why
+        )
+    return None
 
 
 def knows_family(base: Any) -> bool:
@@ -222,13 +245,17 @@ def attends_with_bias(base: Any) -> bool:
 
 @torch.no_grad()
 def _gap(model: Any, decoder: Decoder) -> float:
-    """Largest difference of log-probabilities between decoder and model, of prompts and a step, without autocast."""
-    vocabulary = len(decoder.embedding)
-    token_RT = torch.tensor([[5, 8, 2, 11, 3, 7], [0, 0, 9, 4, 6, 1]]) % vocabulary
-    mask_RT = torch.tensor([[1] * 6, [0, 0, 1, 1, 1, 1]])
+    """Largest difference of log-probabilities between decoder and model, of prompts and a step, without autocast.
+
+    On a GPU the prompts are the model's own work, and the step alone is compared.
+    """
+    vocabulary, device = len(decoder.embedding), decoder.device
+    token_RT = torch.tensor([[5, 8, 2, 11, 3, 7], [0, 0, 9, 4, 6, 1]], device=device) % vocabulary
+    mask_RT = torch.tensor([[1] * 6, [0, 0, 1, 1, 1, 1]], device=device)
     position_RT = (mask_RT.cumsum(-1) - 1).clamp(min=0)
-    theirs, cache = [], RowCache()
-    with torch.autocast("cpu", enabled=False):
+    theirs: list[Tensor] = []
+    cache = copy = RowCache()
+    with torch.autocast(device.type, enabled=False):
         for columns in (slice(0, 5), slice(5, 6)):
             out = model(
                 input_ids=token_RT[:, columns],
@@ -239,9 +266,14 @@ def _gap(model: Any, decoder: Decoder) -> float:
                 logits_to_keep=1,
             )
             theirs.append(out.logits[:, -1])
-    prompts = [row[keep].tolist() for row, keep in zip(token_RT[:, :5], mask_RT[:, :5].bool(), strict=True)]
-    first, _, cache = decoder.prefill(prompts)
-    ours = first, decoder.step(token_RT[:, 5], position_RT[:, 5], mask_RT, cache)
+            copy = cache.repeated(torch.arange(2, device=device)) if len(theirs) == 1 else copy
+    last = token_RT[:, 5], position_RT[:, 5], mask_RT
+    if device.type == "cpu":
+        prompts = [row[keep].tolist() for row, keep in zip(token_RT[:, :5], mask_RT[:, :5].bool(), strict=True)]
+        first, _, cache = decoder.prefill(prompts)
+        ours = first, decoder.step(*last, cache)
+    else:
+        ours = theirs[0], GraphStep(decoder)(*last, copy)
     pairs = zip(ours, theirs, strict=True)
     return max(float((a.float().log_softmax(-1) - b.float().log_softmax(-1)).abs().max()) for a, b in pairs)
 
@@ -281,7 +313,8 @@ def _weight(module: Any) -> Tensor:
 
 
 def _norm(norm: Any, x: Tensor, dtype: torch.dtype) -> Tensor:
-    return torch.rms_norm(x, x.shape[-1:], norm.weight, norm.variance_epsilon).to(dtype)
+    weight = norm.weight.to(x.dtype)  # of another dtype it would go past the kernel of a GPU, with a warning
+    return torch.rms_norm(x, x.shape[-1:], weight, norm.variance_epsilon).to(dtype)
 
 
 def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -7,8 +7,9 @@ so a response does not depend on the rows beside it, and drawing costs one pass 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,12 +18,14 @@ from torch.profiler import record_function
 
 from accord.rollouts import Sampling
 
-__all__ = ["Draw", "draw", "inverse_cdf", "row_uniforms"]
+__all__ = ["Draw", "draw", "inverse_cdf", "row_uniforms", "sent"]
 
 BLOCK = 256
 # Logits worked on at once: larger temporaries are fetched from the system anew each time, which takes longer than
 # the arithmetic (at 32 rows of 262,144 entries five times as long).
 ENTRIES = 2**20
+# On a GPU one kernel for all rows is best, as far as its temporaries, up to 40 bytes an entry, find room.
+ENTRIES_GPU = 2**24
 
 
 class Draw(NamedTuple):
@@ -31,6 +34,26 @@ class Draw(NamedTuple):
     token_R: Tensor
     logprob_R: Tensor
     sampling_logprob_R: Tensor
+
+    def rows(self) -> list[tuple[int, float, float]]:
+        """The same as numbers, row by row; from a GPU in one transfer.
+
+        Raises: ValueError: logits were not finite.
+        """
+        if self.token_R.device.type == "cpu":
+            columns = [tensor.tolist() for tensor in self]
+        else:  # float64 holds token numbers exactly
+            columns = torch.stack([tensor.double() for tensor in self]).tolist()
+            columns[0] = list(map(int, columns[0]))
+        _require_finite(not any(map(math.isnan, columns[1])))
+        return list(zip(*columns, strict=True))
+
+
+def sent(values: Sequence[Any], device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """A tensor of these numbers on a device, which is not waited for."""
+    if device.type != "cuda":
+        return torch.tensor(values, dtype=dtype, device=device)
+    return torch.tensor(values, dtype=dtype, pin_memory=True).to(device, non_blocking=True)
 
 
 def row_uniforms(seed: int, prompt: int, sample: int, count: int) -> list[float]:
@@ -56,7 +79,7 @@ def draw(
         forbidden_R: vocabulary ids of each row that get probability 0; none: no row has any.
         present_R: vocabulary ids of each row that the penalty falls on; read where there is one.
     """
-    rows = max(1, ENTRIES // logit_RV.shape[-1])
+    rows = max(1, (ENTRIES if logit_RV.device.type == "cpu" else ENTRIES_GPU) // logit_RV.shape[-1])
     penalised = present_R if sampling.presence_penalty else [()] * len(logit_RV)
     forbidden = forbidden_R or [()] * len(logit_RV)
     starts = range(0, len(logit_RV), rows)
@@ -81,8 +104,8 @@ def _draw_part(
     weight_RV = logit_RV.exp()
     blocks_RCN, cumulated_RC = _cumulated(weight_RV)
     total_R = cumulated_RC[:, -1]
-    if not total_R.isfinite().all():
-        raise ValueError("sampling: the model's logits are not finite; its weights have diverged or are damaged")
+    if logit_RV.device.type == "cpu":  # a GPU would be waited for: `Draw.rows` looks
+        _require_finite(bool(total_R.isfinite().all()))
     allowed_RV = _penalised(logit_RV, present_R, sampling.presence_penalty) if any(present_R) else logit_RV
     if any(forbidden_R):
         allowed_RV = _without(allowed_RV, forbidden_R)
@@ -93,27 +116,37 @@ def _draw_part(
         if allowed_RV is not logit_RV or sampling.temperature != 1 or sampling.top_k > 0 or sampling.top_p < 1:
             weight_RV = _cut_weights(allowed_RV, sampling)
             blocks_RCN, cumulated_RC = _cumulated(weight_RV)
-        token_R = _at(blocks_RCN, cumulated_RC, uniform_R)
+        token_R = _at(blocks_RCN, cumulated_RC, uniform_R).clamp_(max=logit_RV.shape[-1] - 1)  # see `_stretch`
         drawn_R = weight_RV.gather(-1, token_R[:, None])[:, 0]
         sampling_logprob_R = (drawn_R / cumulated_RC[:, -1]).log()
     logprob_R = logit_RV.gather(-1, token_R[:, None])[:, 0] - total_R.log()
     return Draw(token_R, logprob_R, sampling_logprob_R)
 
 
+def _require_finite(finite: bool) -> None:
+    if not finite:
+        raise ValueError("sampling: the model's logits are not finite; its weights have diverged or are damaged")
+
+
 def _penalised(logit_RV: Tensor, present_R: Sequence[Sequence[int]], penalty: float) -> Tensor:
     """Logits with the penalty taken off those of tokens that are there already, however often."""
     lower_RV = logit_RV.clone()
-    for logit_V, present in zip(lower_RV, present_R, strict=True):
-        logit_V[sorted(set(present))] -= penalty
+    lower_RV[_places(present_R, logit_RV.device)] -= penalty
     return lower_RV
 
 
 def _without(logit_RV: Tensor, forbidden_R: Sequence[Sequence[int]]) -> Tensor:
     """Logits with those of forbidden tokens at minus infinity."""
     lower_RV = logit_RV.clone()
-    for logit_V, forbidden in zip(lower_RV, forbidden_R, strict=True):
-        logit_V[list(forbidden)] = -torch.inf
+    lower_RV[_places(forbidden_R, logit_RV.device)] = -torch.inf
     return lower_RV
+
+
+def _places(ids_R: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Row and column of each id, once however often it is there."""
+    places = [(r, i) for r, ids in enumerate(ids_R) for i in set(ids)]
+    row_N, id_N = sent(places, device).unbind(-1)
+    return row_N, id_N
 
 
 def _cut_weights(logit_RV: Tensor, sampling: Sampling) -> Tensor:
@@ -129,7 +162,22 @@ def _cut_weights(logit_RV: Tensor, sampling: Sampling) -> Tensor:
 
 
 def _nucleus_edge(weight_RV: Tensor, top_p: float) -> Tensor:
-    """Return, as a column, the smallest weight that belongs to the nucleus of each row.
+    """Return, as a column, the smallest weight that belongs to the nucleus of each row."""
+    edge = _edge_of_few if weight_RV.device.type == "cpu" else _edge_of_all
+    return edge(weight_RV, top_p)
+
+
+def _edge_of_all(weight_RV: Tensor, top_p: float) -> Tensor:
+    """By sorting whole rows: on a GPU that costs less than waiting for it once a row."""
+    total_R1 = weight_RV.sum(-1, keepdim=True, dtype=torch.float64)
+    largest_first_RV = weight_RV.sort(-1, descending=True).values
+    before_RV = largest_first_RV.double().cumsum(-1) - largest_first_RV
+    count_R1 = (before_RV < top_p * total_R1).sum(-1, keepdim=True)
+    return largest_first_RV.gather(-1, (count_R1 - 1).clamp_(min=0))  # none of logits that are not finite
+
+
+def _edge_of_few(weight_RV: Tensor, top_p: float) -> Tensor:
+    """By sorting what can lie inside, row by row.
 
     Weights under (1 - p) / V of the total hold less than 1 - p together, so all of them lie outside. Sorting the few
     others, row by row, takes a tenth of the time of sorting all.
@@ -179,7 +227,10 @@ def _at(blocks_RCN: Tensor, cumulated_RC: Tensor, uniform_R: Tensor) -> Tensor:
 
 
 def _stretch(cumulated_RN: Tensor, target_R: Tensor) -> Tensor:
-    """Return the first index cumulated beyond the target, and at most the last index that added anything."""
+    """Return the first index cumulated beyond the target, and at most the last index that added anything.
+
+    Numbers that are not finite have no place; a GPU, which nobody asked yet, gets one that is there.
+    """
     beyond_R1 = torch.searchsorted(cumulated_RN, target_R[:, None], right=True)
     last_R1 = torch.searchsorted(cumulated_RN, cumulated_RN[:, -1:].contiguous())
-    return torch.minimum(beyond_R1, last_R1)[:, 0]
+    return torch.minimum(beyond_R1, last_R1)[:, 0].clamp_(max=cumulated_RN.shape[-1] - 1)

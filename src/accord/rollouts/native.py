@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from accord.rollouts import Rollout, Sampling
 from accord.rollouts.batch import Batch, Row, Waiting, new_row
-from accord.rollouts.cache import RowCache
+from accord.rollouts.cache import ROOM, ROOM_OF_GRAPHS, RowCache
 from accord.rollouts.decoder import Decoder, decoder_of
-from accord.rollouts.draw import draw
+from accord.rollouts.draw import draw, sent
+from accord.rollouts.graphs import Graphs, GraphStep
 
 __all__ = ["NativeSampler"]
 
@@ -66,6 +67,9 @@ class NativeSampler:
         self._accepted = _forward_parameters(model)
         self._decoder: Decoder | None = None  # while a call lasts: weights may change between calls
         self._decodes: bool | None = False if plain else None  # whether it can decode the model; None: not yet tried
+        self._step: Callable[[Tensor, Tensor, Tensor, RowCache], Tensor] | None = None  # the decoder's
+        self._graphs: Graphs | None = None  # on a GPU, from the first call that decodes on
+        self._room = ROOM
 
     def sample(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, streams: Sequence[int] | None = None
@@ -85,7 +89,7 @@ class NativeSampler:
         # Longest first: prompts of one pass are padded little, and memory that is too small shows at once.
         order = deque(sorted(range(len(prompts)), key=lambda b: -len(prompts[b])))
         total = len(prompts) * sampling.samples
-        with self._sampling_mode(), self._decoding(min(self.max_rows, total)):
+        with self._sampling_mode(), self._decoding(min(self.max_rows, total), sampling):
             batch = waiting = None
             done = 0
             while done < total:
@@ -94,7 +98,7 @@ class NativeSampler:
                 if finished:
                     done += finished
                     self.progress(done, total)
-                    batch.retire()
+                    batch.retire(seldom=isinstance(self._step, GraphStep))
                 if batch.rows and done < total:
                     self._forward(batch)
         return [[row.rollout() for row in rows_K] for rows_K in rows_BK]
@@ -152,7 +156,7 @@ class NativeSampler:
 
     def _prefill(self, prompts: Sequence[Sequence[int]], rows: list[Row]) -> Batch:
         """Compute the prompts; in the cache they are padded on the left, so that all end in the same column."""
-        if self._decoder is not None and min(map(len, prompts)) > 1:
+        if self._decoder is not None and self._graphs is None and min(map(len, prompts)) > 1:
             logit_PV, mask_PT, cache = self._decoder.prefill(prompts)
             return Batch(rows=rows, logit_RV=logit_PV, mask_RT=mask_PT, cache=cache)
         width = max(map(len, prompts))
@@ -160,7 +164,7 @@ class NativeSampler:
         token_PT = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device)
         mask_PT = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
         position_PT = (mask_PT.cumsum(-1) - 1).clamp(min=0)
-        cache = RowCache()
+        cache = RowCache(room=self._room)
         return Batch(
             rows=rows, logit_RV=self._logits(token_PT, position_PT, mask_PT, cache), mask_RT=mask_PT, cache=cache
         )
@@ -168,11 +172,11 @@ class NativeSampler:
     def _forward(self, batch: Batch) -> None:
         """Compute the logits behind the last drawn tokens."""
         device = batch.mask_RT.device
-        token_R = torch.tensor([row.tokens[-1] for row in batch.rows], device=device)
-        position_R = torch.tensor([row.length + len(row.tokens) - 1 for row in batch.rows], device=device)
+        tokens = [row.tokens[-1] for row in batch.rows]
+        token_R, position_R = sent([tokens, [row.length + len(row.tokens) - 1 for row in batch.rows]], device)
         batch.mask_RT = torch.nn.functional.pad(batch.mask_RT, (0, 1), value=1)
-        if self._decoder is not None:
-            batch.logit_RV = self._decoder.step(token_R, position_R, batch.mask_RT, batch.cache)
+        if self._step is not None:
+            batch.logit_RV = self._step(token_R, position_R, batch.mask_RT, batch.cache)
         else:
             batch.logit_RV = self._logits(token_R[:, None], position_R[:, None], batch.mask_RT, batch.cache)
 
@@ -190,14 +194,14 @@ class NativeSampler:
     def _draw(self, batch: Batch, sampling: Sampling) -> int:
         """Append a token to each row that goes on, and note whether that finishes it; how many it finishes."""
         last = sampling.max_new_tokens - 1  # rows that have finished are drawn for and not heard
-        uniform_R = torch.tensor([row.uniforms[min(len(row.tokens), last)] for row in batch.rows], dtype=torch.float64)
+        uniforms = [row.uniforms[min(len(row.tokens), last)] for row in batch.rows]
+        uniform_R = sent(uniforms, batch.logit_RV.device, torch.float64)
         ends = sorted(self.end_ids)
         forbidden_R = [ends if len(row.tokens) < sampling.min_new_tokens else () for row in batch.rows]
         present_R = [row.tokens for row in batch.rows]
-        drawn = draw(batch.logit_RV, uniform_R.to(batch.logit_RV.device), sampling, forbidden_R, present_R)
-        columns = zip(*(tensor.tolist() for tensor in drawn), strict=True)
+        drawn = draw(batch.logit_RV, uniform_R, sampling, forbidden_R, present_R).rows()
         finished = 0
-        for row, (token, logprob, sampling_logprob) in zip(batch.rows, columns, strict=True):
+        for row, (token, logprob, sampling_logprob) in zip(batch.rows, drawn, strict=True):
             if row.finish is not None:
                 continue
             row.tokens.append(token)
@@ -257,7 +261,7 @@ class NativeSampler:
             yield
 
     @contextmanager
-    def _decoding(self, rows: int) -> Iterator[None]:
+    def _decoding(self, rows: int, sampling: Sampling) -> Iterator[None]:
         """Lay the weights out for decoding while a call lasts, where the model's family is known."""
         if self._decodes is not False:
             weight = next(self.model.parameters())
@@ -268,10 +272,16 @@ class NativeSampler:
             make = Decoder if tried else decoder_of
             self._decoder = make(self.model, dtype, rows)
             self._decodes = self._decoder is not None
+        if self._decoder is not None:
+            if self._graphs is None and self._decoder.device.type == "cuda":
+                self._graphs = Graphs(self._decoder.device)
+            self._step = GraphStep(self._decoder, self._graphs) if self._graphs else self._decoder.step
+            # A response that is short needs no more, and is decoded in one buffer.
+            self._room = min(ROOM_OF_GRAPHS, sampling.max_new_tokens) if self._graphs else ROOM
         try:
             yield
         finally:
-            self._decoder = None
+            self._decoder, self._step, self._room = None, None, ROOM
 
 
 def _set_training(modules: list[nn.Module]) -> None:

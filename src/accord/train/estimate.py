@@ -269,7 +269,7 @@ def _parts(job: Case, config: Any) -> Iterator[Part]:
         update = [Part("Fisher products", memory_needed(job.model, lengths, config), "graph of a second derivative")]
     rows = min(MAX_ROWS, len(job.rollout) * config.samples)
     columns = max(tree.longest for tree in job.rollout)
-    needed = memory.sampling_bytes(shape, rows, columns, half, adapters=bool(config.lora_rank))
+    needed = memory.sampling_bytes(shape, rows, columns, half, adapters=bool(config.lora_rank), fused=job.fused)
     sampling = Part("sampler", needed, f"{rows} rows of {columns} tokens")
     # A rollout is sampled before its updates: only the larger of both is needed at once.
     yield from update if sum(part.bytes for part in update) >= sampling.bytes else [sampling]

@@ -228,7 +228,9 @@ def head_bytes(shape: Shape, pack: Pack, half: bool, trained: bool, *, fused: bo
     return group + min(parts, 4 * WIDE * shape.vocabulary * pack.scored) + w * shape.hidden * pack.scored + matrix
 
 
-def sampling_bytes(shape: Shape, rows: int, columns: int, half: bool, adapters: bool = False) -> int:
+def sampling_bytes(
+    shape: Shape, rows: int, columns: int, half: bool, adapters: bool = False, *, fused: bool = False
+) -> int:
     """The sampler: weights laid out for decoding, keys and values of all rows, logits of a step.
 
     Args:
@@ -237,9 +239,11 @@ def sampling_bytes(shape: Shape, rows: int, columns: int, half: bool, adapters: 
         columns: tokens of the longest prompt with its response.
         half: whether it runs in bfloat16.
         adapters: whether the model has any: in bfloat16 their weights are not laid out.
+        fused: on an accelerator, where keys with a bias are no hindrance in bfloat16. Its room is no wider than the
+            responses, so what is wider there than `ROOM` is what they fill.
     """
     w = HALF if half else WIDE
-    decodes = shape.decodes and not (half and (adapters or shape.key_bias))
+    decodes = shape.decodes and not (half and (adapters or (shape.key_bias and not fused)))
     laid_out = w * (shape.matrices + shape.head) if decodes else 0
     cache = 2 * w * shape.layers * shape.key * rows * (columns + ROOM)
     return laid_out + 2 * cache + 3 * WIDE * rows * shape.vocabulary  # the buffer is copied when it is full
