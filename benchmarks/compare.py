@@ -261,6 +261,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--peer-batch", type=int, help="rows (or pairs) the peer puts through its model at once")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     chosen = parser.parse_args()
+    if chosen.device == "cuda" and (missing := set(chosen.jobs) - workload.GPU_JOBS.keys()):
+        parser.error(f"no sizes for a GPU: {', '.join(sorted(missing))}")
     if chosen.device == "cuda" and chosen.shape is None:
         chosen.shape = "llama-3.2-1b"
     return chosen

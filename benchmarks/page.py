@@ -11,6 +11,7 @@ import sys
 from typing import Any
 
 from benchmarks.compare import RESULTS, ROOT
+from benchmarks.gpu_page import gpu_section
 
 __all__ = ["GOALS", "page", "read_results"]
 
@@ -58,6 +59,8 @@ the model; and steps of SFT on SmolLM2 in bf16, some 4,096 tokens each, of promp
 
 def page(results: list[dict[str, Any]], growth: dict[str, Any] | None = None) -> str:
     """The whole page, from comparisons and, where it was measured, growth."""
+    gpu = [result for result in results if result.get("device") == "cuda"]
+    results = [result for result in results if "device" not in result]
     ordered = sorted(results, key=lambda result: (list(GOALS).index(goal_key(result)), result["rows"] or 0))
     lines = [HEAD]
     lines.append("| job | peer | times as fast | goal | peak memory, share | goal | tok/s ours / theirs | runs |")
@@ -70,6 +73,7 @@ def page(results: list[dict[str, Any]], growth: dict[str, Any] | None = None) ->
     lines += [losses(result) for result in ordered if result["losses"]]
     if growth:
         lines += growth_lines(growth)
+    lines += gpu_section(gpu)
     lines.append("\n## Settings, versions, machines\n")
     lines += [provenance(result) for result in ordered]
     return "\n".join(lines) + "\n"

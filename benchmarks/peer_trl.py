@@ -195,7 +195,7 @@ def ppo(spec: dict[str, Any], folder: str) -> dict[str, Any]:
         "num_ppo_epochs": size["epochs"],
         "total_episodes": 2 * size["rows"],
         "response_length": size["new_tokens"],
-        "local_rollout_forward_batch_size": size["rows"],
+        "local_rollout_forward_batch_size": min(size["rows"], size.get("peer_batch", size["rows"])),
         "temperature": 1.0,
         "num_sample_generations": 0,
         "kl_coef": 0.05,

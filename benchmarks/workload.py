@@ -31,7 +31,7 @@ sampling are decoded side by side; `samples` of them have one prompt."""
 
 _TEXTS: dict[str, Any] = {"prompt_words": 192, "response_words": 160, "micro_tokens": 16384}
 _ROLLOUT: dict[str, Any] = {"prompt_words": 96, "new_tokens": 128, "micro_tokens": 16384}
-_PPO: dict[str, Any] = {"rows": 64, **_ROLLOUT, "samples": 1, "epochs": 2, "minibatches": 4}
+_PPO: dict[str, Any] = {"rows": 64, **_ROLLOUT, "samples": 1, "epochs": 2, "minibatches": 4, "peer_batch": 64}
 GPU_JOBS: dict[str, dict[str, Any]] = {
     "sft": {"rows": 256, **_TEXTS, "batch_size": 64, "peer_batch": 32, "learning_rate": 2e-5},
     "reward": {"rows": 128, **_TEXTS, "batch_size": 32, "peer_batch": 16, "learning_rate": 1e-5},
@@ -42,7 +42,8 @@ GPU_JOBS: dict[str, dict[str, Any]] = {
     "sampling": {"rows": (64, 128), "prompt_words": 96, "new_tokens": 128, "samples": 1},
 }
 """Sizes on a GPU. `micro_tokens` is Accord's budget of one forward pass; `peer_batch` what the peer puts through its
-model at once (rows; pairs for dpo and reward): the rest of a step is accumulated. Both are of one size in tokens."""
+model at once (rows; pairs for dpo and reward), about as many tokens: the rest of a step is accumulated. For ppo it is
+that of the passes behind a rollout, whose mini-batches TRL cannot split."""
 
 
 def words() -> list[str]:

@@ -68,3 +68,76 @@ def test_a_goal_that_is_missed_is_said_to_be() -> None:
     result |= {"ratio": {"median": 3.0, "low": 3.0, "high": 3.0}, "memory": {"median": 3.0}}
     assert "4: not reached" in row(result)
     assert "0.5: reached" in row(result)
+
+
+def gpu_result() -> dict[str, object]:
+    ours = {"seconds": 20.0, "step": 1.0, "step_seconds": [9.0, 1.0], "reference_seconds": 3.0, "peak_gb": 30.0}
+    theirs = {"seconds": 40.0, "step": 2.0, "step_seconds": [3.0, 2.0], "reference_seconds": 8.0, "peak_gb": 40.0}
+    rates = {"accord": {"trees": 3.6e14, "rows": 4.8e14}, "trl": {"trees": 1.8e14, "rows": 2.4e14}}
+    return {
+        "job": "dpo",
+        "rows": None,
+        "peer": "trl",
+        "device": "cuda",
+        "shape": "llama-3.2-1b",
+        "variant": "trl-liger",
+        "variants": {"trl": {"median": 2.5, "runs": []}, "trl-liger": {"median": 2.0, "runs": []}},
+        "runs": {"accord": [ours], "trl": [theirs]},
+        "figure": "step",
+        "ratio": {"median": 2.0, "low": 2.0, "high": 2.0},
+        "memory": {"median": 4 / 3},
+        "losses": {"largest_gap": 0.01},
+        "work": {"rate": rates},
+        "machine": {"card": {"name": "a card", "tflops": 720.0, "datasheet_tflops": 900.0, "cuda": "13.0"}},
+        "settings": "",
+        "versions": {},
+        "size": {},
+        "date": "today",
+    }
+
+
+def test_the_page_has_a_section_on_a_gpu_where_it_was_measured() -> None:
+    from benchmarks import page
+
+    text = page.page([gpu_result()])
+    assert "| dpo | llama-3.2-1b | trl-liger | 2.00 [2.00, 2.00] | 2.5: not reached | 30.0 / 40.0 | 0.75 |" in text
+    assert "| 1.00 / 2.00 | 9.00 / 3.00 | 3.00 / 8.00 | 20.00 / 40.00 |" in text
+    assert "| 50% (40%) | 67% (53%) | 0.45: reached | 25% (20%) | 33% (27%) |" in text
+    assert "On a GPU" not in page.page([])
+
+
+def test_the_useful_work_of_a_step_by_hand() -> None:
+    from benchmarks.flop import step_flop
+
+    # A prompt of 2 tokens with responses of 1 and 3: 6 tokens as a tree, 8 as rows; pairs 3 + 3 + 12, then 3 more.
+    sizes = {"linear": 10, "head": 100, "attention": 2}
+    found = step_flop([(2, [1, 3])], sizes, scored=True)
+    assert found == {"trees": 6 * 10 * 6 + 6 * 100 * 4 + 12 * 2 * 18, "rows": 6 * 10 * 8 + 6 * 100 * 4 + 12 * 2 * 21}
+    assert step_flop([(2, [1, 3])], sizes, scored=False)["trees"] == 6 * 10 * 6 + 12 * 2 * 18
+
+
+def test_of_the_peers_variants_the_faster_one_counts() -> None:
+    from benchmarks.compare import file_name, gpu_figures
+
+    def side(*steps: float) -> list[dict[str, object]]:
+        return [{"seconds": sum(steps), "rollout_seconds": list(steps), "peak_gb": 1.0, "losses": []}]
+
+    found = gpu_figures({}, {"accord": side(1.0), "trl": side(4.0), "trl-liger": side(3.0)}, "trl", 2)
+    assert found["variant"] == "trl-liger"
+    assert found["ratio"]["median"] == 3.0
+    assert (
+        file_name({"job": "dpo", "rows": None, "peer": "trl", "device": "cuda", "shape": "llama-3.2-1b"})
+        == "dpo-trl-gpu"
+    )
+
+
+def test_a_folder_of_packages_stands_for_an_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from benchmarks import peers
+
+    (tmp_path / "trl-1.16" / "site").mkdir(parents=True)
+    monkeypatch.setenv("ACCORD_PEERS", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", "further")
+    assert peers.interpreter("trl-1.16") == (
+        Path(sys.executable),
+        {"PYTHONPATH": f"{tmp_path / 'trl-1.16' / 'site'}:further"},
+    )
