@@ -86,6 +86,8 @@ def specification(job: str, rows: int | None, chosen: argparse.Namespace) -> dic
     size = dict((workload.GPU_JOBS if chosen.device == "cuda" else workload.JOBS)[job])
     if chosen.peer_batch:
         size["peer_batch"] = chosen.peer_batch
+    if chosen.micro_tokens:
+        size["micro_tokens"] = chosen.micro_tokens
     model = chosen.model or model_of(chosen)
     spec: dict[str, Any] = {
         "job": job,
@@ -259,6 +261,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--shape", choices=shapes.SHAPES, help="random weights of a shape; cuda: llama-3.2-1b")
     parser.add_argument("--model", help="folder of the model to use, as benchmarks.shapes makes it")
     parser.add_argument("--peer-batch", type=int, help="rows (or pairs) the peer puts through its model at once")
+    parser.add_argument("--micro-tokens", type=int, help="tokens Accord puts through its model at once")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     chosen = parser.parse_args()
     if chosen.device == "cuda" and (missing := set(chosen.jobs) - workload.GPU_JOBS.keys()):
@@ -295,6 +298,8 @@ def file_name(result: dict[str, Any]) -> str:
     if "device" in result:
         parts.append("gpu" if result["device"] == "cuda" else result["device"])
         parts.append(None if result["shape"] == "llama-3.2-1b" else result["shape"])
+        tokens = result["size"].get("micro_tokens")
+        parts.append(None if tokens == workload.GPU_JOBS[result["job"]].get("micro_tokens") else tokens)
     return "-".join(str(part) for part in parts if part is not None)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
+from benchmarks.workload import GPU_JOBS
+
 __all__ = ["GPU_GOALS", "gpu_section"]
 
 GPU_GOALS: dict[str, tuple[float | None, float | None, float | None]] = {
@@ -16,7 +18,7 @@ GPU_GOALS: dict[str, tuple[float | None, float | None, float | None]] = {
     "grpo": (None, None, None),
     "sampling": (None, None, None),
 }
-"""What we want: times as fast, share of the peer's peak memory, model-FLOP use as a share of the measured rate."""
+"""What we want: times as fast, share of the peer's peak memory, model-FLOP use as a share of the card's data sheet."""
 
 HEAD = """
 ## On a GPU
@@ -65,7 +67,9 @@ def gpu_section(results: list[dict[str, Any]]) -> list[str]:
 
 
 def _name(result: dict[str, Any]) -> str:
-    return result["job"] + (f", {result['rows']} rows" if result["rows"] else "")
+    tokens, usual = result["size"].get("micro_tokens"), GPU_JOBS[result["job"]].get("micro_tokens")
+    rows = f", {result['rows']} rows" if result["rows"] else ""
+    return result["job"] + rows + ("" if tokens == usual else f", {tokens:,} tokens at once")
 
 
 def _said(value: float, goal: float | None, *, most: bool = False) -> str:
@@ -118,7 +122,7 @@ def _use(result: dict[str, Any]) -> str:
         rate, sheet = rates[side][kind] / 1e12, card["datasheet_tflops"]
         return f"{rate / card['tflops']:.0%}" + (f" ({rate / sheet:.0%})" if sheet else "")
 
-    ours = rates["accord"]["trees"] / 1e12 / card["tflops"]
+    ours = rates["accord"]["trees"] / 1e12 / (card["datasheet_tflops"] or card["tflops"])
     cells = [_name(result), result["shape"], share("accord", "trees"), share("accord", "rows")]
     cells.append(_said(ours, GPU_GOALS[result["job"]][2]))
     cells += [share(result["peer"], kind) for kind in ("trees", "rows")]

@@ -140,32 +140,37 @@ def pack(trees: Sequence[PromptTree]) -> TreeBatch:
     """Put trees side by side. O(tokens); everything about who sees whom follows from the indices made here."""
     if not trees:
         raise ValueError("nothing to pack: no trees were given")
-    columns: dict[str, list[int]] = {name: [] for name in ("token", "position", "tree", "branch", "response", "parent")}
-    scored: list[bool] = []
-    ends: list[tuple[int, int, int]] = []
-
-    def add(tokens: Sequence[int], marks: Sequence[bool], start: int, parent: int, place: tuple[int, int, int]) -> None:
-        first, size = len(scored), len(tokens)
-        columns["token"] += tokens
-        columns["position"] += range(start, start + size)
-        columns["parent"] += [parent, *range(first, first + size - 1)] if size else []
-        for name, value in zip(("tree", "branch", "response"), place, strict=True):
-            columns[name] += [value] * size
-        scored.extend(marks)
-
+    segments, size = [], list[int]()  # prompts and branches, in order: (position of the first token, token before, ...)
+    token, scored = list[int](), list[bool]()
+    count = 0
     for b, tree in enumerate(trees):
-        add(tree.prompt, [False] * len(tree.prompt), 0, -1, (b, -1, -1))
-        last = len(scored) - 1
+        segments.append((0, -1, b, -1, -1))
+        size.append(len(tree.prompt))
+        token += tree.prompt
+        scored += [False] * len(tree.prompt)
+        last = len(token) - 1
         for k, branch in enumerate(tree.branches):
-            add(branch.tokens, branch.scored, len(tree.prompt), last, (b, k, len(ends)))
-            ends.append((len(scored) - 1, b, k))
-    end_N3 = torch.tensor(ends, dtype=torch.int64)
+            segments.append((len(tree.prompt), last, b, k, count))
+            size.append(len(branch.tokens))
+            token += branch.tokens
+            scored += branch.scored
+            count += 1
+    segment_SF, size_S = torch.tensor(segments), torch.tensor(size)
+    index_T = torch.arange(len(token))
+    start_T, before_T, tree_T, branch_T, response_T = segment_SF.repeat_interleave(size_S, 0).T.contiguous()
+    offset_T = index_T - (size_S.cumsum(0) - size_S).repeat_interleave(size_S)
+    is_response_S = segment_SF[:, 4] >= 0
     return TreeBatch(
-        **{f"{name}_T": torch.tensor(values, dtype=torch.int64) for name, values in columns.items()},
+        token_T=torch.tensor(token, dtype=torch.int64),
+        position_T=start_T + offset_T,
+        tree_T=tree_T,
+        branch_T=branch_T,
+        response_T=response_T,
+        parent_T=torch.where(offset_T == 0, before_T, index_T - 1),
         scored_T=torch.tensor(scored, dtype=torch.bool),
-        end_N=end_N3[:, 0],
-        tree_N=end_N3[:, 1],
-        slot_N=end_N3[:, 2],
+        end_N=size_S.cumsum(0)[is_response_S] - 1,
+        tree_N=segment_SF[is_response_S, 2],
+        slot_N=segment_SF[is_response_S, 3],
         trees=tuple(trees),
     )
 

@@ -91,7 +91,7 @@ def gpu_result() -> dict[str, object]:
         "machine": {"card": {"name": "a card", "tflops": 720.0, "datasheet_tflops": 900.0, "cuda": "13.0"}},
         "settings": "",
         "versions": {},
-        "size": {},
+        "size": {"micro_tokens": 16384},
         "date": "today",
     }
 
@@ -102,7 +102,7 @@ def test_the_page_has_a_section_on_a_gpu_where_it_was_measured() -> None:
     text = page.page([gpu_result()])
     assert "| dpo | llama-3.2-1b | trl-liger | 2.00 [2.00, 2.00] | 2.5: not reached | 30.0 / 40.0 | 0.75 |" in text
     assert "| 1.00 / 2.00 | 9.00 / 3.00 | 3.00 / 8.00 | 20.00 / 40.00 |" in text
-    assert "| 50% (40%) | 67% (53%) | 0.45: reached | 25% (20%) | 33% (27%) |" in text
+    assert "| 50% (40%) | 67% (53%) | 0.45: not reached | 25% (20%) | 33% (27%) |" in text
     assert "On a GPU" not in page.page([])
 
 
@@ -125,10 +125,8 @@ def test_of_the_peers_variants_the_faster_one_counts() -> None:
     found = gpu_figures({}, {"accord": side(1.0), "trl": side(4.0), "trl-liger": side(3.0)}, "trl", 2)
     assert found["variant"] == "trl-liger"
     assert found["ratio"]["median"] == 3.0
-    assert (
-        file_name({"job": "dpo", "rows": None, "peer": "trl", "device": "cuda", "shape": "llama-3.2-1b"})
-        == "dpo-trl-gpu"
-    )
+    assert file_name(gpu_result()) == "dpo-trl-gpu"
+    assert file_name(gpu_result() | {"size": {"micro_tokens": 4096}}) == "dpo-trl-gpu-4096"
 
 
 def test_a_folder_of_packages_stands_for_an_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

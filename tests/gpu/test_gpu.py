@@ -95,7 +95,7 @@ def plain(function: Any, *args: Any) -> Any:
 @torch.no_grad()
 def test_fused_kernels() -> None:
     for rows in (7, 300):
-        x, weight = torch.randn(1, rows, 64, device=GPU) * 3, torch.rand(64, device=GPU) + 0.5
+        x, weight = torch.randn(rows, 64, device=GPU) * 3, torch.rand(64, device=GPU) + 0.5
         y, r = norms._normal(x, weight, 1e-5, torch.bfloat16)
         expected = plain(norms._normal, x, weight, 1e-5, torch.bfloat16)
         assert_close(y, expected[0], rtol=1e-2, atol=1e-3)
@@ -106,9 +106,11 @@ def test_fused_kernels() -> None:
             assert relative(a, b) < 1e-5
         gate, up = (torch.randn(rows, 96, device=GPU).bfloat16() for _ in range(2))
         assert relative(gates._product(gate, up), plain(gates._product, gate.double(), up.double())) < 5e-3
-        turned = (torch.randn(1, 2, rows, 16, device=GPU).bfloat16(), torch.randn(1, 1, rows, 8, device=GPU))
-        args = (turned[0], turned[1].cos(), turned[1].sin(), torch.bfloat16)
-        assert relative(rotation._turned(*args), plain(rotation._turned, *args)) < 5e-3
+        q, k = (torch.randn(rows, heads, 16, device=GPU).bfloat16() for heads in (4, 2))
+        angle = torch.randn(rows, 1, 8, device=GPU)
+        args = (q, k, angle.cos(), angle.sin(), torch.bfloat16)
+        for a, b in zip(rotation._turned(*args), plain(rotation._turned, *args), strict=True):
+            assert relative(a, b) < 5e-3
     assert not fused._failed
 
 

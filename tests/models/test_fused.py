@@ -34,7 +34,7 @@ def plain(function, *args):
 
 def fresh(function):
     """Compiled for this test alone."""
-    return fused(function.__wrapped__)
+    return fused(tokens=0)(function.__wrapped__)
 
 
 def half(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -45,7 +45,7 @@ def half(*shape: int, seed: int = 0) -> torch.Tensor:
 def test_norms_gates_and_rotations(compiling):
     normal, gradients, product = fresh(norms._normal), fresh(norms._gradients), fresh(gates._product)
     for rows in (5, 9):  # one kernel for every length
-        x, weight, grad = half(1, rows, 16).float() * 3, half(16, seed=1).float(), half(1, rows, 16, seed=2)
+        x, weight, grad = half(rows, 16).float() * 3, half(16, seed=1).float(), half(rows, 16, seed=2)
         y, r = plain(norms._normal, x, weight, 1e-5, torch.bfloat16)
         found_y, found_r = normal(x, weight, 1e-5, torch.bfloat16)
         assert_close(found_r, r)
@@ -54,9 +54,10 @@ def test_norms_gates_and_rotations(compiling):
         gate, up = half(rows, 24), half(rows, 24, seed=3)
         assert_close(product(gate, up), plain(gates._product, gate, up), rtol=1e-2, atol=1e-2)
     turned = fresh(rotation._turned)
-    x, angle = half(1, 2, 7, 8), half(1, 1, 7, 4).float()
-    args = (x, angle.cos(), angle.sin(), torch.bfloat16)
-    assert_close(turned(*args), plain(rotation._turned, *args), rtol=8e-3, atol=1e-3)
+    q, k, angle = half(7, 4, 8), half(7, 2, 8, seed=1), half(7, 1, 4).float()
+    args = (q, k, angle.cos(), angle.sin(), torch.bfloat16)
+    for ours, theirs in zip(turned(*args), plain(rotation._turned, *args), strict=True):
+        assert_close(ours, theirs, rtol=8e-3, atol=1e-3)
 
 
 @pytest.mark.slow
@@ -92,7 +93,7 @@ def test_what_does_not_compile_runs_as_it_is_written(monkeypatch, caplog):
         return broken
 
     monkeypatch.setattr(torch, "compile", compile_of_no_use)
-    doubled = fused(lambda x: x * 2)
+    doubled = fused(tokens=0)(lambda x: x * 2)
     with torch.no_grad(), caplog.at_level(logging.WARNING, logger="accord"):
         assert doubled(torch.ones(2)).tolist() == [2, 2]
         assert doubled(torch.ones(3)).tolist() == [2, 2, 2]
@@ -102,4 +103,21 @@ def test_what_does_not_compile_runs_as_it_is_written(monkeypatch, caplog):
 def test_second_derivatives_take_the_plain_function(monkeypatch):
     monkeypatch.setattr(module, "fuses", lambda device: True)
     monkeypatch.setattr(torch, "compile", lambda *args, **kwargs: pytest.fail("compiled"))
-    assert fused(lambda x: x * 2)(torch.ones(2, requires_grad=True)).requires_grad
+    assert fused(tokens=0)(lambda x: x * 2)(torch.ones(2, requires_grad=True)).requires_grad
+
+
+def test_one_kernel_for_all_lengths(compiling):
+    counter = torch._dynamo.testing.CompileCounter()
+    doubled = fused(tokens=0)(lambda x, y: x * 2 + y)
+    original, torch.compile = (
+        torch.compile,
+        lambda function, **settings: original(function, backend=counter, **settings),
+    )
+    try:
+        for rows in (5, 9, 17):
+            assert doubled(torch.ones(rows, 3), torch.ones(3)).shape == (rows, 3)
+        assert counter.frame_count == 1
+        doubled(torch.ones(5, 4), torch.ones(4))
+        assert counter.frame_count == 2
+    finally:
+        torch.compile = original

@@ -38,39 +38,71 @@ def _has_compiler() -> bool:
     return bool(has_triton())
 
 
-def fused(function: Callable[P, R]) -> Callable[P, R]:
+def fused(tokens: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Compile a function of tensors and numbers for a GPU; it must not read anything else.
 
-    Its first argument is a tensor. Autocast is off within it on both ways.
+    Autocast is off within it on both ways.
+
+    Args:
+        tokens: the axis of the function's first argument, a tensor, that differs from pack to pack: one kernel serves
+            all lengths. Every other size is compiled in, which makes kernels of half the time.
     """
-    compiled: Callable[..., Any] | None = None
 
-    @functools.wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        nonlocal compiled
-        first: Any = args[0]
-        assert isinstance(first, Tensor)
-        with torch.autocast(first.device.type, enabled=False):
-            if torch.is_grad_enabled() or not fuses(first.device):
-                return function(*args, **kwargs)
-            if compiled is not None:
-                result: R = compiled(*args, **kwargs)
-                return result
-            # Lengths differ from pack to pack: one kernel for all of them.
-            compiled = torch.compile(function, dynamic=True, fullgraph=True)
-            try:
-                result = compiled(*args, **kwargs)
-            except torch.OutOfMemoryError:
-                raise
-            except Exception as error:  # whatever a compiler does not like on this machine
-                _failed.append(function.__name__)
-                logger.warning(
-                    "torch.compile failed on `%s` (%s: %s); going on without it: slower, same results",
-                    function.__name__,
-                    type(error).__name__,
-                    " ".join(str(error).split())[:300],
-                )
-                return function(*args, **kwargs)
-            return result
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        compiled: Callable[..., Any] | None = None
+        seen: set[Any] = set()
 
-    return call
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            nonlocal compiled
+            first: Any = args[0]
+            assert isinstance(first, Tensor)
+            with torch.autocast(first.device.type, enabled=False):
+                if torch.is_grad_enabled() or not fuses(first.device):
+                    return function(*args, **kwargs)
+                count = first.shape[tokens]
+                kind = tuple(_kind(arg, count) for arg in args)
+                if kind in seen:
+                    assert compiled is not None
+                    known: R = compiled(*args, **kwargs)
+                    return known
+                compiled = compiled or torch.compile(function, fullgraph=True)
+                seen.add(kind)
+                return _first(compiled, function, count, args, kwargs)
+
+        return call
+
+    return decorate
+
+
+def _kind(arg: Any, count: int) -> Any:
+    """What a compiled function is compiled for: of a tensor all sizes but the number of tokens."""
+    if not isinstance(arg, Tensor):
+        return arg
+    return arg.dtype, arg.requires_grad, tuple(None if size == count else size for size in arg.shape)
+
+
+def _first(compiled: Any, function: Any, count: int, args: Any, kwargs: Any) -> Any:
+    """The call that compiles; where that fails the function runs as it is written, and so do all from then on."""
+    from torch._dynamo import mark_static, maybe_mark_dynamic
+
+    for arg in args:
+        if isinstance(arg, Tensor):
+            for axis, size in enumerate(arg.shape):
+                if size == count:
+                    maybe_mark_dynamic(arg, axis)
+                else:
+                    mark_static(arg, axis)
+    try:
+        return compiled(*args, **kwargs)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever a compiler does not like on this machine
+        _failed.append(function.__name__)
+        logger.warning(
+            "torch.compile failed on `%s` (%s: %s); going on without it: slower, same results",
+            function.__name__,
+            type(error).__name__,
+            " ".join(str(error).split())[:300],
+        )
+        return function(*args, **kwargs)

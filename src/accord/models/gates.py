@@ -63,7 +63,7 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
         ctx.save_for_backward(gate, up)
-        return _product(gate, up)
+        return _product(gate.flatten(0, -2), up.flatten(0, -2)).view(gate.shape)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
@@ -71,15 +71,16 @@ class _Product(torch.autograd.Function):
         if torch.is_grad_enabled():  # second derivatives are wanted (TRPO), and the kernel has none
             share = gate.sigmoid()
             return grad * up * share * (1 + gate * (1 - share)), grad * nn.functional.silu(gate)
-        return _gradients(grad, gate, up)
+        found = _gradients(*(x.flatten(0, -2) for x in (grad, gate, up)))
+        return found[0].view(gate.shape), found[1].view(gate.shape)
 
 
-@fused
+@fused(tokens=0)
 def _product(gate: Tensor, up: Tensor) -> Tensor:
     return nn.functional.silu(gate) * up
 
 
-@fused
+@fused(tokens=0)
 def _gradients(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of both."""
     return torch.ops.aten.silu_backward(grad * up, gate), grad * nn.functional.silu(gate)
@@ -97,6 +98,6 @@ def _instead_of(product: Tensor, gate: Tensor, up: Tensor) -> tuple[Callable[[Te
         if isinstance(kept, Tensor):
             return kept
         gate, up, shape = kept
-        return _product(gate, up).view(shape)
+        return _product(gate.flatten(0, -2), up.flatten(0, -2)).view(shape)
 
     return pack, unpack

@@ -228,7 +228,7 @@ def _logits(raw_CV: Tensor, scale: float, softcap: float | None) -> Tensor:
     return logits_CV
 
 
-@fused
+@fused(tokens=0)
 def _read(
     raw_CV: Tensor, token_C: Tensor, scale: float, softcap: float | None, temperature: float, entropy: bool
 ) -> tuple[Tensor, Tensor | None]:
@@ -243,7 +243,7 @@ def _read(
     return logprob_C, -(p_CV.mul_(logprob_CV.masked_fill_(p_CV == 0, 0.0))).sum(-1)
 
 
-@fused
+@fused(tokens=0)
 def _to_gradient(
     raw_CV: Tensor,
     token_C: Tensor,

@@ -75,34 +75,37 @@ class _RmsNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
-        y, r = _normal(x, weight, eps, dtype)
+        flat = x.flatten(0, -2)
+        y, r = _normal(flat, weight, eps, dtype)
         ctx.save_for_backward(x, weight, r)
         ctx.eps = eps
-        return y
+        return y.view(x.shape)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, weight, r = ctx.saved_tensors
+        flat = x.flatten(0, -2)
         if torch.is_grad_enabled():  # second derivatives are wanted (TRPO), and a saved r would be a constant to them
-            r = _inverse_size(x, ctx.eps)
-        return (*_gradients(grad, x, weight, r, ctx.needs_input_grad[1]), None, None)
+            r = _inverse_size(flat, ctx.eps)
+        x_grad, weight_grad = _gradients(grad.flatten(0, -2), flat, weight, r, ctx.needs_input_grad[1])
+        return x_grad.view(x.shape), weight_grad, None, None
 
 
-@fused
+@fused(tokens=0)
 def _normal(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """The result and r."""
+    """The result and r, of (T, D)."""
     r = _inverse_size(x, eps)
     return (x * r).mul_(weight).to(dtype), r
 
 
-@fused
+@fused(tokens=0)
 def _gradients(grad: Tensor, x: Tensor, weight: Tensor, r: Tensor, of_weight: bool) -> tuple[Tensor, Tensor | None]:
-    """Gradients of x and weight.
+    """Gradients of x (T, D) and weight.
 
     With n = x r and g = grad w:  dx = r (g - n mean(g n)).
     """
     grad, normal = grad.to(x.dtype), x * r
-    weight_grad = (grad * normal).flatten(0, -2).sum(0) if of_weight else None
+    weight_grad = (grad * normal).sum(0) if of_weight else None
     scaled = grad * weight
     share = (scaled * normal).mean(-1, keepdim=True)  # vecdot would round to bfloat16 under autocast
     return torch.addcmul(scaled, normal, share, value=-1.0) * r, weight_grad

@@ -60,7 +60,7 @@ def _is_rotation(layer: nn.Module) -> bool:
     return all(torch.allclose(a, b, atol=1e-6) for a, b in zip(ours, expected, strict=True))
 
 
-def _rotated(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int = 1) -> tuple[Tensor, Tensor]:
+def _rotated(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
     """Queries (B, H, T, D) and keys (B, G, T, D) turned by angles (B, T, D), whose two halves are equal.
 
     Under autocast in its dtype, which is what attention and caches read; else in the wider one of states and angles.
@@ -69,27 +69,35 @@ def _rotated(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int 
     wide = torch.promote_types(q.dtype, cos.dtype)
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else wide
     half = cos.shape[-1] // 2
-    cos, sin = cos[..., :half].unsqueeze(unsqueeze_dim), sin[..., :half].unsqueeze(unsqueeze_dim)
-    turned: tuple[Tensor, Tensor] = (_Turn.apply(q, cos, sin, dtype), _Turn.apply(k, cos, sin, dtype))  # type: ignore[no-untyped-call]
-    return turned
+    # Tokens before heads, as the products before wrote them and attention reads them: no copy on either side.
+    rows, tokens = q.shape[0], q.shape[2]
+    flat = (x.transpose(1, 2).flatten(0, 1) for x in (q, k))
+    angles = (x[..., :half].expand(rows, tokens, half).reshape(-1, 1, half) for x in (cos, sin))
+    turned_q, turned_k = _Turn.apply(*flat, *angles, dtype)  # type: ignore[no-untyped-call]
+    turned = (x.unflatten(0, (rows, tokens)).transpose(1, 2) for x in (turned_q, turned_k))
+    return next(turned), next(turned)
 
 
 class _Turn(torch.autograd.Function):
-    """(B, H, T, D) turned by angles (B, 1, T, D / 2)."""
+    """Queries (T, H, D) and keys (T, G, D) turned by angles (T, 1, D / 2)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor, dtype: torch.dtype) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(cos, sin)
-        ctx.dtype = x.dtype
-        return _turned(x, cos, sin, dtype)
+        ctx.dtype = q.dtype
+        return _turned(q, k, cos, sin, dtype)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
+    def backward(ctx: Any, grad_q: Tensor, grad_k: Tensor) -> Any:
         cos, sin = ctx.saved_tensors
-        return _turned(grad, cos, -sin, ctx.dtype), None, None, None
+        return (*_turned(grad_q, grad_k, cos, -sin, ctx.dtype), None, None, None)
 
 
-@fused
-def _turned(x: Tensor, cos: Tensor, sin: Tensor, dtype: torch.dtype) -> Tensor:
+@fused(tokens=0)
+def _turned(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    return _turn(q, cos, sin).to(dtype), _turn(k, cos, sin).to(dtype)
+
+
+def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     first, second = x.to(torch.promote_types(x.dtype, cos.dtype)).chunk(2, -1)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], -1).to(dtype)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)

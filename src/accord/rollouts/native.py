@@ -23,8 +23,11 @@ from accord.rollouts.cache import ROOM, ROOM_OF_GRAPHS, RowCache
 from accord.rollouts.decoder import Decoder, decoder_of
 from accord.rollouts.draw import draw, sent
 from accord.rollouts.graphs import Graphs, GraphStep
+from accord.rollouts.places import ROWS, rows_with_room
 
 __all__ = ["NativeSampler"]
+
+PROMPT_TOKENS = 2**16  # of prompts computed together, padding included: their states stand beside each other
 
 
 class NativeSampler:
@@ -36,7 +39,7 @@ class NativeSampler:
         *,
         end_ids: Sequence[int],
         tokenizer: Any = None,
-        max_rows: int = 64,
+        max_rows: int | None = None,
         autocast: Callable[[], AbstractContextManager[Any]] | None = None,
         progress: Callable[[int, int], None] | None = None,
         plain: bool = False,
@@ -47,7 +50,8 @@ class NativeSampler:
             model: a transformers causal language model, PEFT-wrapped or not.
             end_ids: tokens that end a response; none means every response has `max_new_tokens`.
             tokenizer: needed for stop strings only.
-            max_rows: rows decoded at once at most. More is faster until memory or the matrix units are full.
+            max_rows: rows decoded at once at most. More is faster until memory or the matrix units are full. None: 64
+                on a CPU; on a GPU as many as find room with their caches in a quarter of its free memory, at most 256.
             autocast: entered once around all forward passes of a call, for example
                 `lambda: torch.autocast("cpu", torch.bfloat16)`. Each weight is cast once a call, and the numbers are
                 those a training pass under the same autocast computes. (A bfloat16 copy of the model would be no
@@ -56,12 +60,13 @@ class NativeSampler:
             plain: decode by the model's own forward pass, also where `accord.rollouts.decoder` knows the family; tests
                 hold both equal.
         """
-        if max_rows < 1:
+        if max_rows is not None and max_rows < 1:
             raise ValueError(f"sampler: `max_rows` is {max_rows}; write 1 or more")
         self.model: Any = model
         self.end_ids = frozenset(end_ids)
         self.tokenizer = tokenizer
         self.max_rows = max_rows
+        self._places = max_rows or ROWS  # of the call that runs
         self.autocast = autocast or nullcontext
         self.progress = progress or (lambda done, total: None)
         self._accepted = _forward_parameters(model)
@@ -89,7 +94,8 @@ class NativeSampler:
         # Longest first: prompts of one pass are padded little, and memory that is too small shows at once.
         order = deque(sorted(range(len(prompts)), key=lambda b: -len(prompts[b])))
         total = len(prompts) * sampling.samples
-        with self._sampling_mode(), self._decoding(min(self.max_rows, total), sampling):
+        self._places = self.max_rows or rows_with_room(self.model, max(map(len, prompts), default=0), sampling)
+        with self._sampling_mode(), self._decoding(min(self._places, total), sampling):
             batch = waiting = None
             done = 0
             while done < total:
@@ -118,11 +124,12 @@ class NativeSampler:
         """
         while waiting is not None or order:
             alive = 0 if batch is None else sum(row.finish is None for row in batch.rows)
-            free = self.max_rows - alive
-            if alive and free < max(1, self.max_rows // 4):
+            free = self._places - alive
+            if alive and free < max(1, self._places // 4):
                 break
             if waiting is None:
-                count = max(1, free // max(1, len(rows_BK[order[0]])))
+                count = min(free // max(1, len(rows_BK[order[0]])), PROMPT_TOKENS // len(prompts[order[0]]))
+                count = max(1, count)
                 chosen = [order.popleft() for _ in range(min(count, len(order)))]
                 computed = self._prefill([prompts[b] for b in chosen], [rows_BK[b][0] for b in chosen])
                 waiting = Waiting(prompts=computed, rows=[(p, row) for p, b in enumerate(chosen) for row in rows_BK[b]])

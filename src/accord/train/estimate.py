@@ -22,6 +22,7 @@ from accord.data.batches import demonstration_trees, preferences, prompt_ids
 from accord.data.readers import read
 from accord.models.load import load_tokenizer, resolve
 from accord.models.quiet import quiet
+from accord.rollouts.places import ROWS, ROWS_GPU
 from accord.text import Template
 from accord.train import loop, memory
 from accord.train.algorithms import ALGORITHMS
@@ -33,8 +34,6 @@ from accord.train.policy import in_its_arithmetic, plan_rollouts
 from accord.trees import Branch, PromptTree, budget_packs
 
 __all__ = ["Case", "Estimate", "Option", "estimate", "parts_of"]
-
-MAX_ROWS = 64  # of the native sampler
 
 
 @dataclass(frozen=True)
@@ -267,7 +266,7 @@ def _parts(job: Case, config: Any) -> Iterator[Part]:
     if ALGORITHMS[config.algorithm].natural:
         lengths = [len(tree.prompt) for tree in job.rollout]
         update = [Part("Fisher products", memory_needed(job.model, lengths, config), "graph of a second derivative")]
-    rows = min(MAX_ROWS, len(job.rollout) * config.samples)
+    rows = min(ROWS_GPU if job.fused else ROWS, len(job.rollout) * config.samples)
     columns = max(tree.longest for tree in job.rollout)
     needed = memory.sampling_bytes(shape, rows, columns, half, adapters=bool(config.lora_rank), fused=job.fused)
     sampling = Part("sampler", needed, f"{rows} rows of {columns} tokens")

@@ -32,6 +32,7 @@ __all__ = [
     "seed_step",
     "set_up",
     "steady",
+    "total",
     "trainable",
 ]
 
@@ -230,6 +231,11 @@ def optimise(
     optimiser.step()
     optimiser.zero_grad(set_to_none=True)
     return float(norm)
+
+
+def total(parts: Sequence[Tensor]) -> float:
+    """Sum of the losses of a step's packs, read when all of them are under way: a GPU is not waited for in between."""
+    return sum(part.item() for part in parts)
 
 
 def steady(model: nn.Module) -> nn.Module:

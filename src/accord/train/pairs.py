@@ -134,15 +134,18 @@ def require_pairs(items: Sequence[Preference], *, failed: listwise.Failed = "las
 
 
 class PairTotals:
-    """Figures over the pairs of a step or an evaluation, each pair weighing one.
-
-    Attributes:
-        decided: pairs of which one response was preferred; those at probability 1/2 have no accuracy.
-    """
+    """Figures over the pairs of a step or an evaluation, each pair weighing one; computed when they are asked for."""
 
     def __init__(self) -> None:
-        self.decided = 0
+        self._decided = 0
         self._sums: dict[str, tuple[float, int]] = {}
+        self._waiting: list[tuple[Pairs, Tensor, Tensor, dict[str, Tensor]]] = []
+
+    @property
+    def decided(self) -> int:
+        """Pairs of which one response was preferred; those at probability 1/2 have no accuracy."""
+        self._settle()
+        return self._decided
 
     def add(self, pairs: Pairs, score_N: Tensor, length_N: Tensor, **extra_N: Tensor) -> None:
         """Add the pairs of a pack. Of those that tie only their share and how far apart they score is kept.
@@ -153,21 +156,30 @@ class PairTotals:
             length_N: tokens of each response, end token included.
             extra_N: further figures per response, averaged as `name/chosen` and `name/rejected`.
         """
-        score_N = score_N.detach()
+        extra_N = {name: value_N.detach() for name, value_N in extra_N.items()}
+        self._waiting.append((pairs, score_N.detach(), length_N, extra_N))
+
+    def _settle(self) -> None:
+        """Read what was added: a GPU is waited for here, and not between the passes of a step."""
+        waiting, self._waiting = self._waiting, []
+        for pairs, score_N, length_N, extra_N in waiting:
+            self._read(pairs, score_N, length_N, extra_N)
+
+    def _read(self, pairs: Pairs, score_N: Tensor, length_N: Tensor, extra_N: dict[str, Tensor]) -> None:
         tied_P = pairs.outcome_P == 0
         better_P, worse_P, decided_P = (x_P[~tied_P] for x_P in (pairs.better_P, pairs.worse_P, pairs.decided_P))
         if bool(tied_P.any()):
             self.add_figure("ties__gap", (score_N[pairs.better_P] - score_N[pairs.worse_P])[tied_P].abs())
         better, worse = score_N[better_P], score_N[worse_P]
         longer, shorter = length_N[better_P].float(), length_N[worse_P].float()
-        self.decided += int(decided_P.sum())
+        self._decided += int(decided_P.sum())
         self.add_figure("accuracy_tie_half", reward.accuracy(better, worse)[decided_P])
         self.add_figure("accuracy_strict", reward.accuracy(better, worse, tie=0.0)[decided_P])
         self.add_figure("longer_wins_accuracy", reward.accuracy(longer, shorter)[decided_P])
         self.add_figure("margin", better - worse)
         for name, value_N in {"reward": score_N, "length": length_N.float(), **extra_N}.items():
-            self.add_figure(f"{name}__chosen", value_N.detach()[better_P])
-            self.add_figure(f"{name}__rejected", value_N.detach()[worse_P])
+            self.add_figure(f"{name}__chosen", value_N[better_P])
+            self.add_figure(f"{name}__rejected", value_N[worse_P])
 
     def add_figure(self, name: str, value_P: Tensor) -> None:
         """Add values, one per pair or prompt, to the mean of that name."""
@@ -176,4 +188,5 @@ class PairTotals:
 
     def means(self) -> dict[str, float]:
         """Means over all pairs added; none of what was not measured."""
+        self._settle()
         return {name: total / count for name, (total, count) in self._sums.items() if count}

@@ -211,13 +211,13 @@ def with_reference(
 
 def accumulate(model: nn.Module, items: Sequence[Item], config: DpoConfig) -> tuple[float, PairTotals]:
     """Gradient of one optimiser step over its prompts; returns the loss per prompt and figures per pair."""
-    totals, total = PairTotals(), 0.0
+    totals, parts = PairTotals(), list[Tensor]()
     point = point_of(model, items, config, totals)
     for group in budget_packs([item.tree.length for item in items], config.micro_tokens):
         loss = loss_of(model, [items[i] for i in group], config, totals, point) / len(items)
         torch.autograd.backward(loss)
-        total += loss.item()
-    return total, totals
+        parts.append(loss.detach())
+    return loop.total(parts), totals
 
 
 def point_of(model: nn.Module, items: Sequence[Item], config: DpoConfig, totals: PairTotals) -> Tensor:

@@ -136,14 +136,14 @@ def accumulate(
 ) -> tuple[float, PairTotals]:
     """Gradient of one optimiser step over its prompts; returns the loss in nats per prompt and figures per pair."""
     device = loop.device_of(model)
-    totals, total = PairTotals(), 0.0
+    totals, parts = PairTotals(), list[Tensor]()
     for group in budget_packs([item.tree.length for item in items], micro_tokens):
         chosen = [items[i] for i in group]
         batch = pack([item.tree for item in chosen]).to(device)
         loss = loss_of(model, objective, batch, chosen, totals)[0] / len(items)
         torch.autograd.backward(loss)
-        total += loss.item()
-    return total, totals
+        parts.append(loss.detach())
+    return loop.total(parts), totals
 
 
 def loss_of(

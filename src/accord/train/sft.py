@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.profiler import record_function
 
 from accord.data.batches import demonstration_trees
@@ -88,14 +88,14 @@ def accumulate(model: nn.Module, trees: list[PromptTree], micro_tokens: int) -> 
     """Gradient of one optimiser step over its trees; returns the loss in nats per trained token."""
     device = loop.device_of(model)
     token_count = sum(sum(branch.scored) for tree in trees for branch in tree.branches)
-    total = 0.0
+    parts = list[Tensor]()
     for group in budget_packs([tree.length for tree in trees], micro_tokens):
         batch = pack([trees[i] for i in group]).to(device)
         logprob_T = response_scores(model, batch).logprob_T
         loss = nll(logprob_T, torch.ones_like(logprob_T, dtype=torch.bool), token_count=token_count)
         torch.autograd.backward(loss)
-        total += loss.item()
-    return total
+        parts.append(loss.detach())
+    return loop.total(parts)
 
 
 @torch.no_grad()

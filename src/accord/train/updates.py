@@ -116,7 +116,7 @@ def accumulate(
         loss, parts = loss_of(experience, [chosen[i] for i in group], actor, config, coefficients, counts)
         torch.autograd.backward(loss / counts["tokens"])
         for name, value in parts.items():
-            sums[name] = sums.get(name, torch.zeros(())) + value.detach().float().cpu()
+            sums[name] = sums[name] + value.detach().float() if name in sums else value.detach().float()
     return {name: float(value) / counts["tokens"] for name, value in sums.items()}
 
 
