@@ -109,7 +109,7 @@ def test_adapters_count_while_they_are_switched_on() -> None:
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "lora_B" in name:
-                weight.normal_()
+                weight.normal_(std=0.1)
     sampler = sampler_of(model)
     on = flat(sampler.sample(PROMPTS, SAMPLED))
     assert_same(on, plainly(model, SAMPLED))

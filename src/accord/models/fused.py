@@ -23,12 +23,12 @@ logger = logging.getLogger("accord")
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_failed: list[str] = []  # functions that did not compile on this machine
+_failed: set[str] = set()  # functions that did not compile on this machine
 
 
-def fuses(device: torch.device) -> bool:
-    """Whether functions marked `fused` are compiled for tensors of a device."""
-    return device.type == "cuda" and not _failed and _has_compiler()
+def fuses(device: torch.device, *functions: Callable[..., Any]) -> bool:
+    """Whether functions marked `fused` are compiled for tensors of a device, and these have not failed to."""
+    return device.type == "cuda" and _has_compiler() and not any(f.__name__ in _failed for f in functions)
 
 
 @functools.cache
@@ -58,17 +58,23 @@ def fused(tokens: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
             first: Any = args[0]
             assert isinstance(first, Tensor)
             with torch.autocast(first.device.type, enabled=False):
-                if torch.is_grad_enabled() or not fuses(first.device):
+                if torch.is_grad_enabled() or not fuses(first.device, call):
                     return function(*args, **kwargs)
+                compiled = compiled or torch.compile(function, fullgraph=True)
                 count = first.shape[tokens]
                 kind = tuple(_kind(arg, count) for arg in args)
-                if kind in seen:
-                    assert compiled is not None
-                    known: R = compiled(*args, **kwargs)
-                    return known
-                compiled = compiled or torch.compile(function, fullgraph=True)
-                seen.add(kind)
-                return _first(compiled, function, count, args, kwargs)
+                if kind not in seen:
+                    seen.add(kind)
+                    _mark(args, count)
+                try:
+                    result: R = compiled(*args, **kwargs)
+                    return result
+                except torch.OutOfMemoryError:
+                    raise
+                except Exception as error:  # whatever a compiler does not like on this machine
+                    _failed.add(call.__name__)
+                    _warn(call.__name__, error)
+                    return function(*args, **kwargs)
 
         return call
 
@@ -82,27 +88,19 @@ def _kind(arg: Any, count: int) -> Any:
     return arg.dtype, arg.requires_grad, tuple(None if size == count else size for size in arg.shape)
 
 
-def _first(compiled: Any, function: Any, count: int, args: Any, kwargs: Any) -> Any:
-    """The call that compiles; where that fails the function runs as it is written, and so do all from then on."""
+def _mark(args: Any, count: int) -> None:
+    """Tell the compiler, which is about to see these sizes for the first time, which of them will be others."""
     from torch._dynamo import mark_static, maybe_mark_dynamic
 
     for arg in args:
-        if isinstance(arg, Tensor):
-            for axis, size in enumerate(arg.shape):
-                if size == count:
-                    maybe_mark_dynamic(arg, axis)
-                else:
-                    mark_static(arg, axis)
-    try:
-        return compiled(*args, **kwargs)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:  # whatever a compiler does not like on this machine
-        _failed.append(function.__name__)
-        logger.warning(
-            "torch.compile failed on `%s` (%s: %s); going on without it: slower, same results",
-            function.__name__,
-            type(error).__name__,
-            " ".join(str(error).split())[:300],
-        )
-        return function(*args, **kwargs)
+        for axis, size in enumerate(arg.shape if isinstance(arg, Tensor) else ()):
+            (maybe_mark_dynamic if size == count else mark_static)(arg, axis)
+
+
+def _warn(name: str, error: Exception) -> None:
+    logger.warning(
+        "torch.compile failed on `%s` (%s: %s); going on without it: slower, same results",
+        name,
+        type(error).__name__,
+        " ".join(str(error).split())[:300],
+    )

@@ -261,7 +261,7 @@ def _to_gradient(
     capped_CV = _logits(raw_CV, scale, softcap)
     grad_C1, logits_CV = grad_logprob_C.unsqueeze(-1), _at(temperature, capped_CV)
     if grad_entropy_C is None:
-        grad_CV = logits_CV.softmax(-1).mul_(-grad_C1)
+        grad_CV = _softmax(logits_CV).mul_(-grad_C1)
     else:
         logprob_CV = logits_CV.log_softmax(-1)
         p_CV = logprob_CV.exp()
@@ -275,6 +275,13 @@ def _to_gradient(
     else:
         grad_CV = grad_CV.scatter_add_(-1, token_C.unsqueeze(-1), grad_C1)
     return _of_raw(raw_CV, grad_CV, capped_CV, scale, softcap, temperature, bias)
+
+
+def _softmax(logits_CV: Tensor) -> Tensor:
+    """Written out for the compiler: torch 2.13 fails on a softmax whose input is overwritten behind it."""
+    if torch.compiler.is_compiling():
+        return (logits_CV - logits_CV.logsumexp(-1, keepdim=True)).exp()
+    return logits_CV.softmax(-1)
 
 
 def _of_raw(
@@ -367,7 +374,7 @@ def _parts(group: slice, *raw_CV: Tensor) -> Iterator[tuple[Any, ...]]:
     device = raw_CV[0].device
     room = torch.get_num_threads() * PART_BYTES if device.type == "cpu" else PART_BYTES_GPU
     most = room // (4 * len(raw_CV) * raw_CV[0].shape[1])
-    if len(raw_CV) == 1 and fuses(device):
+    if len(raw_CV) == 1 and fuses(device, _read, _to_gradient):
         most = group.stop - group.start
     for part in _even(group.start, group.stop, most):
         yield part, *(x[part.start - group.start : part.stop - group.start] for x in raw_CV)
