@@ -14,8 +14,6 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 .PHONY: install install-dev quickstart test check fmt docs bench
 
-BENCH := sft reward dpo rloo grpo ppo ppo-shared
-
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
 
@@ -54,7 +52,8 @@ docs: install-dev
 	$(BIN)/python tools/docs.py
 
 bench: install-dev
-	for job in $(BENCH); do $(BIN)/python -m benchmarks.compare $$job --peer trl --repeats 2 || exit 1; done
-	for job in listwise-4 listwise-8; do $(BIN)/python -m benchmarks.compare $$job --peer accord-rows || exit 1; done
-	$(BIN)/python -m benchmarks.compare sampling --peer transformers
+	$(BIN)/python -m benchmarks.compare sft reward dpo --peer trl --repeats 2
+	$(BIN)/python -m benchmarks.compare ppo ppo-shared grpo rloo --peer trl --repeats 1
+	$(BIN)/python -m benchmarks.compare listwise-4 listwise-8 --peer accord-rows --repeats 2
+	$(BIN)/python -m benchmarks.compare sampling --peer transformers --repeats 2
 	$(BIN)/python -m benchmarks.page

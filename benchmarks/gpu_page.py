@@ -120,7 +120,7 @@ def _use(result: dict[str, Any]) -> str:
 
     def share(side: str, kind: str) -> str:
         rate, sheet = rates[side][kind] / 1e12, card["datasheet_tflops"]
-        return f"{rate / card['tflops']:.0%}" + (f" ({rate / sheet:.0%})" if sheet else "")
+        return f"{rate / card['tflops']:.1%}" + (f" ({rate / sheet:.1%})" if sheet else "")
 
     ours = rates["accord"]["trees"] / 1e12 / (card["datasheet_tflops"] or card["tflops"])
     cells = [_name(result), result["shape"], share("accord", "trees"), share("accord", "rows")]

@@ -170,12 +170,10 @@ def ppo(spec: dict[str, Any], folder: str) -> dict[str, Any]:
     tokenizer = AutoTokenizer.from_pretrained(spec["model"], padding_side="left")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    frozen = torch.float32
-    if spec.get("device") == "cuda":
-        # The trainer makes an Accelerator of its own that does not read `bf16` from its arguments. What is not trained
-        # runs outside its autocast: in bf16 it is faster and smaller, as on the other side.
-        os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16"
-        frozen = torch.bfloat16
+    # The trainer makes an Accelerator of its own that does not read `bf16` from its arguments. What is not trained runs
+    # outside its autocast: in bf16 it is faster and smaller, as on the other side.
+    os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16"
+    frozen = torch.bfloat16
     policy, reference = (
         AutoModelForCausalLM.from_pretrained(spec["model"], dtype=dtype) for dtype in (torch.float32, frozen)
     )

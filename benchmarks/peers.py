@@ -40,7 +40,8 @@ TRL_SETTINGS = {
     "reward": "padding to the longest row of a batch; the score head starts elsewhere than Accord's, which also"
     " trains it at a higher rate: losses agree in size, not step by step",
     "dpo": "reference log-probabilities computed once before training (precompute_ref_log_probs)",
-    "ppo": "trl.experimental.ppo of 1.12; reward and value models of the policy's size; all prompts in one rollout",
+    "ppo": "trl.experimental.ppo of 1.12; reward and value models of the policy's size, reference and"
+    " reward in bf16; all prompts in one rollout",
     "ppo-shared": "as for ppo; Accord has one trunk for policy and value function, its default, which TRL has not",
     "rloo": "transformers generate; K samples a prompt, one step a rollout, beta 0.05",
     "grpo": "transformers generate; K samples a prompt, one step a rollout, beta 0.05",
@@ -138,8 +139,7 @@ def versions(peer: str, job: str) -> dict[str, str]:
 def settings(peer: str, job: str, device: str = "cpu") -> str:
     """How the peer runs, in words."""
     if peer == "trl" and device == "cuda":
-        more = "; reference and reward in bf16" if job.startswith("ppo") else ""
-        return f"{GPU_SETTINGS}; {TRL_SETTINGS[job]}{more}"
+        return f"{GPU_SETTINGS}; {TRL_SETTINGS[job]}"
     if peer == "trl":
         return f"{TRL_SETTINGS['all']}; {TRL_SETTINGS[job]}"
     return {

@@ -102,7 +102,7 @@ def test_the_page_has_a_section_on_a_gpu_where_it_was_measured() -> None:
     text = page.page([gpu_result()])
     assert "| dpo | llama-3.2-1b | trl-liger | 2.00 [2.00, 2.00] | 2.5: not reached | 30.0 / 40.0 | 0.75 |" in text
     assert "| 1.00 / 2.00 | 9.00 / 3.00 | 3.00 / 8.00 | 20.00 / 40.00 |" in text
-    assert "| 50% (40%) | 67% (53%) | 0.45: not reached | 25% (20%) | 33% (27%) |" in text
+    assert "| 50.0% (40.0%) | 66.7% (53.3%) | 0.45: not reached | 25.0% (20.0%) | 33.3% (26.7%) |" in text
     assert "On a GPU" not in page.page([])
 
 

@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 import torch
+import torch._dynamo.testing
 from torch.testing import assert_close
 
 from accord.models import fused as module
@@ -109,18 +110,12 @@ def test_second_derivatives_take_the_plain_function(monkeypatch):
     assert fused(tokens=0)(lambda x: x * 2)(torch.ones(2, requires_grad=True)).requires_grad
 
 
-def test_one_kernel_for_all_lengths(compiling):
-    counter = torch._dynamo.testing.CompileCounter()
+def test_one_kernel_for_all_lengths(compiling, monkeypatch):
+    counter, compile_ = torch._dynamo.testing.CompileCounter(), torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function, **settings: compile_(function, backend=counter, **settings))
     doubled = fused(tokens=0)(lambda x, y: x * 2 + y)
-    original, torch.compile = (
-        torch.compile,
-        lambda function, **settings: original(function, backend=counter, **settings),
-    )
-    try:
-        for rows in (5, 9, 17):
-            assert doubled(torch.ones(rows, 3), torch.ones(3)).shape == (rows, 3)
-        assert counter.frame_count == 1
-        doubled(torch.ones(5, 4), torch.ones(4))
-        assert counter.frame_count == 2
-    finally:
-        torch.compile = original
+    for rows in (5, 9, 17):
+        assert doubled(torch.ones(rows, 3), torch.ones(3)).shape == (rows, 3)
+    assert counter.frame_count == 1
+    doubled(torch.ones(5, 4), torch.ones(4))
+    assert counter.frame_count == 2

@@ -17,7 +17,7 @@ def rows_with_room(model: Any, longest: int, sampling: Sampling) -> int:
     """Rows to decode at once where nobody says: what one does costs time on a CPU, and memory on a GPU.
 
     Args:
-        model: whose keys and values are kept, in bfloat16 at least.
+        model: whose keys and values are kept; counted in the precision of its weights, under autocast they take half.
         longest: tokens of the longest prompt.
         sampling: its responses are as long as they may be.
     """
