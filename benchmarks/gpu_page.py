@@ -27,8 +27,9 @@ The same comparison on one GPU, on models of a known shape with random weights (
 autocast over float32 weights on both sides. For sft, reward and dpo *times as fast* is of the median optimiser step
 after the first one; the first one, which compiles and warms up, and the seconds of everything (tokenising and, in dpo,
 reference passes inside) stand beside it. For ppo and grpo it is of the second of two rollouts with its optimiser steps,
-for sampling of all seconds. Memory is the peak of what tensors took, `torch.cuda.max_memory_allocated`. TRL runs with
-and without Liger's kernels where it can; the faster variant is the one compared.
+for sampling of all seconds. Behind it stand the smallest and the largest ratio of two steps over the same rows, or of
+two runs, where there are several. Memory is the peak of what tensors took, `torch.cuda.max_memory_allocated`. TRL runs
+with and without Liger's kernels where it can; the faster variant is the one compared.
 """
 
 USE = """
@@ -36,7 +37,8 @@ Model-FLOP use is the useful arithmetic of a step over its seconds, as a share o
 bf16 products of random numbers, measured on the machine, and behind it that of the card's data sheet. The arithmetic is
 the same for both sides, counted from the rows: 6 for each parameter of a linear layer and token, the vocabulary on
 scored tokens only, attention on the pairs of tokens that see each other. A prompt counts once for both of its
-responses; *as rows* counts it with each of them, as a peer computes it.
+responses; *as rows* counts it with each of them, as a peer computes it. The goal is of the first, at the data sheet's
+rate.
 """
 
 
@@ -84,20 +86,32 @@ def _median(result: dict[str, Any], side: str, name: str) -> float:
 
 def _row(result: dict[str, Any]) -> str:
     speed, memory, _ = GPU_GOALS[result["job"]]
-    fast, share = result["ratio"], 1 / result["memory"]["median"]
+    fast, share = result["ratio"]["median"], 1 / result["memory"]["median"]
     ours, theirs = (_median(result, side, "peak_gb") for side in ("accord", result["peer"]))
     cells = [
         _name(result),
         result["shape"],
         result["variant"],
-        f"{fast['median']:.2f} [{fast['low']:.2f}, {fast['high']:.2f}]",
-        _said(fast["median"], speed),
+        f"{fast:.2f}{_spread(result)}",
+        _said(fast, speed),
         f"{ours:.1f} / {theirs:.1f}",
         f"{share:.2f}",
         _said(share, memory, most=True),
         str(len(result["runs"]["accord"])),
     ]
     return "| " + " | ".join(cells) + " |"
+
+
+def _spread(result: dict[str, Any]) -> str:
+    """The smallest and the largest ratio of the peer's seconds to ours; none of a single one."""
+    figure, pairs = result["figure"], list[tuple[float, float]]()
+    for ours, theirs in zip(result["runs"]["accord"], result["runs"][result["peer"]], strict=True):
+        if figure == "step":  # the first one compiles and warms up
+            pairs += zip(ours["step_seconds"][1:], theirs["step_seconds"][1:], strict=True)
+        else:
+            pairs.append((ours[figure], theirs[figure]))
+    ratios = [peer / accord for accord, peer in pairs]
+    return f" [{min(ratios):.2f}, {max(ratios):.2f}]" if len(ratios) > 1 else ""
 
 
 def _seconds(result: dict[str, Any]) -> str:

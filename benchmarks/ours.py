@@ -103,10 +103,11 @@ def one_row_per_response() -> None:
     """Score as a model family that cannot take trees is scored: every response with its prompt, in a padded row."""
     from accord.models.gates import keep_two
     from accord.models.norms import round_once
+    from accord.models.rotation import rotate_once
     from accord.train import loop
 
-    # Norms and gates are those of a model that takes trees; only the trees are missing.
-    loop.prepare = lambda model: (round_once(model), keep_two(model), "asked for")[2]  # type: ignore[assignment]
+    # Norms, gates and rotations are those of a model that takes trees; only the trees are missing.
+    loop.prepare = lambda model: (round_once(model), keep_two(model), rotate_once(model), "asked for")[-1]  # type: ignore[assignment]
 
 
 def policy(spec: dict[str, Any], size: dict[str, Any], data: Path, common: dict[str, Any]) -> dict[str, Any]:

@@ -71,8 +71,8 @@ def test_a_goal_that_is_missed_is_said_to_be() -> None:
 
 
 def gpu_result() -> dict[str, object]:
-    ours = {"seconds": 20.0, "step": 1.0, "step_seconds": [9.0, 1.0], "reference_seconds": 3.0, "peak_gb": 30.0}
-    theirs = {"seconds": 40.0, "step": 2.0, "step_seconds": [3.0, 2.0], "reference_seconds": 8.0, "peak_gb": 40.0}
+    ours = {"seconds": 20.0, "step": 1.0, "step_seconds": [9.0, 1.0, 1.0], "reference_seconds": 3.0, "peak_gb": 30.0}
+    theirs = {"seconds": 40.0, "step": 2.0, "step_seconds": [3.0, 1.5, 2.5], "reference_seconds": 8.0, "peak_gb": 40.0}
     rates = {"accord": {"trees": 3.6e14, "rows": 4.8e14}, "trl": {"trees": 1.8e14, "rows": 2.4e14}}
     return {
         "job": "dpo",
@@ -100,10 +100,12 @@ def test_the_page_has_a_section_on_a_gpu_where_it_was_measured() -> None:
     from benchmarks import page
 
     text = page.page([gpu_result()])
-    assert "| dpo | llama-3.2-1b | trl-liger | 2.00 [2.00, 2.00] | 2.5: not reached | 30.0 / 40.0 | 0.75 |" in text
+    assert "| dpo | llama-3.2-1b | trl-liger | 2.00 [1.50, 2.50] | 2.5: not reached | 30.0 / 40.0 | 0.75 |" in text
     assert "| 1.00 / 2.00 | 9.00 / 3.00 | 3.00 / 8.00 | 20.00 / 40.00 |" in text
     assert "| 50.0% (40.0%) | 66.7% (53.3%) | 0.45: not reached | 25.0% (20.0%) | 33.3% (26.7%) |" in text
     assert "On a GPU" not in page.page([])
+    once = gpu_result() | {"figure": "seconds"}  # a single run has no spread
+    assert "| trl-liger | 2.00 | 2.5: not reached |" in page.page([once])
 
 
 def test_the_useful_work_of_a_step_by_hand() -> None:
@@ -139,3 +141,21 @@ def test_a_folder_of_packages_stands_for_an_environment(monkeypatch: pytest.Monk
         Path(sys.executable),
         {"PYTHONPATH": f"{tmp_path / 'trl-1.16' / 'site'}:further"},
     )
+
+
+def test_a_model_of_a_known_shape_speaks_words_of_the_tokenizer(tiny_folder: Path, tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from benchmarks import flop, shapes
+
+    folder = shapes.make("tiny", tmp_path, str(tiny_folder))
+    assert folder == shapes.make("tiny", tmp_path, "nowhere")  # made once
+    model, known = AutoModelForCausalLM.from_pretrained(folder), len(AutoTokenizer.from_pretrained(folder))
+    assert known < model.config.vocab_size
+    with torch.no_grad():
+        share_TV = model(torch.tensor([[1, 5, known - 1]])).logits[0].float().softmax(-1)
+    assert float(share_TV[:, known:].sum(-1).max()) < 1e-6
+    # Two layers: queries and outputs 64 x 64, keys and values 64 x 32, three matrices of the gates 64 x 128.
+    linear = 2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128)
+    assert flop.model_numbers(str(folder)) == {"linear": linear, "head": 64 * 50000, "attention": 2 * 64}

@@ -119,3 +119,26 @@ def test_one_kernel_for_all_lengths(compiling, monkeypatch):
     assert counter.frame_count == 1
     doubled(torch.ones(5, 4), torch.ones(4))
     assert counter.frame_count == 2
+
+
+def test_a_function_that_does_not_compile_takes_no_namesake_with_it(monkeypatch):
+    fuses = module.fuses
+    monkeypatch.setattr(module, "_failed", set())
+    monkeypatch.setattr(module, "_has_compiler", lambda: True)
+    monkeypatch.setattr(module, "fuses", lambda device, *functions: fuses(torch.device("cuda"), *functions))
+
+    def times(factor):
+        def scaled(x):
+            return x * factor
+
+        return fused(tokens=0)(scaled)
+
+    def no_compiler(function, **settings):
+        raise RuntimeError("no compiler here")
+
+    first, second = times(2), times(3)
+    monkeypatch.setattr(torch, "compile", lambda function, **settings: no_compiler)
+    with torch.no_grad():
+        assert first(torch.ones(2)).tolist() == [2, 2]
+    cuda = torch.device("cuda")
+    assert (fuses(cuda, first), fuses(cuda, second), fuses(cuda, first, second)) == (False, True, False)

@@ -123,3 +123,17 @@ def test_without_gradients_and_in_other_families_nothing_changes() -> None:
     other = LlamaForCausalLM(LlamaConfig(**SIZES, hidden_act="gelu"))
     assert keep_two(other) == 0
     assert isinstance(other.model.layers[0].mlp, nn.Module)
+
+
+def test_a_reference_rounds_where_the_policy_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compiled product rounds once, the model's own twice: without gradients, and where blocks are computed again in
+    the backward pass, it has to be the same one. Here another function stands for the compiled one."""
+    monkeypatch.setattr(gates, "_product", lambda gate, up: 2 * nn.functional.silu(gate) * up)
+    plain, ours = both()
+    expected = ours(input_ids=TOKEN).logits
+    assert not torch.allclose(expected, plain(input_ids=TOKEN).logits)
+    with torch.no_grad():
+        assert torch.equal(ours(input_ids=TOKEN).logits, expected)
+    with quiet():
+        ours.gradient_checkpointing_enable({"use_reentrant": False})
+    assert torch.equal(ours.train()(input_ids=TOKEN).logits, expected)

