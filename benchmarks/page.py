@@ -42,7 +42,7 @@ rollouts. In `ppo` both sides train a value model beside the policy; in `ppo-sha
 head on the policy's trunk, which is another algorithm than TRL's. *Times as fast* is the ratio of medians, with the
 smallest and largest ratio of neighbouring runs; tokens count every sequence as the peer sees it, prompts repeated.
 Accord runs with GOMP_SPINCOUNT=2000, as its command sets it. Rows were measured on several days and on processors of
-different speed, a ratio always of two runs on one of them: the list below names the rate of each. This page is made from
+different speed, a ratio always of two runs on one of them: the list below names the rate of each. This page is made of
 `benchmarks/results/*.json` by `python -m benchmarks.page`; a row is made by
 `python -m benchmarks.compare JOB --peer PEER`. In `sampling` every row has a prompt of its own, in `sampling-4` four
 rows share one, as in PPO and GRPO. A goal that is not reached says so.
