@@ -299,7 +299,7 @@ def file_name(result: dict[str, Any]) -> str:
         parts.append("gpu" if result["device"] == "cuda" else result["device"])
         parts.append(None if result["shape"] == "llama-3.2-1b" else result["shape"])
         tokens = result["size"].get("micro_tokens")
-        parts.append(None if tokens == workload.GPU_JOBS[result["job"]].get("micro_tokens") else tokens)
+        parts.append(None if tokens == workload.GPU_JOBS.get(result["job"], {}).get("micro_tokens") else tokens)
     return "-".join(str(part) for part in parts if part is not None)
 
 

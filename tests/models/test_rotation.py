@@ -14,6 +14,7 @@ from transformers.models.llama import modeling_llama
 from accord.models import rotation
 from accord.models.quiet import quiet
 from accord.models.rotation import _rotated, rotate_once
+from accord.models.score import prepare
 
 SIZES: dict[str, Any] = {
     "vocab_size": 40,
@@ -127,3 +128,13 @@ def test_it_is_tried_whatever_holds_where_the_model_is_prepared() -> None:
     model = LlamaForCausalLM(LlamaConfig(**SIZES))
     with torch.device("meta"), torch.autocast("cpu", torch.bfloat16):
         assert rotate_once(model) == 2
+
+
+def test_a_prepared_model_turns_once_and_under_autocast_in_its_dtype() -> None:
+    model: Any = LlamaForCausalLM(LlamaConfig(**SIZES))
+    prepare(model)
+    assert rotate_once(model) == 0
+    q, angle = torch.randn(1, 2, 3, 8), torch.randn(1, 3, 8)
+    assert _rotated(q, q, angle, angle)[1].dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        assert [x.dtype for x in _rotated(q, q, angle, angle)] == [torch.bfloat16] * 2

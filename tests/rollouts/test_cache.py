@@ -92,3 +92,16 @@ def test_rows_that_join_end_in_the_same_column():
         key = torch.full((4, 2, 1, 4), 7.0)
         assert cache.update(key, -key, 0)[0].shape == (4, 2, width + 1, 4)
         assert other.get_seq_length() == others  # it may have rows that still wait
+
+
+def test_the_room_that_was_asked_for_is_kept_wherever_rows_go() -> None:
+    cache, states = RowCache(room=5), torch.ones(2, 1, 3, 4)
+    cache.update(states, states, 0)
+    rows = torch.arange(2)
+    repeated = cache.repeated(rows)
+    assert repeated.make_room(1) == 3 + 5
+    joined = cache.repeated(rows)
+    joined.join(rows, 0, cache)
+    assert joined.make_room(1) == 3 + 5
+    assert joined.layers[0].key_buffer.shape == (4, 1, 8, 4)
+    assert joined.make_room(6) == 3 + 5 + 5  # 5 more than the columns that were wanted, without the one they were for

@@ -144,6 +144,24 @@ def test_weights_are_laid_out_where_the_sampler_decodes_by_itself():
     assert memory.sampling_bytes(biased, 4, 20, True, fused=True) > memory.sampling_bytes(biased, 4, 20, True)
 
 
+def test_on_an_accelerator_scores_are_kept_only_where_there_is_a_mask():
+    shape, pack_ = memory.shape_of(tiny_llama()), memory.Pack(tokens=100, scored=50, padded=120, longest=60)
+
+    def extra(shape, half):
+        both = (memory.activation_bytes(shape, pack_, half, fused=fused) for fused in (True, False))
+        return next(both) - next(both)
+
+    assert extra(shape, True) == shape.layers * 100 * 4 * shape.heads  # a number for each query and head
+    for other, half, w in ((shape, False, 4), (dataclasses.replace(shape, windows=True), True, 2)):
+        places = 120 * (4 * w * shape.query + w * 60 + 4 * shape.heads)
+        assert extra(other, half) == shape.layers * (places - 100 * w * (shape.query + 2 * shape.key))
+    plenty = memory.Pack(tokens=10**6, scored=10**6, padded=10**6, longest=60)
+    wide = dataclasses.replace(shape, vocabulary=10**5)
+    group, parts = (2**31 - 96 * 2**20), 4 * (48 - 4) * 2**20
+    found = [memory.head_bytes(wide, plenty, True, False, fused=fused) for fused in (True, False)]
+    assert found[0] - found[1] == group + parts
+
+
 # -- against real processes --------------------------------------------------------------------------------------------
 
 SCRIPT = """

@@ -12,7 +12,7 @@ from accord.cli.profile_table import profile_table
 from accord.models import head
 from accord.models.quiet import quiet
 from accord.models.score import prepare, response_scores
-from accord.train import loop, sft
+from accord.train import loop, sft, work
 from accord.train.configs import SftConfig
 from accord.train.profile_events import sort_events, tracing_modules
 from accord.train.progress import Quiet
@@ -162,3 +162,10 @@ def test_the_only_step_of_a_run_is_measured_and_said_so(tmp_path, tiny_folder):
     console = Console(width=100, record=True)
     console.print(profile_table(found))
     assert "Besides: checkpoint" in console.export_text()
+
+
+def test_pairs_of_a_tree_by_hand():
+    """A prompt of 3 with responses of 1 and 2: 6 of the prompt, 4, and 4 + 5; with a window of 2: 5, 2, and 2 + 2."""
+    trees = [PromptTree((1, 2, 3), (Branch.response((4,)), Branch.response((5, 6))))]
+    assert work._tree_pairs(trees, None) == 6 + 4 + 9
+    assert work._tree_pairs(trees, 2) == 5 + 2 + 4

@@ -90,6 +90,7 @@ def _peak(name: str, job: str, settings: dict[str, Any]) -> int:
         steps=[[PromptTree((0,) * PROMPT, (branch, branch))] * TREES],
         rollout=[PromptTree((0,) * PROMPT, (branch,) * 4)] * 16,
         used=0,
+        available=0,
         fused=False,
     )
     return sum(part.bytes for part in parts_of(case, config))

@@ -8,9 +8,10 @@ import torch
 
 from accord.rollouts import Sampling
 
-__all__ = ["ROWS", "ROWS_GPU", "rows_with_room"]
+__all__ = ["CACHES", "ROWS", "ROWS_GPU", "rows_with_room"]
 
 ROWS, ROWS_GPU = 64, 256
+CACHES = 4  # a quarter of a GPU's free memory is for keys and values
 
 
 def rows_with_room(model: Any, longest: int, sampling: Sampling) -> int:
@@ -32,4 +33,4 @@ def rows_with_room(model: Any, longest: int, sampling: Sampling) -> int:
     free = torch.cuda.mem_get_info(weight.device)[0]
     free += torch.cuda.memory_reserved(weight.device) - torch.cuda.memory_allocated(weight.device)
     # Twice: where rows join, old and new buffers are there together.
-    return max(1, min(ROWS_GPU, free // 4 // (2 * numbers * weight.element_size())))
+    return max(1, min(ROWS_GPU, free // CACHES // (2 * numbers * weight.element_size())))

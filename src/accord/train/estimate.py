@@ -22,7 +22,7 @@ from accord.data.batches import demonstration_trees, preferences, prompt_ids
 from accord.data.readers import read
 from accord.models.load import load_tokenizer, resolve
 from accord.models.quiet import quiet
-from accord.rollouts.places import ROWS, ROWS_GPU
+from accord.rollouts.places import CACHES, ROWS, ROWS_GPU
 from accord.text import Template
 from accord.train import loop, memory
 from accord.train.algorithms import ALGORITHMS
@@ -99,6 +99,7 @@ class Case:
         steps: trees of each optimiser step.
         rollout: trees of the largest rollout, where the job samples.
         used: bytes the process has now.
+        available: bytes that are free now.
         fused: whether attention is torch's kernel: on an accelerator.
     """
 
@@ -110,6 +111,7 @@ class Case:
     steps: list[list[PromptTree]]
     rollout: list[PromptTree]
     used: int
+    available: int
     fused: bool
 
 
@@ -135,6 +137,7 @@ def estimate(config: TrainConfig) -> Estimate:
         steps=steps,
         rollout=max(rollouts, key=lambda trees: sum(tree.length for tree in trees), default=[]),
         used=0 if device.type == "cuda" else psutil.Process().memory_info().rss,
+        available=memory_available(device),
         fused=device.type != "cpu",
     )
     found = Estimate(
@@ -146,7 +149,7 @@ def estimate(config: TrainConfig) -> Estimate:
         tokens=sum(tree.length for trees in steps for tree in trees),
         largest_pack=memory.largest(_packs(job, config)).tokens,
         parts=tuple(parts_of(job, config)),
-        available=memory_available(device),
+        available=job.available,
         used=job.used,
     )
     return replace(found, options=tuple(_options(job, config, found)))
@@ -266,8 +269,9 @@ def _parts(job: Case, config: Any) -> Iterator[Part]:
     if ALGORITHMS[config.algorithm].natural:
         lengths = [len(tree.prompt) for tree in job.rollout]
         update = [Part("Fisher products", memory_needed(job.model, lengths, config), "graph of a second derivative")]
-    rows = min(ROWS_GPU if job.fused else ROWS, len(job.rollout) * config.samples)
     columns = max(tree.longest for tree in job.rollout)
+    places = min(ROWS_GPU, max(1, job.available // CACHES // (2 * shape.row_bytes(columns)))) if job.fused else ROWS
+    rows = min(places, len(job.rollout) * config.samples)
     needed = memory.sampling_bytes(shape, rows, columns, half, adapters=bool(config.lora_rank), fused=job.fused)
     sampling = Part("sampler", needed, f"{rows} rows of {columns} tokens")
     # A rollout is sampled before its updates: only the larger of both is needed at once.
