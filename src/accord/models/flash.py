@@ -88,13 +88,14 @@ class FlashPlan:
 
 
 def takes(query: Tensor, value: Tensor, window: int | None) -> bool:
-    """Whether the kernel takes these tensors: half precision on a GPU of compute capability 8.0, no sliding window.
+    """Whether the kernel takes these: half precision, an NVIDIA GPU of compute capability 8.0 or more, no window.
 
     `torch.nn.attention.sdpa_kernel` without FLASH_ATTENTION switches it off: it has no second derivatives (TRPO).
     """
     width = query.shape[-1]
     return (
         value.device.type == "cuda"
+        and torch.version.hip is None  # another kernel under the same name, not tried
         and window is None
         and value.dtype in HALVES
         and width == value.shape[-1]
@@ -163,6 +164,7 @@ def _merged(out: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor) -> tuple
 def _forward(q: Tensor, k: Tensor, v: Tensor, runs: Runs, causal: bool, scaling: float) -> tuple[Tensor, Tensor]:
     """(T, H, D) result and (H, T) float32 log-sum-exp of scores, of one call."""
     out, lse, *_ = torch.ops.aten._flash_attention_forward(q, k, v, *runs, 0.0, causal, False, scale=scaling)
+    assert lse.shape == (q.shape[1], len(q)), f"torch {torch.__version__} lays log-sum-exps out as {tuple(lse.shape)}"
     return out, lse
 
 
