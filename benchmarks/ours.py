@@ -16,10 +16,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from accord.train.progress import Quiet
 from benchmarks import gauge, workload
 
 
-class Clock:
+class Clock(Quiet):
     """A display that times the job: the first note comes when the model is loaded."""
 
     def __init__(self) -> None:
@@ -41,9 +42,6 @@ class Clock:
     def seconds(self) -> list[float]:
         """What each step of the last phase took."""
         return [after - before for before, after in pairwise(self.phases[-1])]
-
-    def end(self) -> None:
-        """Nothing to show."""
 
 
 def in_training_order(rows: list[Any], batch_size: int, seed: int = 0) -> list[Any]:

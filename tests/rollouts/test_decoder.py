@@ -43,6 +43,16 @@ def lively(model: nn.Module) -> nn.Module:
     return model
 
 
+def adapted(model: nn.Module, size: float = 1.0) -> nn.Module:
+    """With low-rank adapters of numbers of this size that are not zero."""
+    model = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=size)
+    return model
+
+
 FAMILIES = {"llama": tiny_llama, "qwen2": tiny_qwen, "qwen3": tiny_qwen3}
 
 
@@ -145,11 +155,7 @@ def test_weights_are_read_anew_at_each_call() -> None:
 
 
 def test_adapters_count_while_they_are_switched_on() -> None:
-    model = get_peft_model(lively(tiny_llama()), LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if "lora_B" in name:
-                weight.normal_()
+    model = adapted(lively(tiny_llama()))
     on = sampled(model, False)
     assert [rollout.tokens for rollout in on] == [rollout.tokens for rollout in sampled(model, True)]
     with model.disable_adapter():

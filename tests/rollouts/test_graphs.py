@@ -8,7 +8,6 @@ from itertools import pairwise
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
 from accord.rollouts import Rollout, Sampling
@@ -17,7 +16,7 @@ from accord.rollouts.decoder import Decoder
 from accord.rollouts.graphs import GraphStep
 from accord.rollouts.native import NativeSampler
 from fakes import tiny_llama
-from rollouts.test_decoder import FAMILIES, PROMPTS, lively
+from rollouts.test_decoder import FAMILIES, PROMPTS, adapted, lively
 
 
 class Again:
@@ -114,11 +113,7 @@ def test_weights_are_read_anew_at_each_call() -> None:
 
 
 def test_adapters_count_while_they_are_switched_on() -> None:
-    model = get_peft_model(lively(tiny_llama()), LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if "lora_B" in name:
-                weight.normal_()
+    model = adapted(lively(tiny_llama()))
     sampler, sampling = sampler_of(model, Again()), Sampling(samples=3, max_new_tokens=10, seed=1)
     on = sampler.sample(PROMPTS, sampling)
     assert_same(flat(on), flat(sampler_of(model, None).sample(PROMPTS, sampling)))

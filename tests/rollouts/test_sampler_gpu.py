@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from accord.rollouts import Rollout, Sampling, graphs
 from accord.rollouts.draw import draw
 from accord.rollouts.native import NativeSampler
-from rollouts.test_decoder import FAMILIES, PROMPTS, lively
+from rollouts.test_decoder import FAMILIES, PROMPTS, adapted, lively
 from rollouts.test_graphs import assert_same, flat
 
 pytestmark = [
@@ -104,12 +103,7 @@ def test_weights_are_read_anew_at_each_call() -> None:
 
 
 def test_adapters_count_while_they_are_switched_on() -> None:
-    config = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
-    model = get_peft_model(on_gpu("llama"), config)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if "lora_B" in name:
-                weight.normal_(std=0.1)
+    model = adapted(on_gpu("llama"), 0.1)
     sampler = sampler_of(model)
     on = flat(sampler.sample(PROMPTS, SAMPLED))
     assert_same(on, plainly(model, SAMPLED))

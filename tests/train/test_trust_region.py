@@ -9,12 +9,13 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from accord.models.allocation import memory_available
 from accord.models.quiet import quiet
 from accord.models.score import prepare
 from accord.train import fisher_memory, loop, policy, trust_region
 from accord.train.algorithms import Coefficients
 from accord.train.experience import Actor
-from accord.train.fisher_memory import memory_available, memory_needed, require_memory
+from accord.train.fisher_memory import memory_needed, require_memory
 from accord.train.loop import Precision, add_lora
 from accord.train.progress import Quiet
 from accord.train.rewards import FunctionReward

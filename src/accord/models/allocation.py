@@ -14,7 +14,9 @@ import ctypes
 import os
 import sys
 
-__all__ = ["keep_few_kernels", "keep_freed_memory"]
+import torch
+
+__all__ = ["keep_few_kernels", "keep_freed_memory", "memory_available"]
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # names of mallopt(3)
 _KERNELS = {"LRU_CACHE_CAPACITY": "128", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128"}  # of ideep, of oneDNN
@@ -38,3 +40,13 @@ def keep_few_kernels() -> None:
     """Bound both caches of kernels; to be called before the first product of a process, a user's own choice stands."""
     for name, capacity in _KERNELS.items():
         os.environ.setdefault(name, capacity)
+
+
+def memory_available(device: torch.device) -> int:
+    """Bytes that are free on a device; what PyTorch keeps in reserve on an accelerator counts as free."""
+    if device.type == "cuda":
+        free: int = torch.cuda.mem_get_info(device)[0]
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    import psutil
+
+    return int(psutil.virtual_memory().available)

@@ -20,14 +20,15 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from accord.data.batches import demonstration_trees, preferences, prompt_ids
 from accord.data.readers import read
+from accord.models.allocation import memory_available
 from accord.models.load import load_tokenizer, resolve
 from accord.models.quiet import quiet
-from accord.rollouts.places import CACHES, ROWS, ROWS_GPU
+from accord.rollouts.places import ROWS, rows_that_fit
 from accord.text import Template
 from accord.train import loop, memory
 from accord.train.algorithms import ALGORITHMS
 from accord.train.configs import DpoConfig, PpoConfig, TrainConfig
-from accord.train.fisher_memory import memory_available, memory_needed
+from accord.train.fisher_memory import memory_needed
 from accord.train.memory import Part, Shape
 from accord.train.objectives import OBJECTIVES
 from accord.train.policy import in_its_arithmetic, plan_rollouts
@@ -270,7 +271,7 @@ def _parts(job: Case, config: Any) -> Iterator[Part]:
         lengths = [len(tree.prompt) for tree in job.rollout]
         update = [Part("Fisher products", memory_needed(job.model, lengths, config), "graph of a second derivative")]
     columns = max(tree.longest for tree in job.rollout)
-    places = min(ROWS_GPU, max(1, job.available // CACHES // (2 * shape.row_bytes(columns)))) if job.fused else ROWS
+    places = rows_that_fit(job.model.config, columns, job.available) if job.fused else ROWS
     rows = min(places, len(job.rollout) * config.samples)
     needed = memory.sampling_bytes(shape, rows, columns, half, adapters=bool(config.lora_rank), fused=job.fused)
     sampling = Part("sampler", needed, f"{rows} rows of {columns} tokens")

@@ -11,15 +11,15 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import nn
 
+from accord.models.allocation import memory_available
 from accord.models.score import base_of
 from accord.train import loop
 from accord.train.configs import PpoConfig
 from accord.trees import Branch, PromptTree, budget_packs
 
-__all__ = ["memory_available", "memory_needed", "require_memory"]
+__all__ = ["memory_needed", "require_memory"]
 
 BYTES = 4  # float32, which TRPO requires
 VECTORS = (
@@ -67,13 +67,3 @@ def _graph(policy: nn.Module, trees: Sequence[PromptTree]) -> int:
     layer = tokens * (HIDDEN * settings.hidden_size + INNER * inner)
     layer += ATTENTION * settings.num_attention_heads * len(trees) * max(tree.length for tree in trees) ** 2
     return BYTES * (LOGITS * scored * settings.vocab_size + settings.num_hidden_layers * layer)
-
-
-def memory_available(device: torch.device) -> int:
-    """Bytes that are free on a device; what PyTorch keeps in reserve on an accelerator counts as free."""
-    if device.type == "cuda":
-        free: int = torch.cuda.mem_get_info(device)[0]
-        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    import psutil
-
-    return int(psutil.virtual_memory().available)

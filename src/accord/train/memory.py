@@ -107,10 +107,6 @@ class Shape:
         """Numbers of the vocabulary head."""
         return self.vocabulary * self.hidden
 
-    def row_bytes(self, columns: int) -> int:
-        """Keys and values of a row of so many tokens, as the sampler counts them: in float32."""
-        return 2 * WIDE * self.layers * self.key * columns
-
 
 @dataclass(frozen=True)
 class Pack:

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 from accord.evaluate.page.curves_xy import Axes, Line, xy_chart
 from accord.evaluate.page.files import Row, number, pair
-from accord.evaluate.page.found import Named, both, figures_of, rows_of, style_at
+from accord.evaluate.page.found import Named, both, dots_of, figures_of, rows_of, style_at
 from accord.evaluate.page.model_charts import TRUTHS, reward_and_length, scorer, shares, tax
 from accord.evaluate.page.parts import Figure
-from accord.evaluate.page.plots import Dot, Histogram, Outcome, histograms, intervals
+from accord.evaluate.page.plots import Histogram, Outcome, histograms, intervals
 from accord.evaluate.page.plots import outcomes as outcome_bars
 from accord.evaluate.page.svg import (
     fixed,
@@ -146,17 +146,7 @@ def _wins(identity: str, found: Named) -> Figure | None:
 
 
 def _ratings(identity: str, found: Named) -> Figure | None:
-    dots = [
-        Dot(
-            name=f"{run}: {one.get('of')}" if len(found) > 1 else str(one.get("of")),
-            style=style_at(position),
-            value=value,
-            ci=pair(one.get("ci")),
-        )
-        for position, (run, row) in enumerate(found)
-        for one in rows_of(row.get("results"))
-        if one.get("name") == "rating" and (value := number(one.get("value"))) is not None
-    ]
+    dots = dots_of(found, lambda one: one.get("name") == "rating")
     if not dots:
         return None
     title = "Ratings"

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
 
-from accord.evaluate.page.files import Row
+from accord.evaluate.page.files import Row, number, pair
+from accord.evaluate.page.plots import Dot
 from accord.evaluate.page.svg import NARROW, OTHERS, WIDE, StageStyle, responsive
 
-__all__ = ["Named", "both", "figures_of", "rows_of", "style_at"]
+__all__ = ["Named", "both", "dots_of", "figures_of", "rows_of", "style_at"]
 
 Named = Sequence[tuple[str, Row]]
 """(run, its evaluation) pairs: one where a single run is shown, else a line or row for each."""
@@ -30,6 +31,18 @@ def figures_of(row: Row) -> Mapping[str, Any]:
 def rows_of(value: object) -> list[Row]:
     """The objects of a list; of anything else none."""
     return [row for row in value if isinstance(row, Mapping)] if isinstance(value, list) else []
+
+
+def dots_of(found: Named, wanted: Callable[[Row], bool]) -> list[Dot]:
+    """A dot with its interval for each result that is wanted and has a value; of several runs each is named."""
+    dots = []
+    for position, (run, row) in enumerate(found):
+        for one in rows_of(row.get("results")):
+            value, words = number(one.get("value")), str(one.get("of") or one.get("name"))
+            if value is not None and wanted(one):
+                name = f"{run}: {words}" if len(found) > 1 else words
+                dots.append(Dot(name=name, style=style_at(position), value=value, ci=pair(one.get("ci"))))
+    return dots
 
 
 def both(identity: str, draw: Any, wide: int = WIDE) -> Markup:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from accord.evaluate.page.curves_xy import Axes, Line, xy_chart
 from accord.evaluate.page.files import Row, number, pair
-from accord.evaluate.page.found import Named, both, figures_of, rows_of, style_at
+from accord.evaluate.page.found import Named, both, dots_of, figures_of, rows_of, style_at
 from accord.evaluate.page.parts import Figure
-from accord.evaluate.page.plots import Dot, intervals
+from accord.evaluate.page.plots import intervals
 from accord.evaluate.page.svg import fixed, format_number, stage_styles
 
 __all__ = ["TRUTHS", "reward_and_length", "scorer", "shares", "tax"]
@@ -22,15 +22,10 @@ def shares(
     """A chart of results with their intervals, a row each: of these names, and of these subjects (None: all)."""
 
     def make(identity: str, found: Named) -> Figure | None:
-        dots = []
-        for position, (run, row) in enumerate(found):
-            for one in rows_of(row.get("results")):
-                what, value = str(one.get("of") or ""), number(one.get("value"))
-                if value is None or str(one.get("name")) not in names or (of is not None and what not in of):
-                    continue
-                words = what or str(one.get("name"))
-                name = f"{run}: {words}" if len(found) > 1 else words
-                dots.append(Dot(name=name, style=style_at(position), value=value, ci=pair(one.get("ci"))))
+        dots = dots_of(
+            found,
+            lambda one: str(one.get("name")) in names and (of is None or str(one.get("of") or "") in of),
+        )
         if len(dots) < 2:
             return None
         key = f"{identity}-shares"
@@ -109,17 +104,7 @@ def scorer(identity: str, found: Named) -> Figure | None:
 def tax(identity: str, found: Named) -> Figure | None:
     """What changed from before to after, by task."""
     key = f"{identity}-tax"
-    dots = [
-        Dot(
-            name=f"{run}: {one.get('of')}" if len(found) > 1 else str(one.get("of")),
-            style=style_at(position),
-            value=value,
-            ci=pair(one.get("ci")),
-        )
-        for position, (run, row) in enumerate(found)
-        for one in rows_of(row.get("results"))
-        if one.get("name") == "after less before" and (value := number(one.get("value"))) is not None
-    ]
+    dots = dots_of(found, lambda one: one.get("name") == "after less before")
     if not dots:
         return None
     title = "After less before"
