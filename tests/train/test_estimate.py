@@ -9,8 +9,10 @@ from accord.cli import main
 from accord.train import estimate as module
 from accord.train import policy, sft
 from accord.train.configs import DpoConfig, PpoConfig, SftConfig
-from accord.train.estimate import estimate
+from accord.train.estimate import Case, estimate
 from accord.train.progress import Quiet
+from accord.trees import Branch, PromptTree
+from fakes import tiny_llama
 from train.data import comparisons, demonstrations, metrics, prompts
 
 
@@ -70,3 +72,17 @@ def test_data_the_run_would_refuse(tmp_path, tiny_folder):
     config = SftConfig(model=str(tiny_folder), data=(data,), out=tmp_path / "run", max_length=8)
     with pytest.raises(ValueError, match="no row of data fits into --max-length 8"):
         estimate(config)
+
+
+@pytest.mark.parametrize(("fused", "free", "rows"), [(False, 10**12, 64), (True, 10**12, 200), (True, 0, 1)])
+def test_rows_decoded_at_once_are_those_the_sampler_takes(tmp_path, tiny_folder, monkeypatch, fused, free, rows):
+    config = PpoConfig(model=str(tiny_folder), data=(tmp_path,), out=tmp_path / "run", reward=("r",), samples=4)
+    trees = [PromptTree((1, 2), (Branch.response((3,)),) * 4)] * 50
+    model, asked = tiny_llama(), list[int]()
+    monkeypatch.setattr(module.memory, "sampling_bytes", lambda shape, rows, *rest, **more: asked.append(rows) or 0)
+    case = Case(
+        config=config, model=model, shape=module.memory.shape_of(model), rewards=(), half=True, steps=[trees],
+        rollout=trees, used=0, available=free, fused=fused,
+    )  # fmt: skip
+    list(module.parts_of(case, config))
+    assert asked == [rows]
