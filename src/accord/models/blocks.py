@@ -13,11 +13,13 @@ side (1 of a run), n queries and K keys of each.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from accord.models import kernels
 from accord.trees import PromptTree, TreeBatch
 
 __all__ = ["BlockPlan", "Run", "SideBySide", "block_attention", "blocks_of"]
@@ -174,9 +176,28 @@ class BlockPlan:
     """The blocks of a pack, and which of its keys each query sees."""
 
     def __init__(self, batch: TreeBatch) -> None:
-        self.blocks = blocks_of(batch.trees)
         self._batch = batch
         self._biases: dict[tuple[int | None, torch.dtype], list[Tensor]] = {}
+
+    @cached_property
+    def blocks(self) -> list[Run | SideBySide]:
+        """In order and without gaps."""
+        return blocks_of(self._batch.trees)
+
+    @cached_property
+    def tables(self) -> tuple[Tensor, Tensor]:
+        """Segments and trees, as `accord.models.kernels.attend` reads them."""
+        segments, trees = list[tuple[int, ...]](), list[tuple[int, ...]]()
+        at = 0
+        for tree in self._batch.trees:
+            start, first, prompt = at, len(segments), len(tree.prompt)
+            segments.append((start, 0, start, prompt))
+            at += prompt
+            for branch in tree.branches:
+                segments.append((start, prompt, at, len(branch.tokens)))
+                at += len(branch.tokens)
+            trees.append((start, at - start, first, len(segments)))
+        return torch.tensor(segments), torch.tensor(trees)
 
     def biases(self, window: int | None, dtype: torch.dtype) -> list[Tensor]:
         """(B, n, 1, K) of each block, 0 where the query sees the key, else -inf; made once for all layers."""
@@ -214,6 +235,8 @@ class _Blocks(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(q, k, v)
         ctx.plan, ctx.window, ctx.scaling = plan, window, scaling
+        if (found := kernels.attend(q, k, v, *plan.tables, window, scaling)) is not None:
+            return found
         with torch.autocast(q.device.type, enabled=False):
             return _attend(q, k, v, plan, window, scaling)
 
@@ -222,6 +245,9 @@ class _Blocks(torch.autograd.Function):
         q, k, v = ctx.saved_tensors  # once: under gradient checkpointing they can be had no second time
         with torch.autocast(q.device.type, enabled=False):
             if not torch.is_grad_enabled():
+                known = q, k, v, grad.to(v.dtype), *ctx.plan.tables, ctx.window, ctx.scaling
+                if (found := kernels.attend_back(*known)) is not None:
+                    return (*found, None, None, None)
                 return (*_gradients(q, k, v, grad, ctx.plan, ctx.window, ctx.scaling), None, None, None)
             # Second derivatives are wanted (TRPO): by autograd, from the plain operations.
             out = _attend(q, k, v, ctx.plan, ctx.window, ctx.scaling)

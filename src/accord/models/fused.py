@@ -1,9 +1,9 @@
-"""Pointwise work in one kernel on a GPU: what a step does between its matrix products is bound by memory there.
+"""Pointwise work in one kernel: what a step does between its matrix products is bound by memory.
 
 `fused` marks a function of tensors whose operations PyTorch runs one by one, each reading and writing memory. On a GPU
-torch.compile makes one kernel of it at the first call (seconds; kept on disk by torch for the next process). On a CPU,
-where second derivatives are wanted, and where compiling fails, the function runs as it is written: same numbers, but
-for what is rounded in between.
+torch.compile makes one kernel of it at the first call (seconds; kept on disk by torch for the next process), on a CPU
+there may be one of ours (`accord.models.kernels`). Elsewhere, where second derivatives are wanted, and where compiling
+fails, the function runs as it is written: same numbers, but for what is rounded in between.
 """
 
 from __future__ import annotations
@@ -38,14 +38,15 @@ def _has_compiler() -> bool:
     return bool(has_triton())
 
 
-def fused(tokens: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def fused(tokens: int, on_cpu: Callable[..., Any] | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Compile a function of tensors and numbers for a GPU; it must not read anything else.
 
-    Autocast is off within it on both ways.
+    Autocast is off within it on all ways.
 
     Args:
         tokens: the axis of the function's first argument, a tensor, that differs from pack to pack: one kernel serves
             all lengths. Every other size is compiled in, which makes kernels of half the time.
+        on_cpu: a kernel that takes the same arguments and returns the same, or None for what it does not take.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -58,8 +59,11 @@ def fused(tokens: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
             first: Any = args[0]
             assert isinstance(first, Tensor)
             with torch.autocast(first.device.type, enabled=False):
-                if torch.is_grad_enabled() or not fuses(first.device, call):
+                if torch.is_grad_enabled():
                     return function(*args, **kwargs)
+                if not fuses(first.device, call):
+                    found: R | None = on_cpu(*args, **kwargs) if on_cpu and first.device.type == "cpu" else None
+                    return function(*args, **kwargs) if found is None else found
                 compiled = compiled or torch.compile(function, fullgraph=True)
                 count = first.shape[tokens]
                 kind = tuple(_kind(arg, count) for arg in args)

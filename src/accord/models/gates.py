@@ -14,13 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from accord.models import kernels
 from accord.models.fused import fused
 
-__all__ = ["keep_two", "keeps_two"]
+__all__ = ["SILU", "keep_two", "keeps_two"]
 
 _GATED = ("LlamaMLP", "MistralMLP", "Qwen2MLP", "Qwen3MLP")
 """Layers that compute down_proj(act_fn(gate_proj(x)) * up_proj(x)), by their class."""
-_SILU = ("SiLU", "SiLUActivation")
+SILU = ("SiLU", "SiLUActivation")
 
 
 def keeps_two(model: nn.Module) -> bool:
@@ -41,7 +42,7 @@ def keep_two(model: nn.Module) -> int:
 
 
 def _gated(layer: nn.Module) -> bool:
-    return type(layer).__name__ in _GATED and type(getattr(layer, "act_fn", None)).__name__ in _SILU
+    return type(layer).__name__ in _GATED and type(getattr(layer, "act_fn", None)).__name__ in SILU
 
 
 def _forward(self: Any, x: Tensor) -> Tensor:
@@ -76,12 +77,12 @@ class _Product(torch.autograd.Function):
         return found[0].view(gate.shape), found[1].view(gate.shape)
 
 
-@fused(tokens=0)
+@fused(tokens=0, on_cpu=kernels.gate)
 def _product(gate: Tensor, up: Tensor) -> Tensor:
     return nn.functional.silu(gate) * up
 
 
-@fused(tokens=0)
+@fused(tokens=0, on_cpu=kernels.gate_back)
 def _gradients(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of both."""
     return torch.ops.aten.silu_backward(grad * up, gate), grad * nn.functional.silu(gate)

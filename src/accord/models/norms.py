@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from accord.models import kernels
 from accord.models.fused import fused
 
 __all__ = ["round_once", "rounds_once"]
@@ -91,14 +92,14 @@ class _RmsNorm(torch.autograd.Function):
         return x_grad.view(x.shape), weight_grad, None, None
 
 
-@fused(tokens=0)
+@fused(tokens=0, on_cpu=kernels.norm)
 def _normal(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """The result and r, of (T, D)."""
     r = _inverse_size(x, eps)
     return (x * r).mul_(weight).to(dtype), r
 
 
-@fused(tokens=0)
+@fused(tokens=0, on_cpu=kernels.norm_back)
 def _gradients(grad: Tensor, x: Tensor, weight: Tensor, r: Tensor, of_weight: bool) -> tuple[Tensor, Tensor | None]:
     """Gradients of x (T, D) and weight.
 

@@ -18,9 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from accord.models import kernels
 from accord.models.fused import fused
 
-__all__ = ["rotate_once"]
+__all__ = ["rotate_once", "turn"]
 
 _ATTENTION = ("LlamaAttention", "MistralAttention", "Qwen2Attention", "Qwen3Attention")
 _NAME = "apply_rotary_pos_emb"
@@ -94,11 +95,12 @@ class _Turn(torch.autograd.Function):
         return (*_turned(grad_q, grad_k, cos, -sin, ctx.dtype), None, None, None)
 
 
-@fused(tokens=0)
+@fused(tokens=0, on_cpu=kernels.turn)
 def _turned(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    return _turn(q, cos, sin).to(dtype), _turn(k, cos, sin).to(dtype)
+    return turn(q, cos, sin).to(dtype), turn(k, cos, sin).to(dtype)
 
 
-def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Halves (a, b) of (T, H, D) by angles (T, 1, D / 2): (a cos - b sin, b cos + a sin), in the wider dtype."""
     first, second = x.to(torch.promote_types(x.dtype, cos.dtype)).chunk(2, -1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)

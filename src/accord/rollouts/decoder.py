@@ -1,9 +1,10 @@
 """Decoding of Llama-like models, written out: what it costs beside its matrix products is small.
 
 A step of a small model through transformers spends most of its time outside the matrix products (docs/log.md). Here
-query, key and value are one product, gate and up another; on a CPU weights are laid out once for the products' kernel
-and attention of one query is two batched products; some twenty operations a layer are left. There prompts go through
-the same weights, one behind the other without padding. On a GPU a step is a graph (`graphs.py`), and prompts go through
+query, key and value are one product, gate and up another; on a CPU weights are laid out once for the products' kernel,
+and what is between them is a kernel each (`accord.models.kernels`; without them some twenty operations a layer, and
+attention of one query is two batched products). There prompts go through the same weights, one behind the other without
+padding. On a GPU a step is a graph (`graphs.py`), and prompts go through
 the model's own forward pass. Numbers are those of the model's own forward pass under the same autocast, within
 rounding: norms and residual sums in float32, products in its dtype.
 
@@ -20,7 +21,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from accord.models import kernels
 from accord.models.blocks import BlockPlan, block_attention
+from accord.models.gates import SILU
+from accord.models.rotation import turn
 from accord.rollouts.cache import RowCache
 from accord.rollouts.graphs import GraphStep
 from accord.trees import Branch, PromptTree, pack
@@ -106,10 +110,18 @@ class Decoder:
             mask_RT: 1 where a row has a token, the given one included, 0 at padding.
             cache: of all tokens before.
         """
-        bias = self._bias(mask_RT, cache.make_room(1))
+        width, bias = cache.make_room(1), None
+        first_R = mask_RT.argmax(-1)  # padding is on the left, and all rows end in the same column
 
         def attend(i: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            nonlocal bias
             kept: Any = cache.layers[i]
+            buffers = kept.key_buffer, kept.value_buffer
+            at = mask_RT.shape[1] - 1, first_R, self.layers[i].scaling
+            if (read := kernels.step(query, key, value, *buffers, *at)) is not None:
+                kept.advance()
+                return read
+            bias = self._bias(mask_RT, width) if bias is None else bias
             kept.append(key.unsqueeze(2), value.unsqueeze(2))
             query = query.reshape(len(query), self.key_heads, self.queries, -1)
             score = (query @ kept.key_buffer.transpose(-1, -2)).to(self.wide).mul_(self.layers[i].scaling).add_(bias)
@@ -141,22 +153,19 @@ class Decoder:
 
         with torch.autocast("cpu", enabled=False):
             states_TD = self._states(batch.token_T, batch.position_T, attend)
-            return self._logits(states_TD[batch.end_N]), mask_PT.long(), cache
+            return self.head(states_TD[batch.end_N]), mask_PT.long(), cache
 
     def logits(
         self, token_R: Tensor, position_R: Tensor, attend: Callable[[int, Tensor, Tensor, Tensor], Tensor]
     ) -> Tensor:
         """(R, V) logits behind these tokens; for the arguments see `_states`."""
         with torch.autocast(self.device.type, enabled=False):
-            return self._logits(self._states(token_R, position_R, attend))
-
-    def _logits(self, x_RD: Tensor) -> Tensor:
-        return self.head(_norm(self.norm, x_RD, self.dtype))
+            return self.head(self._states(token_R, position_R, attend))
 
     def _states(
         self, token_R: Tensor, position_R: Tensor, attend: Callable[[int, Tensor, Tensor, Tensor], Tensor]
     ) -> Tensor:
-        """(R, D) residual sums behind the last layer.
+        """(R, D) normed states behind the last layer, as the head reads them.
 
         Args:
             token_R: one token each.
@@ -167,13 +176,15 @@ class Decoder:
         x_RD = self.embedding[token_R].to(self.wide)
         cos, sin = self.rotary(x_RD.unsqueeze(1), position_R.unsqueeze(1))
         half = cos.shape[-1] // 2  # the same for all heads: (R, 1, half a head)
-        turn = cos[..., :half].to(self.wide), sin[..., :half].to(self.wide)
-        for i, layer in enumerate(self.layers):
-            heads = self._heads(layer, _norm(layer.before_attention, x_RD, self.dtype), turn)
-            x_RD = x_RD + layer.output(attend(i, *heads).reshape(len(x_RD), -1))
-            gate, up = layer.gate_up(_norm(layer.before_mlp, x_RD, self.dtype)).chunk(2, -1)
-            x_RD = x_RD + layer.down(layer.activation(gate) * up)
-        return x_RD
+        angles = cos[..., :half].to(self.wide).contiguous(), sin[..., :half].to(self.wide).contiguous()
+        norms = [*(layer.before_attention for layer in self.layers[1:]), self.norm]
+        y_RD = _norm(self.layers[0].before_attention, x_RD, self.dtype)
+        for i, (layer, norm) in enumerate(zip(self.layers, norms, strict=True)):
+            read = attend(i, *self._heads(layer, y_RD, angles))
+            x_RD, y_RD = _add_norm(layer.before_mlp, x_RD, layer.output(read.reshape(len(x_RD), -1)))
+            more_RD = layer.down(_gated(layer.activation, *layer.gate_up(y_RD).chunk(2, -1)))
+            x_RD, y_RD = _add_norm(norm, x_RD, more_RD)
+        return y_RD
 
     def _bias(self, mask_RT: Tensor, width: int) -> Tensor:
         """(R, 1, 1, width) 0 where a row has a token, else -inf: at padding, and in columns not used yet.
@@ -184,15 +195,14 @@ class Decoder:
         bias_RT = torch.full((len(mask_RT), width), -torch.inf, dtype=self.wide)
         return bias_RT.masked_fill_(nn.functional.pad(mask_RT, (0, width - mask_RT.shape[1])) != 0, 0)[:, None, None]
 
-    def _heads(self, layer: _Layer, x_RD: Tensor, turn: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    def _heads(self, layer: _Layer, x_RD: Tensor, angles: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, (R, their heads, head size)."""
         groups, queries = self.key_heads, self.key_heads * self.queries
         heads = layer.query_key_value(x_RD).view(len(x_RD), queries + 2 * groups, -1)
         query_key, value = heads[:, : queries + groups], heads[:, queries + groups :]
         if layer.query_norm is not None:
             query_key = torch.cat([layer.query_norm(query_key[:, :queries]), layer.key_norm(query_key[:, queries:])], 1)
-        query_key = _turned(query_key, *turn).to(self.dtype)
-        return query_key[:, :queries], query_key[:, queries:], value
+        return *_turned(query_key[:, :queries], query_key[:, queries:], *angles, self.dtype), value
 
 
 def decoder_of(model: Any, dtype: torch.dtype, rows: int) -> Decoder | None:
@@ -312,12 +322,26 @@ def _weight(module: Any) -> Tensor:
     return weight
 
 
+def _add_norm(norm: Any, x: Tensor, more: Tensor) -> tuple[Tensor, Tensor]:
+    """The residual sum x + more, which may be written into x, and its norm in the dtype of `more`."""
+    if x.device.type == "cpu" and (y := kernels.add_norm(x, more, norm.weight, norm.variance_epsilon)) is not None:
+        return x, y
+    x = x + more
+    return x, _norm(norm, x, more.dtype)
+
+
 def _norm(norm: Any, x: Tensor, dtype: torch.dtype) -> Tensor:
     weight = norm.weight.to(x.dtype)  # of another dtype it would go past the kernel of a GPU, with a warning
     return torch.rms_norm(x, x.shape[-1:], weight, norm.variance_epsilon).to(dtype)
 
 
-def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding of (rows, heads, head size): halves (a, b) -> (a cos - b sin, b cos + a sin)."""
-    first, second = x.to(cos.dtype).chunk(2, -1)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
+def _gated(activation: Any, gate: Tensor, up: Tensor) -> Tensor:
+    is_silu = gate.device.type == "cpu" and type(activation).__name__ in SILU
+    product = kernels.gate(gate, up) if is_silu else None
+    return activation(gate) * up if product is None else product
+
+
+def _turned(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Rotary embedding of (rows, heads, head size)."""
+    found = kernels.turn(q, k, cos, sin, dtype) if q.device.type == "cpu" else None
+    return found or (turn(q, cos, sin).to(dtype), turn(k, cos, sin).to(dtype))

@@ -1,0 +1,202 @@
+"""Kernels for a CPU: what a step does between its matrix products in one pass over memory, attention without copies.
+
+PyTorch runs such work operation by operation, each of which reads and writes all tokens. On a processor with units for
+matrices in bfloat16 that is more than half of a training step (docs/log.md). The C++ beside this file is compiled once for the
+machine at hand, in some two seconds, by the compiler that is there (`CXX`, else c++, g++, clang++), and kept in Accord's
+cache. Where there is none, where compiling fails, and with ACCORD_KERNELS=0, every caller goes on in PyTorch's
+operations: slower, the same numbers up to rounding.
+
+Each function returns None for what it does not take (other types, odd widths): the caller then does it itself. None of
+them has a gradient; their callers are autograd functions.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from accord.models.kernels.build import library
+
+__all__ = ["add_norm", "attend", "attend_back", "gate", "gate_back", "norm", "norm_back", "step", "turn"]
+
+_NAMES = {torch.float32: "f32", torch.bfloat16: "bf16"}
+_STEP = 16  # floats of the widest register: widths are multiples of it
+
+
+_ENDS = [("scaling", ctypes.c_float), ("threads", ctypes.c_int)]
+
+
+class _Shape(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_int64) for name in ("H", "G", "D", "W", "window")] + _ENDS
+
+
+class _Step(ctypes.Structure):
+    _names_ = ("rows", "H", "G", "D", "W", "room", "column", "q_row", "k_row", "v_row")
+    _fields_ = [(name, ctypes.c_int64) for name in _names_] + _ENDS
+
+
+def norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
+    """Of (T, D) float32: bfloat16 w x r, and r = 1 / sqrt(mean(x^2) + eps), (T, 1)."""
+    kernel = _kernel("norm", dtype, x, weight) if dtype == torch.bfloat16 else None
+    if kernel is None or x.dtype != torch.float32 or weight.dtype != torch.float32:
+        return None
+    y, r = torch.empty_like(x, dtype=dtype), x.new_empty(len(x), 1)
+    kernel(*_at(x, weight, y, r), *_longs(*x.shape), ctypes.c_float(eps), _threads())
+    return y, r
+
+
+def add_norm(x: Tensor, more: Tensor, weight: Tensor, eps: float) -> Tensor | None:
+    """Add bfloat16 (R, D) to float32 x in place; bfloat16 w x / sqrt(mean(x^2) + eps) of the sum."""
+    kernel = _kernel("add_norm", more.dtype, more, x, weight) if more.dtype == torch.bfloat16 else None
+    if kernel is None or x.dtype != torch.float32 or weight.dtype != torch.float32:
+        return None
+    y = torch.empty_like(more)
+    kernel(*_at(x, more, weight, y), *_longs(*x.shape), ctypes.c_float(eps), _threads())
+    return y
+
+
+def norm_back(
+    grad: Tensor, x: Tensor, weight: Tensor, r: Tensor, of_weight: bool
+) -> tuple[Tensor, Tensor | None] | None:
+    """Gradients of x and of the weight (or None) from that of the result of `norm`."""
+    kernel = _kernel("norm_back", grad.dtype, grad, x, weight, r) if grad.dtype == torch.bfloat16 else None
+    if kernel is None or not x.dtype == weight.dtype == r.dtype == torch.float32:
+        return None
+    x_grad, weight_grad = torch.empty_like(x), torch.empty_like(weight) if of_weight else None
+    kernel(*_at(grad, x, weight, r, x_grad, weight_grad), *_longs(*x.shape), _threads())
+    return x_grad, weight_grad
+
+
+def gate(gate: Tensor, up: Tensor) -> Tensor | None:
+    """silu(gate) * up of (T, D), rounded twice as PyTorch's two operations do; both may be columns of one tensor."""
+    same = gate.stride() == up.stride() and gate.dim() == 2
+    kernel = _kernel("gate", gate.dtype, _rows(gate), _rows(up)) if same else None
+    if kernel is None or up.dtype != gate.dtype:
+        return None
+    y = torch.empty(gate.shape, dtype=gate.dtype)
+    kernel(*_at(gate, up, y), *_longs(*gate.shape, gate.stride(0)), _threads())
+    return y
+
+
+def gate_back(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Gradients of both."""
+    kernel = _kernel("gate_back", gate.dtype, grad, gate, up)
+    if kernel is None or not grad.dtype == gate.dtype == up.dtype:
+        return None
+    found = torch.empty_like(gate), torch.empty_like(up)
+    kernel(*_at(grad, gate, up, *found), *_longs(gate.numel()), _threads())
+    return found
+
+
+def turn(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
+    """Heads (T, H, D) and (T, G, D), which may be columns of one tensor, turned by angles (T, 1, D / 2)."""
+    cos, sin = cos.contiguous(), sin.contiguous()  # halves of what a family gives, and small
+    kernel = _kernel("turn", dtype, _rows(q), _rows(k), cos, sin)
+    if kernel is None or not q.dtype == k.dtype == dtype or not cos.dtype == sin.dtype == torch.float32:
+        return None
+    turned = torch.empty(q.shape, dtype=dtype), torch.empty(k.shape, dtype=dtype)
+    for x, y in zip((q, k), turned, strict=True):
+        kernel(*_at(x, cos, sin, y), *_longs(len(x), x.shape[1], cos.shape[-1], x.stride(0)), _threads())
+    return turned
+
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, segments: Tensor, trees: Tensor, window: int | None, scaling: float
+) -> Tensor | None:
+    """(T, H, W) of queries (T, H, D), keys (T, G, D) and values (T, G, W) of a pack.
+
+    Args:
+        segments: (S, 4) int64: first token and length of the prompt that is read (length 0: none), and of the tokens
+            themselves, which also read their own past.
+        trees: (B, 4) int64: first token, length, first segment and the one behind the last.
+        window: in tokens, or None.
+        scaling: of the products.
+    """
+    q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
+    kernel = _kernel("attend", q.dtype, q, k, v)
+    if kernel is None or not q.dtype == k.dtype == v.dtype:
+        return None
+    out = v.new_empty(*q.shape[:2], v.shape[-1])
+    kernel(*_at(q, k, v, out, segments, trees), *_longs(len(trees)), _shape(q, v, window, scaling))
+    return out
+
+
+def attend_back(
+    q: Tensor, k: Tensor, v: Tensor, grad: Tensor, segments: Tensor, trees: Tensor, window: int | None, scaling: float
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Gradients of q, k and v from that of the result of `attend`."""
+    q, k, v, grad = q.contiguous(), k.contiguous(), v.contiguous(), grad.contiguous()
+    kernel = _kernel("attend_back", q.dtype, q, k, v, grad)
+    if kernel is None or not q.dtype == k.dtype == v.dtype == grad.dtype:
+        return None
+    found = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+    kernel(*_at(q, k, v, grad, *found, segments, trees), *_longs(len(trees)), _shape(q, v, window, scaling))
+    return found
+
+
+def step(
+    q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, column: int, first_R: Tensor, scaling: float
+) -> Tensor | None:
+    """(R, H, W) of one query a row: attention of a decoding step, which also writes k and v into the cache.
+
+    Args:
+        q: (R, H, D); k: (R, G, D); v: (R, G, W): of the last tokens; they may be columns of one tensor.
+        keys: (R, G, T, D); values: (R, G, T, W): buffers, written at `column`.
+        column: of these tokens; what is behind it is not read.
+        first_R: int64, the first column each row has; all from there to `column` are its own.
+        scaling: of the products.
+    """
+    kernel = _kernel("step", q.dtype, _rows(q), _rows(k), _rows(v), keys, values)
+    if kernel is None or not q.dtype == k.dtype == v.dtype == keys.dtype == values.dtype:
+        return None
+    out = torch.empty(*q.shape[:2], v.shape[-1], dtype=q.dtype)
+    sizes = (
+        *q.shape[:2],
+        k.shape[1],
+        q.shape[2],
+        v.shape[2],
+        keys.shape[2],
+        column,
+        q.stride(0),
+        k.stride(0),
+        v.stride(0),
+    )
+    about = _Step(*sizes, scaling, torch.get_num_threads())
+    kernel(*_at(q, k, v, keys, values, first_R, out), ctypes.byref(about))
+    return out
+
+
+def _kernel(name: str, dtype: torch.dtype, *args: Tensor) -> Any:
+    """The function for a type, if these tensors are as it reads them."""
+    fits = all(x.device.type == "cpu" and x.is_contiguous() for x in args)
+    wide = all(x.shape[-1] % _STEP == 0 for x in args if x.shape[-1] > 1)
+    if not (fits and wide and dtype in _NAMES and args[0].numel()):
+        return None
+    found = library()
+    return None if found is None else getattr(found, f"{name}_{_NAMES[dtype]}")
+
+
+def _rows(x: Tensor) -> Tensor:
+    """One row of a tensor whose rows may stand apart: what has to be contiguous."""
+    return x[:1]
+
+
+def _at(*args: Tensor | None) -> list[ctypes.c_void_p]:
+    return [ctypes.c_void_p(None if x is None else x.data_ptr()) for x in args]
+
+
+def _longs(*numbers: int) -> list[ctypes.c_int64]:
+    return [ctypes.c_int64(x) for x in numbers]
+
+
+def _threads() -> ctypes.c_int:
+    return ctypes.c_int(torch.get_num_threads())
+
+
+def _shape(q: Tensor, v: Tensor, window: int | None, scaling: float) -> Any:
+    sizes: Sequence[int] = (q.shape[1], v.shape[1], q.shape[2], v.shape[2], max(window, 1) if window is not None else 0)
+    return ctypes.byref(_Shape(*sizes, scaling, torch.get_num_threads()))

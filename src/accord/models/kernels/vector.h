@@ -1,0 +1,72 @@
+// Registers of float32, and what reads and writes them. GCC and Clang make the best of them that the processor has.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#if defined(__AVX512F__)
+constexpr int WIDTH = 16, WIDE = 4;  // floats of a register; registers of a row of a product held at once
+#elif defined(__AVX__)
+constexpr int WIDTH = 8, WIDE = 2;
+#else
+constexpr int WIDTH = 4, WIDE = 4;
+#endif
+
+typedef float vec __attribute__((vector_size(WIDTH * 4)));
+typedef int32_t ivec __attribute__((vector_size(WIDTH * 4)));
+typedef uint32_t uvec __attribute__((vector_size(WIDTH * 4)));
+typedef uint16_t half __attribute__((vector_size(WIDTH * 2)));
+
+struct bf16 { uint16_t bits; };
+
+template <typename To, typename From> static inline To as(From x) {
+    static_assert(sizeof(To) == sizeof(From), "the same bits");
+    To y;
+    memcpy(&y, &x, sizeof y);
+    return y;
+}
+
+static inline vec load(const float* p) { vec x; memcpy(&x, p, sizeof x); return x; }
+static inline vec load(const bf16* p) {
+    half x;
+    memcpy(&x, p, sizeof x);
+    return as<vec>(__builtin_convertvector(x, uvec) << 16);
+}
+static inline void store(float* p, vec x) { memcpy(p, &x, sizeof x); }
+static inline void store(bf16* p, vec x) {  // to nearest, ties to even, NaN stays NaN: as torch rounds
+    uvec bits = as<uvec>(x), even = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
+    half y = __builtin_convertvector(x == x ? even : uvec{} + 0x7FC0, half);
+    memcpy(p, &y, sizeof y);
+}
+template <typename T> static inline vec rounded(vec x) { T y[WIDTH]; store(y, x); return load(y); }
+
+static inline float sum(vec x) {
+    float y[WIDTH];
+    store(y, x);
+#pragma GCC unroll 8
+    for (int n = WIDTH / 2; n; n /= 2)
+#pragma GCC unroll 8
+        for (int i = 0; i < n; i++) y[i] += y[i + n];
+    return y[0];
+}
+static inline float largest(vec x) {
+    float y = x[0];
+    for (int i = 1; i < WIDTH; i++) y = x[i] > y ? x[i] : y;
+    return y;
+}
+
+// e^x for x < 88: 2^n e^f with n an integer and |f| <= ln 2 / 2, by its series, to 1e-7 of it. Below -87 as at -87.
+static inline vec exponential(vec x) {
+    x = x < -87.0f ? vec{} - 87.0f : x;
+    vec t = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: what is added to it leaves n in the lowest bits
+    vec n = t - 12582912.0f, f = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+    vec y = 1.0f + f * (1.0f + f * (0.5f + f * (1.6666667e-1f + f * (4.1666667e-2f + f * (8.3333333e-3f + f * 1.3888889e-3f)))));
+    return as<vec>(as<ivec>(y) + (as<ivec>(t) << 23));
+}
+// 1 / (1 + e^-x)
+static inline vec sigmoid(vec x) {
+    vec small = exponential(x < 0.0f ? x : -x), share = 1.0f / (1.0f + small);  // e^-|x| does not overflow
+    return x < 0.0f ? small * share : share;
+}

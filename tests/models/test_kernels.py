@@ -1,0 +1,368 @@
+"""Kernels of a CPU: the numbers of PyTorch's operations, for every shape they take, and a clean way back without them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import silu
+from torch.testing import assert_close
+
+from accord.models import gates, kernels, norms, rotation
+from accord.models.attention import TreeLayout
+from accord.models.blocks import BlockPlan, block_attention
+from accord.models.kernels import build
+from accord.trees import Branch, PromptTree, pack
+
+BF16, FP32 = torch.bfloat16, torch.float32
+
+
+@pytest.fixture(autouse=True)
+def compiled() -> None:
+    if sys.platform != "linux" or not any(map(shutil.which, ("c++", "g++", "clang++"))):
+        pytest.skip("no C++ compiler")
+    assert build.library() is not None
+
+
+@pytest.fixture(params=[1, 2, 5])
+def threads(request: pytest.FixtureRequest) -> Any:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def draw(*shape: int, dtype: torch.dtype = FP32, seed: int = 0, size: float = 1.0) -> Tensor:
+    return (torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * size).to(dtype)
+
+
+def plain(function: Any, *args: Any) -> Any:
+    """Without kernels, as it stands in the text."""
+    return function.__wrapped__(*args)
+
+
+def close(found: Tensor, expected: Tensor, dtype: torch.dtype) -> None:
+    """Equal up to one rounding; in bfloat16 nearly everywhere to the bit."""
+    assert found.dtype == expected.dtype == dtype
+    if dtype == BF16:
+        assert_close(found, expected, rtol=2**-7, atol=1e-6)
+        assert (found != expected).float().mean() < 0.01
+    else:
+        assert_close(found, expected, rtol=2e-6, atol=2e-6)
+
+
+# -- between the products ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rows", [1, 3, 50])
+def test_norms(rows: int, threads: int) -> None:
+    x, weight, grad = draw(rows, 48, size=3), draw(48, seed=1), draw(rows, 48, dtype=BF16, seed=2)
+    y, r = plain(norms._normal, x, weight, 1e-5, BF16)
+    found = kernels.norm(x, weight, 1e-5, BF16)
+    assert found is not None
+    close(found[0], y, BF16)
+    close(found[1], r, FP32)
+    back = kernels.norm_back(grad, x, weight, r, True)
+    assert back is not None
+    assert back[1] is not None
+    expected = plain(norms._gradients, grad, x, weight, r, True)
+    close(back[0], expected[0], FP32)
+    assert_close(back[1], expected[1], rtol=1e-5, atol=1e-5)  # a sum over tokens, in another order
+    alone = kernels.norm_back(grad, x, weight, r, False)
+    assert alone is not None
+    assert alone[1] is None
+    assert torch.equal(alone[0], back[0])
+
+
+@pytest.mark.parametrize("dtype", [FP32, BF16])
+def test_gates(dtype: torch.dtype, threads: int) -> None:
+    gate, up, grad = (draw(31, 32, dtype=dtype, seed=seed, size=4) for seed in range(3))
+    found, back = kernels.gate(gate, up), kernels.gate_back(grad, gate, up)
+    assert found is not None
+    assert back is not None
+    close(found, silu(gate) * up, dtype)
+    for ours, expected in zip(back, plain(gates._gradients, grad, gate, up), strict=True):
+        close(ours, expected, dtype)
+
+
+def test_gates_far_out() -> None:
+    """No overflow where the exponential leaves float32, and what is not a number stays none."""
+    gate = torch.tensor(
+        [-1e4, -200.0, -90.0, -20.0, -0.0, 0.0, 20.0, 90.0, 200.0, 1e4, torch.nan, torch.inf] + [1.0] * 4
+    )
+    gate, up = gate[None], torch.ones(1, 16)
+    found, back = kernels.gate(gate, up), kernels.gate_back(up, gate, up)
+    assert found is not None
+    assert back is not None
+    assert_close(found, silu(gate), equal_nan=True)
+    assert_close(back[1], silu(gate), equal_nan=True)
+    assert back[0][0, :10].isfinite().all()
+    assert back[0][0, 10].isnan()
+
+
+@pytest.mark.parametrize("dtype", [FP32, BF16])
+def test_rotations(dtype: torch.dtype, threads: int) -> None:
+    q, k, angle = draw(13, 3, 64, dtype=dtype), draw(13, 1, 64, dtype=dtype, seed=1), draw(13, 1, 64, seed=2)[..., :32]
+    args = (q, k, angle.cos(), angle.sin(), dtype)
+    found = kernels.turn(*args)
+    assert found is not None
+    for ours, expected in zip(found, plain(rotation._turned, *args), strict=True):
+        close(ours, expected, dtype)
+
+
+def test_rounding_is_that_of_torch() -> None:
+    """Ties to even, subnormal numbers, the largest, infinities."""
+    bits = torch.arange(2**16, dtype=torch.int32).repeat_interleave(4) * 2**16
+    bits += torch.tensor([0, 0x7FFF, 0x8000, 0x8001], dtype=torch.int32).repeat(2**16)
+    x = bits.view(FP32)
+    found = kernels.turn(
+        x.view(-1, 1, 64), x[:0].view(0, 1, 64), torch.ones(4096, 1, 32), torch.zeros(4096, 1, 32), FP32
+    )
+    assert found is not None  # times 1, plus 0 times the other half: x again, but for infinities
+    finite = x.view(-1, 64).isfinite().all(1)
+    assert torch.equal(found[0].view(-1, 64)[finite], x.view(-1, 64)[finite])
+    wide, one = x.view(-1, 16), torch.ones(16)
+    ours = kernels.norm(wide, one, 1e30, BF16)  # r = 1e-15 exactly for all of them: one product, then rounding
+    assert ours is not None
+    small = wide.abs().amax(1) < 1e10
+    assert torch.equal(ours[0][small], (wide * ours[1] * one).to(BF16)[small])
+
+
+# -- attention ---------------------------------------------------------------------------------------------------------
+
+
+def tree(prompt: int, *responses: int) -> PromptTree:
+    return PromptTree(tuple(range(prompt)), tuple(Branch.response(range(size)) for size in responses))
+
+
+def random_trees(seed: int) -> list[PromptTree]:
+    pick = random.Random(seed)
+    sizes = [(1, 30), (60, 140), (300, 900)][seed % 3]
+    return [
+        tree(pick.randint(*sizes), *(pick.randint(1, sizes[1] // 3) for _ in range(pick.randint(1, 4))))
+        for _ in range(pick.randint(1, 4))
+    ]
+
+
+def seen_by(trees: list[PromptTree], window: int | None) -> Tensor:
+    layout = TreeLayout(pack(trees))
+    where_T = layout.padded.scatter_T
+    return torch.block_diag(*layout.padded.mask(window)[:, 0].float()).bool()[where_T][:, where_T]
+
+
+@pytest.mark.parametrize("window", [None, 1, 40])
+@pytest.mark.parametrize("widths", [(16, 16), (64, 32), (80, 96)])
+@pytest.mark.parametrize("seed", range(6))
+def test_attention_is_that_of_all_scores_at_once(seed: int, widths: tuple[int, int], window: int | None) -> None:
+    trees = random_trees(seed)
+    tokens, heads, groups = sum(t.length for t in trees), 6, 2 + seed % 2
+    q, k, v, grad = (
+        draw(tokens, count, width, seed=at, size=1.5)
+        for at, (count, width) in enumerate(
+            ((heads, widths[0]), (groups, widths[0]), (groups, widths[1]), (heads, widths[1]))
+        )
+    )
+    wide = [x.double().requires_grad_() for x in (q, k, v)]
+    repeated = [x.repeat_interleave(heads // groups, 1) for x in wide[1:]]
+    score = torch.einsum("qhd,khd->hqk", wide[0], repeated[0]) * 0.2
+    share = score.masked_fill(~seen_by(trees, window), -torch.inf).softmax(-1)
+    expected = torch.einsum("hqk,khd->qhd", share, repeated[1])
+    gradients = torch.autograd.grad(expected, wide, grad.double())
+    tables = BlockPlan(pack(trees)).tables
+    found = kernels.attend(q, k, v, *tables, window, 0.2)
+    back = kernels.attend_back(q, k, v, grad, *tables, window, 0.2)
+    assert found is not None
+    assert back is not None
+    assert_close(found.double(), expected.detach(), rtol=1e-5, atol=1e-5)
+    for ours, plain_ in zip(back, gradients, strict=True):
+        assert_close(ours.double(), plain_, rtol=2e-5, atol=1e-4)
+
+
+def test_in_bf16_only_the_results_are_rounded() -> None:
+    trees = [tree(70, 50, 30), tree(20, 40)]
+    args = [draw(210, heads, 64, dtype=BF16, seed=heads) for heads in (9, 3, 3, 9)]
+    args[2] = draw(210, 3, 64, dtype=BF16, seed=7)
+    tables = BlockPlan(pack(trees)).tables
+    found = kernels.attend(*args[:3], *tables, None, 0.125)
+    exact = kernels.attend(*(x.float() for x in args[:3]), *tables, None, 0.125)
+    back = kernels.attend_back(*args, *tables, None, 0.125)
+    exact_back = kernels.attend_back(*(x.float() for x in args), *tables, None, 0.125)
+    assert found is not None
+    assert exact is not None
+    assert back is not None
+    assert exact_back is not None
+    assert torch.equal(found, exact.to(BF16))
+    assert all(torch.equal(a, b.to(BF16)) for a, b in zip(back, exact_back, strict=True))
+
+
+def test_attention_does_not_depend_on_threads() -> None:
+    trees, before = [tree(100, 30, 40), tree(20, 10)], torch.get_num_threads()
+    args = [draw(200, heads, 32, seed=at) for at, heads in enumerate((4, 2, 2, 4))]
+    tables, found = BlockPlan(pack(trees)).tables, []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            back = kernels.attend_back(*args, *tables, None, 0.2)
+            assert back is not None
+            found.append((kernels.attend(*args[:3], *tables, None, 0.2), *back))
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert torch.equal(other[0], found[0][0])
+        assert torch.equal(other[1], found[0][1])
+        for a, b in zip(other[2:], found[0][2:], strict=True):  # sums over query heads, by one thread or by several
+            assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_a_response_gets_the_same_in_a_tree_as_in_a_row() -> None:
+    """To the bit, whatever stands beside it."""
+    one = tree(90, 40, 60)
+    q, k, v = (draw(190 + 57, heads, 64, dtype=BF16, seed=at) for at, heads in enumerate((6, 2, 2)))
+    beside = kernels.attend(q, k, v, *BlockPlan(pack([one, tree(50, 7)])).tables, None, 0.125)
+    assert beside is not None
+    for start, stop in ((90, 130), (130, 190)):
+        row = [torch.cat([x[:90], x[start:stop]]) for x in (q, k, v)]
+        alone = kernels.attend(*row, *BlockPlan(pack([tree(90 + stop - start - 1, 1)])).tables, None, 0.125)
+        assert alone is not None
+        assert torch.equal(alone[:90], beside[:90])
+        assert torch.equal(alone[90:], beside[start:stop])
+
+
+def test_what_is_not_a_number_is_passed_on() -> None:
+    q, k, v = (draw(12, 2, 16, seed=seed) for seed in range(3))
+    k[5, 0, 3] = torch.nan
+    found = kernels.attend(q, k, v, *BlockPlan(pack([tree(4, 4, 4)])).tables, None, 0.25)
+    assert found is not None
+    assert found[:, 0].isnan().all(-1).tolist() == [False] * 5 + [True] * 3 + [False] * 4
+    assert found[:, 1].isfinite().all()
+
+
+# -- who uses them -----------------------------------------------------------------------------------------------------
+
+
+def test_autograd_goes_through_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, calls = BlockPlan(pack([tree(9, 4, 3)])), []
+    for name in ("attend", "attend_back"):
+        known = getattr(kernels, name)
+        monkeypatch.setattr(kernels, name, lambda *args, name=name, known=known: (calls.append(name), known(*args))[1])
+    q, k, v = (draw(16, heads, 16, seed=heads).requires_grad_() for heads in (4, 2, 1))
+    k, v = k, draw(16, 2, 16, seed=9).requires_grad_()
+    block_attention(q, k, v, plan, None, 0.25).square().sum().backward()
+    assert calls == ["attend", "attend_back"]
+    found = [x.grad for x in (q, k, v)]
+    monkeypatch.setattr(kernels, "library", lambda: None)
+    others = [x.detach().clone().requires_grad_() for x in (q, k, v)]
+    block_attention(*others, plan, None, 0.25).square().sum().backward()
+    for ours, other in zip(found, others, strict=True):
+        assert ours is not None
+        assert other.grad is not None
+        assert_close(ours, other.grad, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_other_types_are_left_to_torch(dtype: torch.dtype) -> None:
+    x = draw(4, 32).to(dtype)
+    assert kernels.gate(x, x) is None
+    assert kernels.norm(x, x[0], 1e-5, BF16) is None
+    plan = BlockPlan(pack([tree(3, 1)]))
+    assert kernels.attend(*(x.view(4, 2, 16) for _ in "qkv"), *plan.tables, None, 1.0) is None
+
+
+def test_odd_widths_and_mixed_types_are_left_to_torch() -> None:
+    x = draw(4, 24)
+    assert kernels.gate(x, x) is None
+    assert kernels.gate(draw(4, 32), draw(4, 32, dtype=BF16)) is None
+    assert kernels.gate(draw(32, 4).T, draw(32, 4).T) is None
+    assert kernels.gate(draw(0, 32), draw(0, 32)) is None
+    assert kernels.norm(draw(4, 32), draw(32, dtype=BF16), 1e-5, BF16) is None
+    assert kernels.norm(draw(4, 32), draw(32), 1e-5, FP32) is None
+    assert kernels.attend(*(draw(4, 2, 12) for _ in "qkv"), *BlockPlan(pack([tree(3, 1)])).tables, None, 1.0) is None
+
+
+# -- compiling ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Any:
+    """Nothing compiled yet, an empty cache."""
+    monkeypatch.setenv("ACCORD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(build, "library", build.library.__wrapped__)
+    return tmp_path / "cache"
+
+
+def test_compiled_once(anew: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert build.library() is not None
+    made = list(anew.rglob("*"))
+    assert [path.suffix for path in made if path.is_file()] == [".so"]
+    real, calls = subprocess.run, []
+    monkeypatch.setattr(subprocess, "run", lambda words, **how: (calls.append(words), real(words, **how))[1])
+    assert build.library() is not None
+    assert [words[1:] for words in calls] == [["--version"]]
+    monkeypatch.setattr(build, "FLAGS", (*build.FLAGS, "-DOTHER"))
+    assert build.library() is not None
+    assert len(list(anew.rglob("*.so"))) == 2
+
+
+def test_one_openmp(anew: Any) -> None:
+    """Ours would keep a second team of threads."""
+    assert build.library() is not None
+    loaded = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "gomp" in line}
+    assert len(loaded) == 1
+
+
+def test_asked_for_none(anew: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setenv("ACCORD_KERNELS", "0")
+    with caplog.at_level(logging.WARNING):
+        assert build.library() is None
+    assert not caplog.messages
+    assert not anew.exists()
+
+
+def test_no_compiler(anew: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(anew))
+    with caplog.at_level(logging.WARNING):
+        assert build.library() is None
+    assert "no C++ compiler" in caplog.text
+
+
+@pytest.mark.parametrize("script", ["exit 1", "echo strange >&2; [ $1 = --version ]", "true"])
+def test_a_compiler_that_fails(
+    script: str, anew: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    compiler = anew.parent / "compiler"
+    compiler.write_text(f"#!/bin/sh\n{script}\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    with caplog.at_level(logging.WARNING):
+        assert build.library() is None
+    assert "going on without them" in caplog.text
+    assert not list(anew.rglob("*.so"))
+
+
+def test_a_cache_that_cannot_be_written(anew: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    anew.parent.joinpath("file").write_text("")
+    monkeypatch.setenv("ACCORD_CACHE", str(anew.parent / "file" / "cache"))
+    assert build.library() is not None
+
+
+@pytest.mark.slow
+def test_a_process_says_so_once_and_goes_on(tmp_path: Any) -> None:
+    code = (
+        "import torch; from accord.models import gates; x = torch.ones(2, 32)\n"
+        "with torch.no_grad(): y = [gates._product(x, x) for _ in range(3)]\n"
+        "assert torch.allclose(y[2], torch.nn.functional.silu(x) * x); print('done')"
+    )
+    environment = os.environ | {"CXX": "/nowhere", "ACCORD_CACHE": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout == "done\n"
+    assert done.stderr.count("no C++ compiler") == 1
