@@ -1,4 +1,4 @@
-"""Kernels of a CPU: the numbers of PyTorch's operations, for every shape they take, and a clean way back without them."""
+"""Kernels of a CPU: the numbers of PyTorch's operations for every shape they take, and a clean way without them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import silu
 from torch.testing import assert_close
 
-from accord.models import gates, kernels, norms, rotation
+from accord.models import gates, head, kernels, norms, rotation
 from accord.models.attention import TreeLayout
 from accord.models.blocks import BlockPlan, block_attention
 from accord.models.kernels import build
@@ -137,6 +137,63 @@ def test_rounding_is_that_of_torch() -> None:
     assert torch.equal(ours[0][small], (wide * ours[1] * one).to(BF16)[small])
 
 
+@pytest.mark.parametrize("dtype", [FP32, BF16])
+def test_a_sum_and_its_norm(dtype: torch.dtype, threads: int) -> None:
+    x, more, weight = draw(5, 32), draw(5, 32, dtype=dtype, seed=1), draw(32, seed=2)
+    expected, before = x + more, x.clone()
+    found = kernels.add_norm(x, more, weight, 1e-5)
+    if dtype == FP32:
+        assert found is None
+        assert torch.equal(x, before)
+    else:
+        assert found is not None
+        assert torch.equal(x, expected)
+        close(found, plain(norms._normal, expected, weight, 1e-5, BF16)[0], BF16)
+
+
+# -- logits ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("entropy", [False, True])
+@pytest.mark.parametrize("dtype", [FP32, BF16])
+def test_logprobs(dtype: torch.dtype, entropy: bool, temperature: float, threads: int) -> None:
+    raw, token = draw(7, 96, dtype=dtype, size=5), torch.tensor([0, 15, 16, 47, 80, 95, 3])
+    raw[2, 20:70] = -torch.inf
+    raw[3, 5] = 300  # all others have no probability left
+    how = (0.5, None, temperature, entropy)
+    found, expected = kernels.logprob(raw, token, *how), plain(head._read, raw, token, *how)
+    assert found is not None
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours is theirs is None or torch.allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+    grads = draw(7, seed=1), draw(7, seed=2) if entropy else None
+    ours, theirs = raw.clone(), raw.clone()
+    assert kernels.logprob_back(ours, token, *grads, *how[:3], False) is not None
+    plain(head._to_gradient, theirs, token, *grads, *how[:3], False)
+    close(ours, theirs, dtype)
+
+
+def test_logprobs_of_grads_that_lie_apart() -> None:
+    """What is copied for the kernel lives until it is done."""
+    raw, token = draw(4, 4096), torch.arange(8)[::2]
+    expected = raw.clone()
+    grad = torch.tensor(2.0).expand(4)
+    assert kernels.logprob_back(raw, token, grad, None, 1.0, None, 1.0, False) is not None
+    plain(head._to_gradient, expected, token, grad, None, 1.0, None, 1.0, False)
+    close(raw, expected, FP32)
+
+
+def test_logits_that_are_left_to_torch() -> None:
+    raw, token, grad = draw(2, 32), torch.tensor([1, 2]), torch.ones(2)
+    assert kernels.logprob(raw, token, 1.0, 30.0, 1.0, False) is None
+    assert kernels.logprob_back(raw, token, grad, None, 1.0, 30.0, 1.0, False) is None
+    assert kernels.logprob_back(raw, token, grad, None, 1.0, None, 1.0, True) is None
+    assert kernels.logprob(draw(2, 50257), token, 1.0, None, 1.0, False) is None
+    nothing = kernels.logprob(torch.full((1, 32), torch.nan), token[:1], 1.0, None, 1.0, False)
+    assert nothing is not None
+    assert nothing[0].isnan()
+
+
 # -- attention ---------------------------------------------------------------------------------------------------------
 
 
@@ -244,6 +301,42 @@ def test_what_is_not_a_number_is_passed_on() -> None:
     assert found is not None
     assert found[:, 0].isnan().all(-1).tolist() == [False] * 5 + [True] * 3 + [False] * 4
     assert found[:, 1].isfinite().all()
+
+
+def cached(rows: int, room: int, heads: int, groups: int, width: int, dtype: torch.dtype) -> Any:
+    """Queries, keys and values as columns of one product, and buffers."""
+    product = draw(rows, heads + 2 * groups, width, dtype=dtype)
+    q, k, v = product.split([heads, groups, groups], 1)
+    return q, k, v, *(draw(rows, groups, room, width, dtype=dtype, seed=seed) for seed in (1, 2))
+
+
+@pytest.mark.parametrize("dtype", [FP32, BF16])
+@pytest.mark.parametrize(("heads", "groups", "width"), [(9, 3, 64), (4, 4, 16), (10, 2, 80), (7, 1, 32)])
+@pytest.mark.parametrize("column", [0, 15, 16, 40])
+def test_a_step_of_decoding(column: int, heads: int, groups: int, width: int, dtype: torch.dtype, threads: int) -> None:
+    q, k, v, keys, values = cached(5, 41, heads, groups, width, dtype)
+    first = torch.tensor([0, column, max(0, column - 1), column // 2, column // 3])
+    keys[..., column + 1 :, :] = torch.nan  # of columns that are not read
+    expected_keys, expected_values = keys.clone(), values.clone()
+    expected_keys[:, :, column], expected_values[:, :, column] = k, v
+    found = kernels.step(q, k, v, keys, values, column, first, 0.3)
+    assert found is not None
+    assert torch.equal(keys[..., : column + 1, :], expected_keys[..., : column + 1, :])
+    assert torch.equal(values, expected_values)
+    for row in range(5):
+        seen = slice(int(first[row]), column + 1)
+        own = (x[row, :, seen].double().repeat_interleave(heads // groups, 0) for x in (keys, values))
+        score = torch.einsum("hd,htd->ht", q[row].double(), next(own)) * 0.3
+        expected = torch.einsum("ht,htd->hd", score.softmax(-1), next(own))
+        assert_close(found[row].double(), expected, rtol=2**-8 if dtype == BF16 else 1e-5, atol=1e-5)
+
+
+def test_steps_that_are_left_to_torch() -> None:
+    q, k, v, keys, values = cached(2, 9, 2, 1, 16, FP32)
+    first = torch.zeros(2, dtype=torch.int64)
+    assert kernels.step(q, k, v, keys.bfloat16(), values, 3, first, 1.0) is None
+    assert kernels.step(q, k, v, keys[:, :, ::2], values[:, :, ::2], 3, first, 1.0) is None
+    assert kernels.step(q.transpose(1, 2), k, v, keys, values, 3, first, 1.0) is None
 
 
 # -- who uses them -----------------------------------------------------------------------------------------------------

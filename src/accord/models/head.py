@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from accord.losses import kl
+from accord.models import kernels
 from accord.models.fused import fused, fuses
 
 __all__ = ["Distribution", "Head", "exact_kl", "head_of", "token_logprob"]
@@ -228,7 +229,7 @@ def _logits(raw_CV: Tensor, scale: float, softcap: float | None) -> Tensor:
     return logits_CV
 
 
-@fused(tokens=0)
+@fused(tokens=0, on_cpu=kernels.logprob)
 def _read(
     raw_CV: Tensor, token_C: Tensor, scale: float, softcap: float | None, temperature: float, entropy: bool
 ) -> tuple[Tensor, Tensor | None]:
@@ -243,7 +244,7 @@ def _read(
     return logprob_C, -(p_CV.mul_(logprob_CV.masked_fill_(p_CV == 0, 0.0))).sum(-1)
 
 
-@fused(tokens=0)
+@fused(tokens=0, on_cpu=kernels.logprob_back)
 def _to_gradient(
     raw_CV: Tensor,
     token_C: Tensor,
@@ -253,7 +254,7 @@ def _to_gradient(
     softcap: float | None,
     temperature: float,
     bias: bool,
-) -> Tensor | None:
+) -> Tensor:
     """Put the gradient of raw logits in their place; returns that of the bias as `_of_raw` does.
 
     d logprob / d logits = onehot - p;  d entropy / d logits = -p (log p + entropy)
@@ -292,17 +293,17 @@ def _of_raw(
     softcap: float | None,
     temperature: float,
     bias: bool,
-) -> Tensor | None:
+) -> Tensor:
     """From the gradient of capped logits over the temperature to that of raw ones, put in their place.
 
-    Returns (V,) their sum over places, the gradient of the bias, where there is one.
+    Returns (V,) their sum over places, the gradient of the bias; where there is none, a tensor of nothing.
     """
     if scale != temperature:
         grad_CV = grad_CV * (scale / temperature)
     if softcap is not None:
         grad_CV = grad_CV * (1 - (capped_CV / softcap) ** 2)
     raw_CV.copy_(grad_CV)
-    return grad_CV.sum(0) if bias else None
+    return grad_CV.sum(0) if bias else grad_CV.new_empty(0)
 
 
 def _kl_gradient(other_CV: Tensor, temperature: float, grad_C: Tensor, capped_CV: Tensor) -> Tensor:
@@ -323,9 +324,9 @@ class _HeadGradients:
         self.weight_VD: Tensor | None = None  # the first group's, with the others added: no pass over zeros
         self.bias_V = torch.zeros_like(head.bias_V, dtype=wide) if self.need_bias and head.bias_V is not None else None
 
-    def note(self, bias_V: Tensor | None) -> None:
+    def note(self, bias_V: Tensor) -> None:
         """A part's gradient of the bias."""
-        if self.bias_V is not None and bias_V is not None:
+        if self.bias_V is not None:
             self.bias_V += bias_V
 
     def add(self, group: slice, grad_CV: Tensor) -> None:

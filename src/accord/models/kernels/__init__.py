@@ -1,9 +1,9 @@
 """Kernels for a CPU: what a step does between its matrix products in one pass over memory, attention without copies.
 
 PyTorch runs such work operation by operation, each of which reads and writes all tokens. On a processor with units for
-matrices in bfloat16 that is more than half of a training step (docs/log.md). The C++ beside this file is compiled once for the
-machine at hand, in some two seconds, by the compiler that is there (`CXX`, else c++, g++, clang++), and kept in Accord's
-cache. Where there is none, where compiling fails, and with ACCORD_KERNELS=0, every caller goes on in PyTorch's
+matrices in bfloat16 that is more than half of a training step (docs/log.md). The C++ beside this file is compiled once
+for the machine at hand, in some seconds, by the compiler that is there (`CXX`, else c++, g++, clang++), and kept in
+Accord's cache. Where there is none, where compiling fails, and with ACCORD_KERNELS=0, every caller goes on in PyTorch's
 operations: slower, the same numbers up to rounding.
 
 Each function returns None for what it does not take (other types, odd widths): the caller then does it itself. None of
@@ -21,7 +21,19 @@ from torch import Tensor
 
 from accord.models.kernels.build import library
 
-__all__ = ["add_norm", "attend", "attend_back", "gate", "gate_back", "norm", "norm_back", "step", "turn"]
+__all__ = [
+    "add_norm",
+    "attend",
+    "attend_back",
+    "gate",
+    "gate_back",
+    "logprob",
+    "logprob_back",
+    "norm",
+    "norm_back",
+    "step",
+    "turn",
+]
 
 _NAMES = {torch.float32: "f32", torch.bfloat16: "bf16"}
 _STEP = 16  # floats of the widest register: widths are multiples of it
@@ -107,9 +119,12 @@ def turn(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, dtype: torch.dtype) -> 
 def attend(
     q: Tensor, k: Tensor, v: Tensor, segments: Tensor, trees: Tensor, window: int | None, scaling: float
 ) -> Tensor | None:
-    """(T, H, W) of queries (T, H, D), keys (T, G, D) and values (T, G, W) of a pack.
+    """(T, H, W): attention over the prompt trees of a pack.
 
     Args:
+        q: (T, H, D) queries.
+        k: (T, G, D) keys, each of whose heads H / G query heads read.
+        v: (T, G, W) values.
         segments: (S, 4) int64: first token and length of the prompt that is read (length 0: none), and of the tokens
             themselves, which also read their own past.
         trees: (B, 4) int64: first token, length, first segment and the one behind the last.
@@ -138,14 +153,52 @@ def attend_back(
     return found
 
 
+def logprob(
+    raw_CV: Tensor, token_C: Tensor, scale: float, softcap: float | None, temperature: float, entropy: bool
+) -> tuple[Tensor, Tensor | None] | None:
+    """(C,) log-probability of each token under logits scale x raw / temperature, and (C,) entropy or None."""
+    kernel = _kernel("logprob", raw_CV.dtype, raw_CV) if softcap is None else None
+    if kernel is None:
+        return None
+    token_C, found = token_C.contiguous(), torch.empty(len(raw_CV))
+    entropy_C = torch.empty(len(raw_CV)) if entropy else None
+    times = ctypes.c_float(scale / temperature)
+    kernel(*_at(raw_CV, token_C, found, entropy_C), *_longs(*raw_CV.shape), times, _threads())
+    return found, entropy_C
+
+
+def logprob_back(
+    raw_CV: Tensor,
+    token_C: Tensor,
+    grad_logprob_C: Tensor,
+    grad_entropy_C: Tensor | None,
+    scale: float,
+    softcap: float | None,
+    temperature: float,
+    bias: bool,
+) -> Tensor | None:
+    """Put the gradient of raw logits in their place, and return a tensor of nothing: a bias is left to PyTorch."""
+    kernel = _kernel("logprob_back", raw_CV.dtype, raw_CV) if softcap is None and not bias else None
+    if kernel is None:
+        return None
+    token_C = token_C.contiguous()  # kept here, as what follows, until the kernel is done
+    grads = [None if x is None else x.to(torch.float32).contiguous() for x in (grad_logprob_C, grad_entropy_C)]
+    times = ctypes.c_float(scale / temperature)
+    kernel(*_at(raw_CV, token_C, *grads), *_longs(*raw_CV.shape), times, _threads())
+    return grad_logprob_C.new_empty(0)
+
+
 def step(
     q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, column: int, first_R: Tensor, scaling: float
 ) -> Tensor | None:
     """(R, H, W) of one query a row: attention of a decoding step, which also writes k and v into the cache.
 
     Args:
-        q: (R, H, D); k: (R, G, D); v: (R, G, W): of the last tokens; they may be columns of one tensor.
-        keys: (R, G, T, D); values: (R, G, T, W): buffers, written at `column`.
+        q: (R, H, D) queries of the last tokens; they, k and v may be columns of one tensor.
+        k: (R, G, D) keys.
+        v: (R, G, W) values.
+        keys: (R, G, T, D) buffer, written at `column`.
+        values: (R, G, T, W) buffer, likewise.
         column: of these tokens; what is behind it is not read.
         first_R: int64, the first column each row has; all from there to `column` are its own.
         scaling: of the products.

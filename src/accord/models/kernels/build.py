@@ -21,7 +21,7 @@ __all__ = ["library"]
 logger = logging.getLogger("accord")
 
 HERE = Path(__file__).parent
-SOURCES, HEADER = ("pointwise.cpp", "attention.cpp", "decoding.cpp"), "vector.h"
+SOURCES, HEADER = ("pointwise.cpp", "attention.cpp", "decoding.cpp", "head.cpp"), "vector.h"
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math")
 LIMIT = 300.0  # seconds; it takes two
 

@@ -5,6 +5,9 @@
 #include <cstdint>
 #include <cstring>
 #include <vector>
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 
 #if defined(__AVX512F__)
 constexpr int WIDTH = 16, WIDE = 4;  // floats of a register; registers of a row of a product held at once
@@ -30,9 +33,13 @@ template <typename To, typename From> static inline To as(From x) {
 
 static inline vec load(const float* p) { vec x; memcpy(&x, p, sizeof x); return x; }
 static inline vec load(const bf16* p) {
+#if defined(__AVX512F__)  // one instruction where GCC makes four
+    return as<vec>(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16));
+#else
     half x;
     memcpy(&x, p, sizeof x);
     return as<vec>(__builtin_convertvector(x, uvec) << 16);
+#endif
 }
 static inline void store(float* p, vec x) { memcpy(p, &x, sizeof x); }
 static inline void store(bf16* p, vec x) {  // to nearest, ties to even, NaN stays NaN: as torch rounds
@@ -42,15 +49,30 @@ static inline void store(bf16* p, vec x) {  // to nearest, ties to even, NaN sta
 }
 template <typename T> static inline vec rounded(vec x) { T y[WIDTH]; store(y, x); return load(y); }
 
-static inline float sum(vec x) {
-    float y[WIDTH];
-    store(y, x);
-#pragma GCC unroll 8
-    for (int n = WIDTH / 2; n; n /= 2)
-#pragma GCC unroll 8
-        for (int i = 0; i < n; i++) y[i] += y[i + n];
-    return y[0];
+// The halves of a register, down to four floats.
+typedef float four __attribute__((vector_size(16)));
+template <int N> struct Halves {
+    typedef float part __attribute__((vector_size(N * 2)));
+    part low, high;
+};
+#if defined(__clang__)
+static inline four swapped(four x) { return __builtin_shufflevector(x, x, 2, 3, 0, 1); }
+static inline four crossed(four x) { return __builtin_shufflevector(x, x, 1, 0, 3, 2); }
+#else
+typedef int32_t places __attribute__((vector_size(16)));
+static inline four swapped(four x) { return __builtin_shuffle(x, places{2, 3, 0, 1}); }
+static inline four crossed(four x) { return __builtin_shuffle(x, places{1, 0, 3, 2}); }
+#endif
+template <int N, typename V> static inline float sum_of(V x) {
+    if constexpr (N == 4) {
+        x += swapped(x);
+        return (x + crossed(x))[0];
+    } else {
+        auto y = as<Halves<N>>(x);
+        return sum_of<N / 2>(y.low + y.high);
+    }
 }
+static inline float sum(vec x) { return sum_of<WIDTH>(x); }
 static inline float largest(vec x) {
     float y = x[0];
     for (int i = 1; i < WIDTH; i++) y = x[i] > y ? x[i] : y;
