@@ -80,3 +80,56 @@ def test_kernels_of_other_lengths_are_forgotten() -> None:
     many, few = growth("many"), growth("few")
     assert few < 0.5 * many
     assert growth("few", LRU_CACHE_CAPACITY="1024", ONEDNN_PRIMITIVE_CACHE_CAPACITY="1024") > 2 * few  # a user's choice
+
+
+BLOCKS = """
+import ctypes, gc, resource, sys
+from accord.models import allocation
+import numpy, torch
+early = [torch.ones(1000 + i) for i in range(50)]  # of PyTorch's own allocator, freed behind the change
+storage = torch.UntypedStorage(64)
+if sys.argv[1] == "ours":
+    assert allocation.keep_freed_memory()
+else:
+    allocation.allocator = lambda: None
+    assert allocation.keep_freed_memory()
+storage.resize_(10**6)
+del storage, early
+for size in (0, 1, 63, 64, 65, 10**6):
+    for made in (torch.empty(size, dtype=torch.uint8), torch.zeros(size), torch.from_numpy(numpy.zeros(size))):
+        assert made.numel() == size
+    x = torch.empty(size, dtype=torch.uint8)
+    assert size == 0 or x.data_ptr() % 64 == 0
+    if size:
+        x.untyped_storage().resize_(2 * size)
+        assert x.untyped_storage().data_ptr() % 64 == 0
+    assert torch.equal(torch.arange(size).clone(), torch.arange(size))
+held, before = [], resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for i in range(12):  # a small block behind each large one: together with it none of them becomes a larger one
+    x = torch.zeros(2**22 + 1024 * (i % 3))
+    held.append(torch.zeros(4))
+    del x
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+try:
+    torch.empty(2**60, dtype=torch.uint8)
+except RuntimeError as error:
+    assert "allocate" in str(error), error
+else:
+    raise AssertionError
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or torch.cuda.is_available(), reason="glibc's allocator, on a CPU")
+def test_a_block_of_the_same_size_is_used_again() -> None:
+    from accord.models.kernels.build import allocator
+
+    if allocator() is None:
+        pytest.skip("no C++ compiler")
+
+    def pages(how: str) -> int:
+        done = subprocess.run([sys.executable, "-c", BLOCKS, how], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return int(done.stdout)
+
+    assert pages("ours") < 4 * 4096  # the first, of 16 MiB, and those larger than all before
+    assert pages("torch's") > 10 * 4096

@@ -389,6 +389,7 @@ def anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Any:
     """Nothing compiled yet, an empty cache."""
     monkeypatch.setenv("ACCORD_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(build, "library", build.library.__wrapped__)
+    monkeypatch.setattr(build, "_warn", build._warn.__wrapped__)
     return tmp_path / "cache"
 
 
@@ -425,7 +426,7 @@ def test_no_compiler(anew: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.
     monkeypatch.setenv("PATH", str(anew))
     with caplog.at_level(logging.WARNING):
         assert build.library() is None
-    assert "no C++ compiler" in caplog.text
+    assert "there is no C++ compiler" in caplog.text
 
 
 @pytest.mark.parametrize("script", ["exit 1", "echo strange >&2; [ $1 = --version ]", "true"])
@@ -458,4 +459,4 @@ def test_a_process_says_so_once_and_goes_on(tmp_path: Any) -> None:
     environment = os.environ | {"CXX": "/nowhere", "ACCORD_CACHE": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert done.stdout == "done\n"
-    assert done.stderr.count("no C++ compiler") == 1
+    assert done.stderr.count("there is no C++ compiler") == 1

@@ -2,7 +2,9 @@
 
 glibc takes large blocks (over 32 MB always, over 128 kB at first) fresh from the system and gives them back when they
 are freed; the system then clears each page anew. A training step frees and takes the same tensors again and again: a
-quarter of its time on a CPU went into that (docs/log.md). A user's own choice of allocator or of its settings stands.
+quarter of its time on a CPU went into that (docs/log.md). And it cannot use a freed block again for an aligned one of
+the same size, which is what PyTorch asks for: a small allocator of ours, compiled for the PyTorch that is installed
+(`kernels/allocator.cpp`), asks for plain blocks. A user's own choice of allocator or of its settings stands.
 
 Matrix products in bfloat16 are compiled for their shapes, two caches keep 1024 of them, half a megabyte each, and every
 pack of another length has twenty: a process grew by a gigabyte in 400 packs. Making one takes a millisecond.
@@ -15,6 +17,8 @@ import os
 import sys
 
 import torch
+
+from accord.models.kernels.build import allocator
 
 __all__ = ["keep_few_kernels", "keep_freed_memory", "memory_available"]
 
@@ -33,7 +37,10 @@ def keep_freed_memory() -> bool:
         return False
     kept = bool(set_option(_TRIM_THRESHOLD, -1))  # never, however much is free
     # glibc before 2.35 refuses more than 32 MiB.
-    return kept and any(bool(set_option(_MMAP_THRESHOLD, size)) for size in (2**30, 2**25))
+    kept = kept and any(bool(set_option(_MMAP_THRESHOLD, size)) for size in (2**30, 2**25))
+    if kept and not torch.cuda.is_available() and (ours := allocator()) is not None:
+        ours.install()
+    return kept
 
 
 def keep_few_kernels() -> None:

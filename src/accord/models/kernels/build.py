@@ -1,4 +1,4 @@
-"""Compiling the kernels: once for a processor, a compiler and a version of their text, in Accord's cache."""
+"""Compiling the C++ beside this file: once for a processor, a compiler and a version of its text, in Accord's cache."""
 
 from __future__ import annotations
 
@@ -12,64 +12,83 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+
+import torch
 
 from accord.models.cache import cache_folder
 
-__all__ = ["library"]
+__all__ = ["allocator", "library"]
 
 logger = logging.getLogger("accord")
 
 HERE = Path(__file__).parent
-SOURCES, HEADER = ("pointwise.cpp", "attention.cpp", "decoding.cpp", "head.cpp"), "vector.h"
-FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math")
-LIMIT = 300.0  # seconds; it takes two
+TORCH = Path(torch.__file__).parent
+KERNELS = ("vector.h", "pointwise.cpp", "attention.cpp", "decoding.cpp", "head.cpp")
+FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math")
+OF_TORCH = ("-std=c++20", "-O2", f"-I{TORCH / 'include'}", f"-L{TORCH / 'lib'}", "-lc10")
+LIMIT = 300.0  # seconds; it takes some
 
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The compiled kernels; None where there are none to be had, which is said once unless it was asked for."""
+    # Linked first of all with the OpenMP that torch has loaded: two of them would keep a team of threads each.
+    return _loaded(KERNELS, (*FLAGS, "-Wl,--as-needed", *_openmp()), _processor())
+
+
+@functools.cache
+def allocator() -> ctypes.CDLL | None:
+    """The compiled allocator; None as for `library`."""
+    return _loaded(("allocator.cpp",), OF_TORCH, torch.__version__)
+
+
+def _loaded(files: Sequence[str], flags: Sequence[str], depends: str) -> ctypes.CDLL | None:
     if os.environ.get("ACCORD_KERNELS") == "0" or sys.platform != "linux":
         return None
     compilers = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
     compiler = next(filter(None, map(shutil.which, compilers)), None)
     if compiler is None:
-        logger.warning("no C++ compiler (%s): training on this CPU takes longer without kernels", ", ".join(compilers))
+        _warn(f"there is no C++ compiler ({', '.join(compilers)})")
         return None
     try:
-        return ctypes.CDLL(str(_compiled(compiler)))
+        return ctypes.CDLL(str(_compiled(compiler, files, flags, depends)))
     except (OSError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", None) or str(error)
-        logger.warning(
-            "%s could not compile the kernels (%s); going on without them: slower, same results",
-            compiler,
-            " ".join(said.split())[:300],
-        )
+        _warn(f"{compiler} could not compile {files[-1]} ({' '.join(str(said).split())[:300]})")
         return None
 
 
-def _compiled(compiler: str) -> Path:
+@functools.cache
+def _warn(why: str) -> None:
+    """Once."""
+    logger.warning("no kernels for this CPU: %s; going on without them: slower, same results", why)
+
+
+def _compiled(compiler: str, files: Sequence[str], flags: Sequence[str], depends: str) -> Path:
     """Path of the shared library, compiled now if it is not there."""
-    texts = [(HERE / name).read_bytes() for name in (HEADER, *SOURCES)]
     version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=LIMIT).stdout
-    facts = [*texts, version, " ".join(FLAGS).encode(), _processor().encode(), _openmp().encode()]
-    name = hashlib.sha256(b"\0".join(facts)).hexdigest()[:16]
-    path = cache_folder() / "kernels" / f"{name}.so"
+    facts = [*((HERE / name).read_bytes() for name in files), version, *(x.encode() for x in (*flags, depends))]
+    path = cache_folder() / "kernels" / (hashlib.sha256(b"\0".join(facts)).hexdigest()[:16] + ".so")
     if path.exists():
         return path
+    logger.info("compiling %s for this machine, once", files[-1])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = tempfile.mkdtemp(dir=path.parent)
     except OSError:  # a cache that cannot be written is no reason to go without
         folder = tempfile.mkdtemp(prefix="accord-kernels-")
         path = Path(folder) / path.name
-    made = Path(folder) / "kernels.so"
-    # First of all the OpenMP that torch has loaded: two of them would keep a team of threads each.
-    words = [compiler, *FLAGS, *(str(HERE / name) for name in SOURCES), "-o", str(made), "-Wl,--as-needed", _openmp()]
-    subprocess.run([word for word in words if word], capture_output=True, check=True, timeout=LIMIT, text=True)
-    os.replace(made, path)  # whole or not at all, whoever else compiles at the same time
-    if Path(folder) != path.parent:
-        os.rmdir(folder)
+    made = Path(folder) / "made.so"
+    sources = [str(HERE / name) for name in files if name.endswith(".cpp")]
+    words = [compiler, "-shared", "-fPIC", *sources, "-o", str(made), *flags]
+    try:
+        subprocess.run(words, capture_output=True, check=True, timeout=LIMIT, text=True)
+        os.replace(made, path)  # whole or not at all, whoever else compiles at the same time
+    finally:
+        if Path(folder) != path.parent or not path.exists():
+            shutil.rmtree(folder, ignore_errors=True)
     return path
 
 
@@ -79,9 +98,12 @@ def _processor() -> str:
     return "\n".join([platform.machine(), *sorted({x for x in lines if x.startswith(("flags", "Features", "model"))})])
 
 
-def _openmp() -> str:
+def _openmp() -> list[str]:
     """Path of the OpenMP library in this process, or nothing."""
-    import torch  # noqa: F401  # loads it
+    if sys.platform != "linux":
+        return []
+    return sorted({line.split(maxsplit=5)[-1] for line in _maps() if "gomp" in line})[:1]
 
-    paths = {line.split(maxsplit=5)[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "gomp" in line}
-    return next(iter(sorted(paths)), "")
+
+def _maps() -> list[str]:
+    return Path("/proc/self/maps").read_text().splitlines()
