@@ -10,6 +10,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from accord.models import kernels
 from accord.rollouts import Rollout, Sampling
 from accord.rollouts.cache import RowCache
 from accord.rollouts.decoder import Decoder, decoder_of
@@ -71,6 +72,39 @@ def test_samples_are_those_of_the_models_own_forward_pass(family: str) -> None:
     assert len({len(rollout.tokens) for rollout in ours}) > 2  # rows retired at different steps
     for a, b in zip(ours, plain, strict=True):
         torch.testing.assert_close(torch.tensor(a.logprob), torch.tensor(b.logprob), atol=3e-5, rtol=0)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_steps_by_kernels_are_those_without(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float32 to the last bits, rows leaving and joining; in bfloat16 up to rounding."""
+    if kernels.build.library() is None:
+        pytest.skip("no C++ compiler")
+    model, calls, real = lively(tiny_llama(hidden=64) if family == "llama" else tiny_qwen3()), [], kernels.step
+
+    def counted(*args: object) -> object:
+        calls.append(found := real(*args))  # type: ignore[arg-type]
+        return found
+
+    monkeypatch.setattr(kernels, "step", counted)
+    ours = sampled(model, False)
+    assert len(calls) > 20
+    assert all(found is not None for found in calls)
+    step = Decoder(model, torch.bfloat16, 4)
+    begun, _, cache = step.prefill([[5, 6, 7], [8, 9]])
+    token, position, mask = torch.tensor([4, 3]), torch.tensor([3, 2]), torch.tensor([[1, 1, 1, 1], [0, 1, 1, 1]])
+    behind = step.step(token, position, mask, cache)
+    calls.clear()
+    monkeypatch.setattr(kernels, "library", lambda: None)
+    plain = sampled(model, False)
+    assert all(found is None for found in calls)
+    assert [rollout.tokens for rollout in ours] == [rollout.tokens for rollout in plain]
+    for a, b in zip(ours, plain, strict=True):
+        torch.testing.assert_close(torch.tensor(a.logprob), torch.tensor(b.logprob), atol=3e-5, rtol=0)
+    exact = Decoder(model, torch.float32, 4)
+    (rough, _, cache), (first, _, wide) = (one.prefill([[5, 6, 7], [8, 9]]) for one in (step, exact))
+    rough_behind, second = step.step(token, position, mask, cache), exact.step(token, position, mask, wide)
+    for found, other, expected in ((begun, rough, first), (behind, rough_behind, second)):
+        assert (found - expected).norm() < 1.5 * (other - expected).norm() < 0.3 * expected.norm()
 
 
 @pytest.mark.parametrize("lengths", [(2,), (9, 2, 5), (300, 40, 170)])

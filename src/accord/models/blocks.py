@@ -245,10 +245,11 @@ class _Blocks(torch.autograd.Function):
         q, k, v = ctx.saved_tensors  # once: under gradient checkpointing they can be had no second time
         with torch.autocast(q.device.type, enabled=False):
             if not torch.is_grad_enabled():
-                known = q, k, v, grad.to(v.dtype), *ctx.plan.tables, ctx.window, ctx.scaling
-                if (found := kernels.attend_back(*known)) is not None:
-                    return (*found, None, None, None)
-                return (*_gradients(q, k, v, grad, ctx.plan, ctx.window, ctx.scaling), None, None, None)
+                segments, trees = ctx.plan.tables
+                gradients = kernels.attend_back(q, k, v, grad.to(v.dtype), segments, trees, ctx.window, ctx.scaling)
+                if gradients is None:
+                    gradients = _gradients(q, k, v, grad, ctx.plan, ctx.window, ctx.scaling)
+                return (*gradients, None, None, None)
             # Second derivatives are wanted (TRPO): by autograd, from the plain operations.
             out = _attend(q, k, v, ctx.plan, ctx.window, ctx.scaling)
             needed = [x for x, need in zip((q, k, v), ctx.needs_input_grad, strict=False) if need]

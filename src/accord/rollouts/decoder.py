@@ -116,9 +116,9 @@ class Decoder:
         def attend(i: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             nonlocal bias
             kept: Any = cache.layers[i]
-            buffers = kept.key_buffer, kept.value_buffer
-            at = mask_RT.shape[1] - 1, first_R, self.layers[i].scaling
-            if (read := kernels.step(query, key, value, *buffers, *at)) is not None:
+            scaling, buffers = self.layers[i].scaling, (kept.key_buffer, kept.value_buffer)
+            read = kernels.step(query, key, value, *buffers, mask_RT.shape[1] - 1, first_R, scaling)
+            if read is not None:
                 kept.advance()
                 return read
             bias = self._bias(mask_RT, width) if bias is None else bias

@@ -18,6 +18,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.profiler import record_function
 from transformers.pytorch_utils import Conv1D
 
+from accord.models.kernels import MARK as KERNEL
 from accord.train.work import MARK, Work
 
 __all__ = ["BESIDES", "KINDS", "PHASES", "Sorted", "sort_events", "tracing_modules"]
@@ -49,6 +50,7 @@ _RANGES = {
     "_BlocksBackward": "attention",
 }
 _HEADS = ("_TokenLogprob", "_ExactKl")
+_OF_ATTENTION = tuple(KERNEL + name for name in ("attend", "step", "turn"))
 _PHASES = {f"accord.{phase}": phase for phase in (*PHASES, *BESIDES)}
 _COPIES = ("copy", "aten::to", "clone", "contiguous", "fill_", "zero_", "aten::cat", "repeat_interleave", "reorder")
 
@@ -186,6 +188,8 @@ class _Places:
 def _kind(name: str, place: str | None) -> str:
     if place in ("optimiser", "head", "data"):
         return place
+    if name.startswith(KERNEL):
+        return "attention" if name.startswith(_OF_ATTENTION) else "pointwise"
     if name.startswith(("autograd::", "accord.")) or "::" not in name:
         return "pointwise" if name.startswith("_RmsNorm") else "other"
     if name in _PRODUCTS and "bmm" not in name:

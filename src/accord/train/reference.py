@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from accord.models.cache import cache_folder
+from accord.models.kernels.build import library
 from accord.train.loop import Precision
 from accord.train.progress import Display
 from accord.train.run import Run, write_atomically
@@ -30,12 +31,14 @@ from accord.trees import PromptTree
 
 __all__ = ["content_key", "reference_logprobs"]
 
-FORMAT = "2"  # a change of what the file holds, or of the last bits of it, changes its name
+FORMAT = "3"  # a change of what the file holds, or of the last bits of it, changes its name
 
 
 def content_key(model_fingerprint: str, precision: Precision, trees: Sequence[PromptTree]) -> str:
     """sha256 of everything the log-probabilities are a function of, as hexadecimal digits."""
-    digest = hashlib.sha256(f"{FORMAT} {model_fingerprint} {precision.name} {precision.device.type}".encode())
+    # With and without kernels the last bits differ, and DPO's first loss is to be log 2.
+    device = "cpu with kernels" if precision.device.type == "cpu" and library() else precision.device.type
+    digest = hashlib.sha256(f"{FORMAT} {model_fingerprint} {precision.name} {device}".encode())
     for tree in trees:
         branches = [branch.tokens for branch in tree.branches]
         scored = [int(mark) for branch in tree.branches for mark in branch.scored]

@@ -13,15 +13,19 @@ them has a gradient; their callers are autograd functions.
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import profiler
+from torch.profiler import record_function
 
 from accord.models.kernels.build import library
 
 __all__ = [
+    "MARK",
     "add_norm",
     "attend",
     "attend_back",
@@ -35,20 +39,22 @@ __all__ = [
     "turn",
 ]
 
+MARK = "accord.kernel."
+"""Before the name of a kernel in a profile."""
 _NAMES = {torch.float32: "f32", torch.bfloat16: "bf16"}
 _STEP = 16  # floats of the widest register: widths are multiples of it
 
 
-_ENDS = [("scaling", ctypes.c_float), ("threads", ctypes.c_int)]
+_ENDS: list[tuple[str, Any]] = [("scaling", ctypes.c_float), ("threads", ctypes.c_int)]
 
 
 class _Shape(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_int64) for name in ("H", "G", "D", "W", "window")] + _ENDS
+    _fields_ = [*((name, ctypes.c_int64) for name in ("H", "G", "D", "W", "window")), *_ENDS]
 
 
 class _Step(ctypes.Structure):
     _names_ = ("rows", "H", "G", "D", "W", "room", "column", "q_row", "k_row", "v_row")
-    _fields_ = [(name, ctypes.c_int64) for name in _names_] + _ENDS
+    _fields_ = [*((name, ctypes.c_int64) for name in _names_), *_ENDS]
 
 
 def norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
@@ -229,8 +235,14 @@ def _kernel(name: str, dtype: torch.dtype, *args: Tensor) -> Any:
     wide = all(x.shape[-1] % _STEP == 0 for x in args if x.shape[-1] > 1)
     if not (fits and wide and dtype in _NAMES and args[0].numel()):
         return None
-    found = library()
-    return None if found is None else getattr(found, f"{name}_{_NAMES[dtype]}")
+    found = getattr(library(), f"{name}_{_NAMES[dtype]}", None)
+    profiled = found is not None and profiler._is_profiler_enabled  # which knows of PyTorch's operations alone
+    return functools.partial(_recorded, name, found) if profiled else found
+
+
+def _recorded(name: str, kernel: Any, *args: Any) -> None:
+    with record_function(MARK + name):
+        kernel(*args)
 
 
 def _rows(x: Tensor) -> Tensor:
