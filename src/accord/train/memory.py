@@ -46,7 +46,7 @@ __all__ = ["Pack", "Part", "Shape", "activation_bytes", "head_bytes", "sampling_
 
 WIDE = 4  # bytes of float32
 HALF = 2  # and of bfloat16
-SCATTERED = 0.08  # of all tensors: a process has as much in free pieces; measured between 0 and 0.14
+SCATTERED = 0.02  # of all tensors: a process has as much in free pieces
 THREADS = 4  # each works on a part of the head's logits; the estimate does not depend on how many there are
 
 

@@ -99,11 +99,9 @@ def _processor() -> str:
 
 
 def _openmp() -> list[str]:
-    """Path of the OpenMP library in this process, or nothing."""
+    """Path of torch's OpenMP library, or nothing; other packages may have loaded one of their own."""
     if sys.platform != "linux":
         return []
-    return sorted({line.split(maxsplit=5)[-1] for line in _maps() if "gomp" in line})[:1]
-
-
-def _maps() -> list[str]:
-    return Path("/proc/self/maps").read_text().splitlines()
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    paths = {line.split(maxsplit=5)[-1] for line in maps if "libgomp" in line}
+    return sorted(paths, key=lambda path: (not Path(path).is_relative_to(TORCH), path))[:1]
