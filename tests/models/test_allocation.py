@@ -93,6 +93,12 @@ if sys.argv[1] == "ours":
 else:
     allocation.allocator = lambda: None
     assert allocation.keep_freed_memory()
+held, before = [], resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for i in range(12):  # a small block behind each large one: together with it none of them becomes a larger one
+    x = torch.zeros(2**22)
+    held.append(torch.zeros(4))
+    del x
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 storage.resize_(10**6)
 del storage, early
 for size in (0, 1, 63, 64, 65, 10**6):
@@ -104,12 +110,6 @@ for size in (0, 1, 63, 64, 65, 10**6):
         x.untyped_storage().resize_(2 * size)
         assert x.untyped_storage().data_ptr() % 64 == 0
     assert torch.equal(torch.arange(size).clone(), torch.arange(size))
-held, before = [], resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for i in range(12):  # a small block behind each large one: together with it none of them becomes a larger one
-    x = torch.zeros(2**22)
-    held.append(torch.zeros(4))
-    del x
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 try:
     torch.empty(2**60, dtype=torch.uint8)
 except RuntimeError as error:

@@ -38,7 +38,8 @@ def keep_freed_memory() -> bool:
     kept = bool(set_option(_TRIM_THRESHOLD, -1))  # never, however much is free
     # glibc before 2.35 refuses more than 32 MiB.
     kept = kept and any(bool(set_option(_MMAP_THRESHOLD, size)) for size in (2**30, 2**25))
-    if kept and not torch.cuda.is_available() and (ours := allocator()) is not None:
+    huge = os.environ.get("THP_MEM_ALLOC_ENABLE") == "1"  # a choice too, which is PyTorch's own allocator's
+    if kept and not huge and not torch.cuda.is_available() and (ours := allocator()) is not None:
         ours.install()
     return kept
 

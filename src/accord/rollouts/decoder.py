@@ -117,7 +117,7 @@ class Decoder:
             nonlocal bias
             kept: Any = cache.layers[i]
             scaling, buffers = self.layers[i].scaling, (kept.key_buffer, kept.value_buffer)
-            read = kernels.step(query, key, value, *buffers, mask_RT.shape[1] - 1, first_R, scaling)
+            read = kernels.step(query, key, value, *buffers, kept.keys.shape[-2], first_R, scaling)
             if read is not None:
                 kept.advance()
                 return read

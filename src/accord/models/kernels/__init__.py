@@ -7,7 +7,7 @@ Accord's cache. Where there is none, where compiling fails, and with ACCORD_KERN
 operations: slower, the same numbers up to rounding.
 
 Each function returns None for what it does not take (other types, odd widths): the caller then does it itself. None of
-them has a gradient; their callers are autograd functions.
+them has a gradient: they are called within autograd functions, or where there are no gradients.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ __all__ = [
 MARK = "accord.kernel."
 """Before the name of a kernel in a profile."""
 _NAMES = {torch.float32: "f32", torch.bfloat16: "bf16"}
+GRAIN = 16384  # numbers
 _STEP = 16  # floats of the widest register: widths are multiples of it
 
 
@@ -60,20 +61,20 @@ class _Step(ctypes.Structure):
 def norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
     """Of (T, D) float32: bfloat16 w x r, and r = 1 / sqrt(mean(x^2) + eps), (T, 1)."""
     kernel = _kernel("norm", dtype, x, weight) if dtype == torch.bfloat16 else None
-    if kernel is None or x.dtype != torch.float32 or weight.dtype != torch.float32:
+    if kernel is None or not _float32(x, weight) or weight.shape != x.shape[1:]:
         return None
     y, r = torch.empty_like(x, dtype=dtype), x.new_empty(len(x), 1)
-    kernel(*_at(x, weight, y, r), *_longs(*x.shape), ctypes.c_float(eps), _threads())
+    kernel(*_at(x, weight, y, r), *_longs(*x.shape), ctypes.c_float(eps), _threads(x))
     return y, r
 
 
 def add_norm(x: Tensor, more: Tensor, weight: Tensor, eps: float) -> Tensor | None:
     """Add bfloat16 (R, D) to float32 x in place; bfloat16 w x / sqrt(mean(x^2) + eps) of the sum."""
     kernel = _kernel("add_norm", more.dtype, more, x, weight) if more.dtype == torch.bfloat16 else None
-    if kernel is None or x.dtype != torch.float32 or weight.dtype != torch.float32:
+    if kernel is None or not _float32(x, weight) or more.shape != x.shape or weight.shape != x.shape[1:]:
         return None
     y = torch.empty_like(more)
-    kernel(*_at(x, more, weight, y), *_longs(*x.shape), ctypes.c_float(eps), _threads())
+    kernel(*_at(x, more, weight, y), *_longs(*x.shape), ctypes.c_float(eps), _threads(x))
     return y
 
 
@@ -81,32 +82,33 @@ def norm_back(
     grad: Tensor, x: Tensor, weight: Tensor, r: Tensor, of_weight: bool
 ) -> tuple[Tensor, Tensor | None] | None:
     """Gradients of x and of the weight (or None) from that of the result of `norm`."""
-    kernel = _kernel("norm_back", grad.dtype, grad, x, weight, r) if grad.dtype == torch.bfloat16 else None
-    if kernel is None or not x.dtype == weight.dtype == r.dtype == torch.float32:
+    kernel = _kernel("norm_back", grad.dtype, grad, x, weight) if grad.dtype == torch.bfloat16 else None
+    fits = grad.shape == x.shape and weight.shape == x.shape[1:] and r.numel() == len(x) and r.is_contiguous()
+    if kernel is None or not _float32(x, weight, r) or not fits:
         return None
     x_grad, weight_grad = torch.empty_like(x), torch.empty_like(weight) if of_weight else None
-    kernel(*_at(grad, x, weight, r, x_grad, weight_grad), *_longs(*x.shape), _threads())
+    kernel(*_at(grad, x, weight, r, x_grad, weight_grad), *_longs(*x.shape), _threads(x))
     return x_grad, weight_grad
 
 
 def gate(gate: Tensor, up: Tensor) -> Tensor | None:
     """silu(gate) * up of (T, D), rounded twice as PyTorch's two operations do; both may be columns of one tensor."""
-    same = gate.stride() == up.stride() and gate.dim() == 2
+    same = gate.dim() == 2 and gate.shape == up.shape and gate.stride() == up.stride()
     kernel = _kernel("gate", gate.dtype, _rows(gate), _rows(up)) if same else None
     if kernel is None or up.dtype != gate.dtype:
         return None
-    y = torch.empty(gate.shape, dtype=gate.dtype)
-    kernel(*_at(gate, up, y), *_longs(*gate.shape, gate.stride(0)), _threads())
+    y = gate.new_empty(gate.shape)
+    kernel(*_at(gate, up, y), *_longs(*gate.shape, gate.stride(0)), _threads(gate))
     return y
 
 
 def gate_back(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor] | None:
     """Gradients of both."""
     kernel = _kernel("gate_back", gate.dtype, grad, gate, up)
-    if kernel is None or not grad.dtype == gate.dtype == up.dtype:
+    if kernel is None or not grad.dtype == gate.dtype == up.dtype or not grad.shape == gate.shape == up.shape:
         return None
     found = torch.empty_like(gate), torch.empty_like(up)
-    kernel(*_at(grad, gate, up, *found), *_longs(gate.numel()), _threads())
+    kernel(*_at(grad, gate, up, *found), *_longs(gate.numel()), _threads(gate))
     return found
 
 
@@ -114,11 +116,13 @@ def turn(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, dtype: torch.dtype) -> 
     """Heads (T, H, D) and (T, G, D), which may be columns of one tensor, turned by angles (T, 1, D / 2)."""
     cos, sin = cos.contiguous(), sin.contiguous()  # halves of what a family gives, and small
     kernel = _kernel("turn", dtype, _rows(q), _rows(k), cos, sin)
-    if kernel is None or not q.dtype == k.dtype == dtype or not cos.dtype == sin.dtype == torch.float32:
+    width = cos.shape[-1]
+    fits = cos.shape == sin.shape == (len(q), 1, width) and q.shape[-1] == k.shape[-1] == 2 * width and len(k) == len(q)
+    if kernel is None or not q.dtype == k.dtype == dtype or not _float32(cos, sin) or not fits:
         return None
-    turned = torch.empty(q.shape, dtype=dtype), torch.empty(k.shape, dtype=dtype)
+    turned = q.new_empty(q.shape), k.new_empty(k.shape)
     for x, y in zip((q, k), turned, strict=True):
-        kernel(*_at(x, cos, sin, y), *_longs(len(x), x.shape[1], cos.shape[-1], x.stride(0)), _threads())
+        kernel(*_at(x, cos, sin, y), *_longs(len(x), x.shape[1], width, x.stride(0)), _threads(x))
     return turned
 
 
@@ -137,9 +141,11 @@ def attend(
         window: in tokens, or None.
         scaling: of the products.
     """
+    if library() is None:
+        return None
     q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
     kernel = _kernel("attend", q.dtype, q, k, v)
-    if kernel is None or not q.dtype == k.dtype == v.dtype:
+    if kernel is None or not q.dtype == k.dtype == v.dtype or not _fit(q, k, v, trees):
         return None
     out = v.new_empty(*q.shape[:2], v.shape[-1])
     kernel(*_at(q, k, v, out, segments, trees), *_longs(len(trees)), _shape(q, v, window, scaling))
@@ -150,9 +156,11 @@ def attend_back(
     q: Tensor, k: Tensor, v: Tensor, grad: Tensor, segments: Tensor, trees: Tensor, window: int | None, scaling: float
 ) -> tuple[Tensor, Tensor, Tensor] | None:
     """Gradients of q, k and v from that of the result of `attend`."""
+    if library() is None:
+        return None
     q, k, v, grad = q.contiguous(), k.contiguous(), v.contiguous(), grad.contiguous()
     kernel = _kernel("attend_back", q.dtype, q, k, v, grad)
-    if kernel is None or not q.dtype == k.dtype == v.dtype == grad.dtype:
+    if kernel is None or not q.dtype == k.dtype == v.dtype == grad.dtype or not _fit(q, k, v, trees):
         return None
     found = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
     kernel(*_at(q, k, v, grad, *found, segments, trees), *_longs(len(trees)), _shape(q, v, window, scaling))
@@ -164,12 +172,12 @@ def logprob(
 ) -> tuple[Tensor, Tensor | None] | None:
     """(C,) log-probability of each token under logits scale x raw / temperature, and (C,) entropy or None."""
     kernel = _kernel("logprob", raw_CV.dtype, raw_CV) if softcap is None else None
-    if kernel is None:
+    if kernel is None or not _within(token_C, raw_CV):
         return None
-    token_C, found = token_C.contiguous(), torch.empty(len(raw_CV))
-    entropy_C = torch.empty(len(raw_CV)) if entropy else None
+    token_C, found = token_C.contiguous(), raw_CV.new_empty(len(raw_CV), dtype=torch.float32)
+    entropy_C = torch.empty_like(found) if entropy else None
     times = ctypes.c_float(scale / temperature)
-    kernel(*_at(raw_CV, token_C, found, entropy_C), *_longs(*raw_CV.shape), times, _threads())
+    kernel(*_at(raw_CV, token_C, found, entropy_C), *_longs(*raw_CV.shape), times, _threads(raw_CV))
     return found, entropy_C
 
 
@@ -185,12 +193,12 @@ def logprob_back(
 ) -> Tensor | None:
     """Put the gradient of raw logits in their place, and return a tensor of nothing: a bias is left to PyTorch."""
     kernel = _kernel("logprob_back", raw_CV.dtype, raw_CV) if softcap is None and not bias else None
-    if kernel is None:
+    if kernel is None or not _within(token_C, raw_CV) or len(grad_logprob_C) != len(raw_CV):
         return None
     token_C = token_C.contiguous()  # kept here, as what follows, until the kernel is done
     grads = [None if x is None else x.to(torch.float32).contiguous() for x in (grad_logprob_C, grad_entropy_C)]
     times = ctypes.c_float(scale / temperature)
-    kernel(*_at(raw_CV, token_C, *grads), *_longs(*raw_CV.shape), times, _threads())
+    kernel(*_at(raw_CV, token_C, *grads), *_longs(*raw_CV.shape), times, _threads(raw_CV))
     return grad_logprob_C.new_empty(0)
 
 
@@ -212,7 +220,15 @@ def step(
     kernel = _kernel("step", q.dtype, _rows(q), _rows(k), _rows(v), keys, values)
     if kernel is None or not q.dtype == k.dtype == v.dtype == keys.dtype == values.dtype:
         return None
-    out = torch.empty(*q.shape[:2], v.shape[-1], dtype=q.dtype)
+    rows, groups, room = keys.shape[:3]
+    fits = (
+        k.shape == (rows, groups, q.shape[2]) and v.shape[:2] == (rows, groups) and values.shape[:3] == keys.shape[:3]
+    )
+    if not (fits and keys.shape[3] == q.shape[2] and values.shape[3] == v.shape[2] and len(q) == len(first_R) == rows):
+        return None
+    if q.shape[1] % groups or not 0 <= column < room:
+        return None
+    out = q.new_empty(*q.shape[:2], v.shape[-1])
     sizes = (
         *q.shape[:2],
         k.shape[1],
@@ -224,16 +240,15 @@ def step(
         k.stride(0),
         v.stride(0),
     )
-    about = _Step(*sizes, scaling, torch.get_num_threads())
+    about = _Step(*sizes, scaling, _threads(q, column + 1).value)
     kernel(*_at(q, k, v, keys, values, first_R, out), ctypes.byref(about))
     return out
 
 
 def _kernel(name: str, dtype: torch.dtype, *args: Tensor) -> Any:
     """The function for a type, if these tensors are as it reads them."""
-    fits = all(x.device.type == "cpu" and x.is_contiguous() for x in args)
-    wide = all(x.shape[-1] % _STEP == 0 for x in args if x.shape[-1] > 1)
-    if not (fits and wide and dtype in _NAMES and args[0].numel()):
+    fits = all(x.device.type == "cpu" and x.is_contiguous() and x.shape[-1] % _STEP == 0 for x in args)
+    if not (fits and dtype in _NAMES and args[0].numel()):
         return None
     found = getattr(library(), f"{name}_{_NAMES[dtype]}", None)
     profiled = found is not None and profiler._is_profiler_enabled  # which knows of PyTorch's operations alone
@@ -258,8 +273,25 @@ def _longs(*numbers: int) -> list[ctypes.c_int64]:
     return [ctypes.c_int64(x) for x in numbers]
 
 
-def _threads() -> ctypes.c_int:
-    return ctypes.c_int(torch.get_num_threads())
+def _float32(*args: Tensor) -> bool:
+    return all(x.dtype == torch.float32 for x in args)
+
+
+def _within(token_C: Tensor, raw_CV: Tensor) -> bool:
+    """Whether each row of logits has a token, and one that it has a logit for."""
+    fits = token_C.dtype == torch.int64 and token_C.shape == raw_CV.shape[:1]
+    return fits and int(token_C.min()) >= 0 and int(token_C.max()) < raw_CV.shape[1]
+
+
+def _fit(q: Tensor, k: Tensor, v: Tensor, trees: Tensor) -> bool:
+    """Whether queries, keys and values are those of a pack of these trees."""
+    one_pack = len(q) == len(k) == len(v) == int(trees[-1, 0] + trees[-1, 1])
+    return one_pack and k.shape[1] == v.shape[1] and q.shape[1] % k.shape[1] == 0 and q.shape[2] == k.shape[2]
+
+
+def _threads(x: Tensor, times: int = 1) -> ctypes.c_int:
+    """As many as have some work each: to wake one takes longer than a small sum, and a forked process has none."""
+    return ctypes.c_int(max(1, min(torch.get_num_threads(), x.numel() * times // GRAIN)))
 
 
 def _shape(q: Tensor, v: Tensor, window: int | None, scaling: float) -> Any:

@@ -138,7 +138,7 @@ void softmax(const Block& b, float* score, int64_t window) {
     for (int64_t i = 0; i < b.rows; i++) {
         float* row = score + i * b.line;
         int64_t stop = b.first() + i + 1, start = window && stop > window ? stop - window : 0;
-        for (int64_t j = stop; j < start + up(stop - start); j++) row[j] = -3e38f;
+        for (int64_t j = stop; j < start + up(stop - start); j++) row[j] = -INFINITY;
         vec most = load(row + start), total{};
         for (int64_t j = start; j < stop; j += WIDTH) { vec x = load(row + j); most = x > most ? x : most; }
         float top = largest(most);

@@ -8,11 +8,12 @@ import hashlib
 import logging
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -35,40 +36,45 @@ LIMIT = 300.0  # seconds; it takes some
 def library() -> ctypes.CDLL | None:
     """The compiled kernels; None where there are none to be had, which is said once unless it was asked for."""
     # Linked first of all with the OpenMP that torch has loaded: two of them would keep a team of threads each.
-    return _loaded(KERNELS, (*FLAGS, "-Wl,--as-needed", *_openmp()), _processor())
+    return _loaded(KERNELS, lambda: ((*FLAGS, "-Wl,--as-needed", *_openmp()), _processor()))
 
 
 @functools.cache
 def allocator() -> ctypes.CDLL | None:
     """The compiled allocator; None as for `library`."""
-    return _loaded(("allocator.cpp",), OF_TORCH, torch.__version__)
+    return _loaded(("allocator.cpp",), lambda: (OF_TORCH, torch.__version__))
 
 
-def _loaded(files: Sequence[str], flags: Sequence[str], depends: str) -> ctypes.CDLL | None:
+def _loaded(files: Sequence[str], how: Callable[[], tuple[Sequence[str], str]]) -> ctypes.CDLL | None:
+    """Compile and open; `how` gives the compiler's flags and what else the result depends on."""
     if os.environ.get("ACCORD_KERNELS") == "0" or sys.platform != "linux":
         return None
-    compilers = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
-    compiler = next(filter(None, map(shutil.which, compilers)), None)
-    if compiler is None:
-        _warn(f"there is no C++ compiler ({', '.join(compilers)})")
+    wanted = shlex.split(os.environ.get("CXX", ""))
+    compiler = wanted or list(filter(None, map(shutil.which, ("c++", "g++", "clang++"))))[:1]
+    if not compiler:
+        _warn("there is no C++ compiler (c++, g++, clang++; CXX names another)")
         return None
     try:
-        return ctypes.CDLL(str(_compiled(compiler, files, flags, depends)))
+        path = _compiled(compiler, files, *how())
+        found = ctypes.CDLL(str(path))
+        if path.parent != cache_folder() / "kernels":
+            shutil.rmtree(path.parent, ignore_errors=True)  # open files stay
+        return found
     except (OSError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", None) or str(error)
-        _warn(f"{compiler} could not compile {files[-1]} ({' '.join(str(said).split())[:300]})")
+        _warn(f"{' '.join(compiler)} could not compile {files[-1]} ({' '.join(str(said).split())[:300]})")
         return None
 
 
 @functools.cache
 def _warn(why: str) -> None:
     """Once."""
-    logger.warning("no kernels for this CPU: %s; going on without them: slower, same results", why)
+    logger.warning("nothing compiled for this CPU: %s; going on without: slower, same results", why)
 
 
-def _compiled(compiler: str, files: Sequence[str], flags: Sequence[str], depends: str) -> Path:
+def _compiled(compiler: Sequence[str], files: Sequence[str], flags: Sequence[str], depends: str) -> Path:
     """Path of the shared library, compiled now if it is not there."""
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=LIMIT).stdout
+    version = subprocess.run([*compiler, "--version"], capture_output=True, check=True, timeout=LIMIT).stdout
     facts = [*((HERE / name).read_bytes() for name in files), version, *(x.encode() for x in (*flags, depends))]
     path = cache_folder() / "kernels" / (hashlib.sha256(b"\0".join(facts)).hexdigest()[:16] + ".so")
     if path.exists():
@@ -82,7 +88,7 @@ def _compiled(compiler: str, files: Sequence[str], flags: Sequence[str], depends
         path = Path(folder) / path.name
     made = Path(folder) / "made.so"
     sources = [str(HERE / name) for name in files if name.endswith(".cpp")]
-    words = [compiler, "-shared", "-fPIC", *sources, "-o", str(made), *flags]
+    words = [*compiler, "-shared", "-fPIC", *sources, "-o", str(made), *flags]
     try:
         subprocess.run(words, capture_output=True, check=True, timeout=LIMIT, text=True)
         os.replace(made, path)  # whole or not at all, whoever else compiles at the same time
@@ -100,8 +106,6 @@ def _processor() -> str:
 
 def _openmp() -> list[str]:
     """Path of torch's OpenMP library, or nothing; other packages may have loaded one of their own."""
-    if sys.platform != "linux":
-        return []
     maps = Path("/proc/self/maps").read_text().splitlines()
     paths = {line.split(maxsplit=5)[-1] for line in maps if "libgomp" in line}
     return sorted(paths, key=lambda path: (not Path(path).is_relative_to(TORCH), path))[:1]

@@ -45,7 +45,7 @@ void softmax(float* row, int64_t first, int64_t last) {
     float top = row[first];
     for (int64_t t = first; t <= last; t++) top = row[t] > top ? row[t] : top;
     int64_t stop = last + 1;
-    for (int64_t t = stop; t < stop + WIDTH; t++) row[t] = -3e38f;  // the line has room for them
+    for (int64_t t = stop; t < stop + WIDTH; t++) row[t] = -INFINITY;  // the line has room for them
     vec total{};
     for (int64_t t = first; t < stop; t += WIDTH) { vec x = exponential(load(row + t) - top); total += x; store(row + t, x); }
     float part = 1.0f / sum(total);

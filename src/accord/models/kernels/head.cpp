@@ -7,15 +7,12 @@ namespace {
 
 struct Row { float top, total, mixed; };  // largest z, sum of e^(z - top), sum of e^(z - top) (z - top); z = times x
 
-// e^x, and 0 where it is too small to matter or x is -inf. What is not a number stays none.
-inline vec share(vec x) { return x < -87.0f ? vec{} : exponential(x); }
-
 template <typename T> Row row_of(const T* x, int64_t V, float times) {
     vec most = load(x) * times, total{}, mixed{};
     for (int64_t i = 0; i < V; i += WIDTH) { vec z = load(x + i) * times; most = z > most ? z : most; }
     float top = largest(most);
     for (int64_t i = 0; i < V; i += WIDTH) {
-        vec z = load(x + i) * times - top, p = share(z);
+        vec z = load(x + i) * times - top, p = exponential(z);
         total += p;
         mixed += p == 0.0f ? vec{} : p * z;
     }
@@ -49,7 +46,7 @@ void logprob_back(T* x, const int64_t* token, const float* grad, const float* gr
         float part = 1.0f / is.total, constant = g - h * is.mixed / is.total;  // h (log p + entropy) = h (z - mean z)
         int64_t block = token[t] / WIDTH * WIDTH;
         for (int64_t i = 0; i < V; i += WIDTH) {
-            vec z = load(row + i) * times - is.top, p = share(z) * part;
+            vec z = load(row + i) * times - is.top, p = exponential(z) * part;
             vec d = p == 0.0f ? vec{} : -p * (constant + h * z);
             if (i == block) {
                 float one[WIDTH];

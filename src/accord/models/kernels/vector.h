@@ -79,13 +79,15 @@ static inline float largest(vec x) {
     return y;
 }
 
-// e^x for x < 88: 2^n e^f with n an integer and |f| <= ln 2 / 2, by its series, to 1e-7 of it. Below -87 as at -87.
-static inline vec exponential(vec x) {
-    x = x < -87.0f ? vec{} - 87.0f : x;
+// e^x for x < 88: 2^n e^f with n an integer and |f| <= ln 2 / 2, by its series, to 1e-7 of it. Below -87 it is 0, and
+// what is not a number stays none.
+static inline vec exponential(vec x0) {
+    vec x = x0 < -87.0f ? vec{} - 87.0f : x0;
     vec t = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: what is added to it leaves n in the lowest bits
     vec n = t - 12582912.0f, f = (x - n * 0.693359375f) + n * 2.12194440e-4f;
     vec y = 1.0f + f * (1.0f + f * (0.5f + f * (1.6666667e-1f + f * (4.1666667e-2f + f * (8.3333333e-3f + f * 1.3888889e-3f)))));
-    return as<vec>(as<ivec>(y) + (as<ivec>(t) << 23));
+    y = as<vec>(as<ivec>(y) + (as<ivec>(t) << 23));
+    return x0 < -87.0f ? vec{} : x0 == x0 ? y : x0;
 }
 // 1 / (1 + e^-x)
 static inline vec sigmoid(vec x) {
