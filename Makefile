@@ -54,6 +54,6 @@ docs: install-dev
 bench: install-dev
 	$(BIN)/python -m benchmarks.compare sft reward dpo --peer trl --repeats 2
 	$(BIN)/python -m benchmarks.compare ppo ppo-shared grpo rloo --peer trl --repeats 1
-	$(BIN)/python -m benchmarks.compare listwise-4 listwise-8 --peer accord-rows --repeats 2
+	$(BIN)/python -m benchmarks.compare listwise-4 listwise-8 --peer accord-rows --repeats 1
 	$(BIN)/python -m benchmarks.compare sampling --peer transformers --repeats 2
 	$(BIN)/python -m benchmarks.page
