@@ -151,6 +151,17 @@ def test_a_sum_and_its_norm(dtype: torch.dtype, threads: int) -> None:
         close(found, plain(norms._normal, expected, weight, 1e-5, BF16)[0], BF16)
 
 
+def test_a_sum_of_nothing_has_a_norm_and_a_nan_stays_one() -> None:
+    none = kernels.add_norm(torch.zeros(1, 32), torch.zeros(1, 32, dtype=BF16), torch.ones(32), 1e-5)
+    assert none is not None
+    assert torch.equal(none, torch.zeros(1, 32, dtype=BF16))
+    x = draw(1, 32)
+    x.view(torch.int32)[0, 3] = 0x7FFFFFFF  # rounded as a number it would be -0
+    found = kernels.norm(x, torch.ones(32), 1e-5, BF16)
+    assert found is not None
+    assert found[0].isnan().all()
+
+
 # -- logits ------------------------------------------------------------------------------------------------------------
 
 
