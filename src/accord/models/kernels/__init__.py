@@ -42,10 +42,8 @@ __all__ = [
 MARK = "accord.kernel."
 """Before the name of a kernel in a profile."""
 _NAMES = {torch.float32: "f32", torch.bfloat16: "bf16"}
-GRAIN = 16384  # numbers
+GRAIN = 16384  # numbers that a thread is woken for
 _STEP = 16  # floats of the widest register: widths are multiples of it
-
-
 _ENDS: list[tuple[str, Any]] = [("scaling", ctypes.c_float), ("threads", ctypes.c_int)]
 
 
@@ -193,7 +191,8 @@ def logprob_back(
 ) -> Tensor | None:
     """Put the gradient of raw logits in their place, and return a tensor of nothing: a bias is left to PyTorch."""
     kernel = _kernel("logprob_back", raw_CV.dtype, raw_CV) if softcap is None and not bias else None
-    if kernel is None or not _within(token_C, raw_CV) or len(grad_logprob_C) != len(raw_CV):
+    given = [x for x in (grad_logprob_C, grad_entropy_C) if x is not None]
+    if kernel is None or not _within(token_C, raw_CV) or any(x.shape != token_C.shape for x in given):
         return None
     token_C = token_C.contiguous()  # kept here, as what follows, until the kernel is done
     grads = [None if x is None else x.to(torch.float32).contiguous() for x in (grad_logprob_C, grad_entropy_C)]
@@ -220,26 +219,18 @@ def step(
     kernel = _kernel("step", q.dtype, _rows(q), _rows(k), _rows(v), keys, values)
     if kernel is None or not q.dtype == k.dtype == v.dtype == keys.dtype == values.dtype:
         return None
-    rows, groups, room = keys.shape[:3]
-    fits = (
-        k.shape == (rows, groups, q.shape[2]) and v.shape[:2] == (rows, groups) and values.shape[:3] == keys.shape[:3]
-    )
-    if not (fits and keys.shape[3] == q.shape[2] and values.shape[3] == v.shape[2] and len(q) == len(first_R) == rows):
+    (rows, heads, width), groups, room = q.shape, keys.shape[1], keys.shape[2]
+    shapes = [
+        (rows, groups, width),
+        (rows, groups, v.shape[2]),
+        (rows, groups, room, width),
+        (*keys.shape[:3], v.shape[2]),
+    ]
+    fits = [tuple(x.shape) for x in (k, v, keys, values)] == shapes and len(first_R) == rows
+    if not fits or heads % groups or not 0 <= column < room:
         return None
-    if q.shape[1] % groups or not 0 <= column < room:
-        return None
-    out = q.new_empty(*q.shape[:2], v.shape[-1])
-    sizes = (
-        *q.shape[:2],
-        k.shape[1],
-        q.shape[2],
-        v.shape[2],
-        keys.shape[2],
-        column,
-        q.stride(0),
-        k.stride(0),
-        v.stride(0),
-    )
+    out = q.new_empty(rows, heads, v.shape[2])
+    sizes = (rows, heads, groups, width, v.shape[2], room, column, q.stride(0), k.stride(0), v.stride(0))
     about = _Step(*sizes, scaling, _threads(q, column + 1).value)
     kernel(*_at(q, k, v, keys, values, first_R, out), ctypes.byref(about))
     return out
@@ -296,4 +287,4 @@ def _threads(x: Tensor, times: int = 1) -> ctypes.c_int:
 
 def _shape(q: Tensor, v: Tensor, window: int | None, scaling: float) -> Any:
     sizes: Sequence[int] = (q.shape[1], v.shape[1], q.shape[2], v.shape[2], max(window, 1) if window is not None else 0)
-    return ctypes.byref(_Shape(*sizes, scaling, torch.get_num_threads()))
+    return ctypes.byref(_Shape(*sizes, scaling, _threads(q, 16).value))  # it reads some keys at least
