@@ -88,22 +88,18 @@ from accord.models import allocation
 import numpy, torch
 early = [torch.ones(1000 + i) for i in range(50)]  # of PyTorch's own allocator, freed behind the change
 storage = torch.UntypedStorage(64)
-if sys.argv[1] == "ours":
-    assert allocation.keep_freed_memory()
-else:
-    allocation.allocator = lambda: None
-    assert allocation.keep_freed_memory()
-held, before = [], resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for i in range(12):  # a small block behind each large one: together with it none of them becomes a larger one
-    x = torch.zeros(2**22)
-    held.append(torch.zeros(4))
-    del x
+assert allocation.keep_freed_memory()
+made = [torch.zeros(2**20 + 4 * i) for i in range(16)]  # 16 bytes more each: all ways to lie in memory
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(6):  # each freed block lies between two that stay: none becomes a part of a larger one
+    made[::2] = [None] * 8
+    made[::2] = [torch.zeros(2**20 + 4 * i) for i in range(0, 16, 2)]
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 storage.resize_(10**6)
 del storage, early
 for size in (0, 1, 63, 64, 65, 10**6):
-    for made in (torch.empty(size, dtype=torch.uint8), torch.zeros(size), torch.from_numpy(numpy.zeros(size))):
-        assert made.numel() == size
+    for x in (torch.empty(size, dtype=torch.uint8), torch.zeros(size), torch.from_numpy(numpy.zeros(size))):
+        assert x.numel() == size
     x = torch.empty(size, dtype=torch.uint8)
     assert size == 0 or x.data_ptr() % 64 == 0
     if size:
@@ -125,10 +121,6 @@ def test_a_block_of_the_same_size_is_used_again() -> None:
 
     if allocator() is None:
         pytest.skip("no C++ compiler")
-
-    def pages(how: str) -> int:
-        done = subprocess.run([sys.executable, "-c", BLOCKS, how], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return int(done.stdout)
-
-    assert 2 * pages("ours") < pages("torch's")
+    done = subprocess.run([sys.executable, "-c", BLOCKS], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 1024  # pages of new memory; one block has 1,024, PyTorch's own allocator takes 6,144
