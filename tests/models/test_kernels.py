@@ -314,42 +314,6 @@ def test_what_is_not_a_number_is_passed_on() -> None:
     assert found[:, 1].isfinite().all()
 
 
-def cached(rows: int, room: int, heads: int, groups: int, width: int, dtype: torch.dtype) -> Any:
-    """Queries, keys and values as columns of one product, and buffers."""
-    product = draw(rows, heads + 2 * groups, width, dtype=dtype)
-    q, k, v = product.split([heads, groups, groups], 1)
-    return q, k, v, *(draw(rows, groups, room, width, dtype=dtype, seed=seed) for seed in (1, 2))
-
-
-@pytest.mark.parametrize("dtype", [FP32, BF16])
-@pytest.mark.parametrize(("heads", "groups", "width"), [(9, 3, 64), (4, 4, 16), (10, 2, 80), (7, 1, 32)])
-@pytest.mark.parametrize("column", [0, 15, 16, 40])
-def test_a_step_of_decoding(column: int, heads: int, groups: int, width: int, dtype: torch.dtype, threads: int) -> None:
-    q, k, v, keys, values = cached(5, 41, heads, groups, width, dtype)
-    first = torch.tensor([0, column, max(0, column - 1), column // 2, column // 3])
-    keys[..., column + 1 :, :] = torch.nan  # of columns that are not read
-    expected_keys, expected_values = keys.clone(), values.clone()
-    expected_keys[:, :, column], expected_values[:, :, column] = k, v
-    found = kernels.step(q, k, v, keys, values, column, first, 0.3)
-    assert found is not None
-    assert torch.equal(keys[..., : column + 1, :], expected_keys[..., : column + 1, :])
-    assert torch.equal(values, expected_values)
-    for row in range(5):
-        seen = slice(int(first[row]), column + 1)
-        own = (x[row, :, seen].double().repeat_interleave(heads // groups, 0) for x in (keys, values))
-        score = torch.einsum("hd,htd->ht", q[row].double(), next(own)) * 0.3
-        expected = torch.einsum("ht,htd->hd", score.softmax(-1), next(own))
-        assert_close(found[row].double(), expected, rtol=2**-8 if dtype == BF16 else 1e-5, atol=1e-5)
-
-
-def test_steps_that_are_left_to_torch() -> None:
-    q, k, v, keys, values = cached(2, 9, 2, 1, 16, FP32)
-    first = torch.zeros(2, dtype=torch.int64)
-    assert kernels.step(q, k, v, keys.bfloat16(), values, 3, first, 1.0) is None
-    assert kernels.step(q, k, v, keys[:, :, ::2], values[:, :, ::2], 3, first, 1.0) is None
-    assert kernels.step(q.transpose(1, 2), k, v, keys, values, 3, first, 1.0) is None
-
-
 # -- who uses them -----------------------------------------------------------------------------------------------------
 
 
@@ -414,12 +378,6 @@ def test_what_does_not_fit_together_is_left_to_torch() -> None:
         assert kernels.attend(*qkv, *tables, None, 1.0) is None
         assert kernels.attend_back(*qkv, qkv[0], *tables, None, 1.0) is None
     assert kernels.attend(draw(5, 3, 16), draw(5, 2, 16), draw(5, 2, 16), *tables, None, 1.0) is None
-    q, k, v, keys, values = cached(2, 9, 2, 1, 16, FP32)
-    first = torch.zeros(2, dtype=torch.int64)
-    assert kernels.step(q, k, v, keys, values, 8, first, 1.0) is not None
-    assert kernels.step(q, k, v, keys, values, 9, first, 1.0) is None
-    assert kernels.step(q, k, v, keys, values, 3, first[:1], 1.0) is None
-    assert kernels.step(q, k, v, keys[:1], values[:1], 3, first, 1.0) is None
 
 
 def test_results_are_where_and_what_their_arguments_are() -> None:

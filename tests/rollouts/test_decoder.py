@@ -11,6 +11,8 @@ from torch import nn
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from accord.models import kernels
+from accord.models.kernels import decoding
+from accord.models.kernels.decoding import Steps
 from accord.rollouts import Rollout, Sampling
 from accord.rollouts.cache import RowCache
 from accord.rollouts.decoder import Decoder, decoder_of
@@ -20,16 +22,16 @@ from fakes import tiny_gemma, tiny_gpt2, tiny_llama, tiny_qwen
 PROMPTS = [list(range(20, 43)), [7, 3], [9, 8], [60, 61, 62, 63, 64, 65, 66]]
 
 
-def tiny_qwen3() -> nn.Module:
+def tiny_qwen3(heads: int = 16, inner: int = 48) -> nn.Module:
     torch.manual_seed(0)
     config = Qwen3Config(
         vocab_size=260,
         hidden_size=32,
-        intermediate_size=48,
+        intermediate_size=inner,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        head_dim=16,
+        head_dim=heads,
         max_position_embeddings=256,
     )
     return Qwen3ForCausalLM(config).eval()
@@ -79,31 +81,32 @@ def test_steps_by_kernels_are_those_without(family: str, monkeypatch: pytest.Mon
     """In float32 to the last bits, rows leaving and joining; in bfloat16 up to rounding."""
     if kernels.build.library() is None:
         pytest.skip("no C++ compiler")
-    model, calls, real = lively(tiny_llama(hidden=64) if family == "llama" else tiny_qwen3()), [], kernels.step
+    model, calls, real = lively(tiny_llama(hidden=128) if family == "llama" else tiny_qwen3(32, 64)), [], Steps.__call__
 
     def counted(*args: object) -> object:
         calls.append(found := real(*args))  # type: ignore[arg-type]
         return found
 
-    monkeypatch.setattr(kernels, "step", counted)
+    monkeypatch.setattr(Steps, "__call__", counted)
     ours = sampled(model, False)
-    assert len(calls) > 20
+    assert len(calls) > 10
     assert all(found is not None for found in calls)
-    step = Decoder(model, torch.bfloat16, 4)
+    step = Decoder(model, torch.bfloat16)
     begun, _, cache = step.prefill([[5, 6, 7], [8, 9]])
     token, position, mask = torch.tensor([4, 3]), torch.tensor([3, 2]), torch.tensor([[1, 1, 1, 1], [0, 1, 1, 1]])
     behind = step.step(token, position, mask, cache)
-    calls.clear()
     monkeypatch.setattr(kernels, "library", lambda: None)
+    monkeypatch.setattr(decoding, "library", lambda: None)
+    calls.clear()
     plain = sampled(model, False)
-    assert all(found is None for found in calls)
+    assert not calls
     assert [rollout.tokens for rollout in ours] == [rollout.tokens for rollout in plain]
     for a, b in zip(ours, plain, strict=True):
-        torch.testing.assert_close(torch.tensor(a.logprob), torch.tensor(b.logprob), atol=3e-5, rtol=0)
-    exact = Decoder(model, torch.float32, 4)
-    (rough, _, cache), (first, _, wide) = (one.prefill([[5, 6, 7], [8, 9]]) for one in (step, exact))
-    rough_behind, second = step.step(token, position, mask, cache), exact.step(token, position, mask, wide)
-    for found, other, expected in ((begun, rough, first), (behind, rough_behind, second)):
+        torch.testing.assert_close(torch.tensor(a.logprob), torch.tensor(b.logprob), atol=3e-4, rtol=0)
+    rough, exact = Decoder(model, torch.bfloat16), Decoder(model, torch.float32)
+    (rough_begun, _, cache), (first, _, wide) = (one.prefill([[5, 6, 7], [8, 9]]) for one in (rough, exact))
+    rough_behind, second = rough.step(token, position, mask, cache), exact.step(token, position, mask, wide)
+    for found, other, expected in ((begun, rough_begun, first), (behind, rough_behind, second)):
         assert (found - expected).norm() < 1.5 * (other - expected).norm() < 0.3 * expected.norm()
 
 
@@ -112,7 +115,7 @@ def test_prompts_without_padding_leave_the_same_cache(lengths: tuple[int, ...]) 
     model = lively(tiny_llama())
     generator = torch.Generator().manual_seed(0)
     prompts = [torch.randint(0, 260, (length,), generator=generator).tolist() for length in lengths]
-    logit_PV, mask_PT, cache = Decoder(model, torch.float32, 4).prefill(prompts)
+    logit_PV, mask_PT, cache = Decoder(model, torch.float32).prefill(prompts)
     assert mask_PT.sum(-1).tolist() == list(lengths)
     assert mask_PT[:, -1].tolist() == [1] * len(lengths)
     for p, prompt in enumerate(prompts):
@@ -144,8 +147,8 @@ def test_autocast_differs_by_rounding_alone() -> None:
     position_RT = (mask_RT.cumsum(-1) - 1).clamp(min=0)
     errors = torch.zeros(2)
     exact = copy.deepcopy(model).double()
-    decoder = Decoder(model, torch.bfloat16, 4)
-    assert decoder_of(model, torch.bfloat16, 4) is not None
+    decoder = Decoder(model, torch.bfloat16)
+    assert decoder_of(model, torch.bfloat16) is not None
 
     def step(which: nn.Module, cache: RowCache, columns: slice) -> torch.Tensor:
         with torch.no_grad():
@@ -174,9 +177,9 @@ def test_autocast_differs_by_rounding_alone() -> None:
 
 def test_what_bfloat16_would_round_away_is_left_to_the_model() -> None:
     adapted = get_peft_model(tiny_llama(), LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
-    assert decoder_of(adapted, torch.bfloat16, 4) is None  # a small adapter on a bfloat16 weight
-    assert decoder_of(tiny_qwen(), torch.bfloat16, 4) is None  # large scores by biases of queries and keys
-    assert decoder_of(tiny_qwen(), torch.float32, 4) is not None
+    assert decoder_of(adapted, torch.bfloat16) is None  # a small adapter on a bfloat16 weight
+    assert decoder_of(tiny_qwen(), torch.bfloat16) is None  # large scores by biases of queries and keys
+    assert decoder_of(tiny_qwen(), torch.float32) is not None
 
 
 def test_weights_are_read_anew_at_each_call() -> None:
@@ -199,9 +202,9 @@ def test_adapters_count_while_they_are_switched_on() -> None:
 
 
 def test_what_it_does_not_know_goes_the_models_own_way() -> None:
-    assert decoder_of(tiny_gpt2(), torch.float32, 4) is None
-    assert decoder_of(tiny_gemma(), torch.float32, 4) is None
+    assert decoder_of(tiny_gpt2(), torch.float32) is None
+    assert decoder_of(tiny_gemma(), torch.float32) is None
     hooked = tiny_llama()
     hooked.model.layers[1].mlp.register_forward_hook(lambda module, inputs, output: output * 2)
-    assert decoder_of(hooked, torch.float32, 4) is None
-    assert decoder_of(tiny_llama(), torch.float32, 4) is not None
+    assert decoder_of(hooked, torch.float32) is None
+    assert decoder_of(tiny_llama(), torch.float32) is not None

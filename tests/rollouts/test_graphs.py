@@ -139,7 +139,7 @@ def test_what_cannot_be_captured_runs_kernel_by_kernel_and_is_said_once(caplog: 
 def test_a_step_equals_the_decoders_however_the_buffers_change() -> None:
     """The same tokens through both; after four steps a row leaves, which makes the captured tensors stale."""
     model = lively(tiny_llama())
-    decoder, graphs = Decoder(model, torch.float32, 4), Again()
+    decoder, graphs = Decoder(model, torch.float32), Again()
     step, token_RT = GraphStep(decoder, graphs), torch.randint(0, 260, (3, 9))
     prompts = [[5, 6, 7, 8], [9, 10], [11, 12, 13]]
     _, mask_RT, cache = decoder.prefill(prompts)

@@ -136,7 +136,7 @@ def test_weights_are_laid_out_where_the_sampler_decodes_by_itself():
             dtype = torch.bfloat16 if half else torch.float32
             plain = memory.sampling_bytes(dataclasses.replace(shape, decodes=False), 4, 20, half)
             laid_out = memory.sampling_bytes(shape, 4, 20, half) > plain
-            assert laid_out == (decoder_of(make(), dtype, 4) is not None), (make, half)
+            assert laid_out == (decoder_of(make(), dtype) is not None), (make, half)
     shape = memory.shape_of(tiny_llama())
     plain = memory.sampling_bytes(dataclasses.replace(shape, decodes=False), 4, 20, True)
     assert memory.sampling_bytes(shape, 4, 20, True, adapters=True) == plain

@@ -24,6 +24,8 @@ from torch import Tensor, nn
 from accord.models import kernels
 from accord.models.blocks import BlockPlan, block_attention
 from accord.models.gates import SILU
+from accord.models.kernels import decoding
+from accord.models.kernels.decoding import Linear, Steps
 from accord.models.rotation import turn
 from accord.rollouts.cache import RowCache
 from accord.rollouts.graphs import GraphStep
@@ -37,38 +39,14 @@ _BLOCKS = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwe
 _WORST_GAP = 1e-3  # nats; float32 rounding gives about 1e-5
 
 
-class _Linear:
-    """x @ weight.T + bias for several layers that read the same x; a CPU has a layout of its own for bfloat16."""
-
-    def __init__(self, modules: Sequence[nn.Module], dtype: torch.dtype, rows: int) -> None:
-        weight = torch.cat([_weight(module).to(dtype) for module in modules])
-        biases = [getattr(_base_layer(module), "bias", None) for module in modules]
-        self.bias: Tensor | None = None
-        if any(bias is not None for bias in biases):
-            parts = [
-                _weight(module).new_zeros(len(_weight(module))) if bias is None else bias.detach()
-                for module, bias in zip(modules, biases, strict=True)
-            ]
-            self.bias = torch.cat([part.to(dtype) for part in parts])
-        on_cpu = weight.device.type == "cpu"
-        self.packed = on_cpu and dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, rows) if self.packed else weight
-
-    def __call__(self, x: Tensor) -> Tensor:
-        if self.packed:
-            result: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
-            return result
-        return nn.functional.linear(x, self.weight, self.bias)
-
-
 @dataclass(frozen=True)
 class _Layer:
     """A block's weights."""
 
-    query_key_value: _Linear
-    output: _Linear
-    gate_up: _Linear
-    down: _Linear
+    query_key_value: Linear
+    output: Linear
+    gate_up: Linear
+    down: Linear
     before_attention: Any
     before_mlp: Any
     query_norm: Any
@@ -83,10 +61,9 @@ class Decoder:
     Args:
         model: of a family in the table, PEFT-wrapped or not; adapters that are switched on are added to the weights.
         dtype: of the matrix products, keys and values.
-        rows: about how many are decoded at once; only the layout of the weights depends on it.
     """
 
-    def __init__(self, model: Any, dtype: torch.dtype, rows: int) -> None:
+    def __init__(self, model: Any, dtype: torch.dtype) -> None:
         base = _base(model)
         config = base.config.get_text_config()
         self.dtype = dtype
@@ -97,8 +74,9 @@ class Decoder:
         self.device = self.embedding.device
         self.wide = torch.promote_types(self.embedding.dtype, torch.float32)
         self.rotary, self.norm = trunk.rotary_emb, trunk.norm
-        self.layers = [_layer(block, dtype, rows) for block in trunk.layers]
-        self.head = _Linear([base.get_output_embeddings()], dtype, rows)
+        self.layers = [_layer(block, dtype) for block in trunk.layers]
+        self.head = _linear([base.get_output_embeddings()], dtype)
+        self._steps = _steps(self)
 
     @torch.no_grad()
     def step(self, token_R: Tensor, position_R: Tensor, mask_RT: Tensor, cache: RowCache) -> Tensor:
@@ -110,24 +88,33 @@ class Decoder:
             mask_RT: 1 where a row has a token, the given one included, 0 at padding.
             cache: of all tokens before.
         """
-        width, bias = cache.make_room(1), None
-        first_R = mask_RT.argmax(-1)  # padding is on the left, and all rows end in the same column
+        width = cache.make_room(1)
+        found = self._at_once(token_R, position_R, mask_RT, cache)
+        if found is not None:
+            return found
+        bias = self._bias(mask_RT, width)
 
         def attend(i: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            nonlocal bias
             kept: Any = cache.layers[i]
-            scaling, buffers = self.layers[i].scaling, (kept.key_buffer, kept.value_buffer)
-            read = kernels.step(query, key, value, *buffers, kept.keys.shape[-2], first_R, scaling)
-            if read is not None:
-                kept.advance()
-                return read
-            bias = self._bias(mask_RT, width) if bias is None else bias
             kept.append(key.unsqueeze(2), value.unsqueeze(2))
             query = query.reshape(len(query), self.key_heads, self.queries, -1)
             score = (query @ kept.key_buffer.transpose(-1, -2)).to(self.wide).mul_(self.layers[i].scaling).add_(bias)
             return score.softmax(-1).to(self.dtype) @ kept.value_buffer
 
         return self.logits(token_R, position_R, attend)
+
+    def _at_once(self, token_R: Tensor, position_R: Tensor, mask_RT: Tensor, cache: RowCache) -> Tensor | None:
+        """What `step` computes, in one kernel, where there is one."""
+        if self._steps is None:
+            return None
+        x_RD, angles = self._embedded(token_R, position_R)
+        layers: Any = cache.layers
+        keys, values = [layer.key_buffer for layer in layers], [layer.value_buffer for layer in layers]
+        first_R = mask_RT.argmax(-1)  # padding is on the left, and all rows end in the same column
+        found = self._steps(x_RD, *angles, keys, values, mask_RT.shape[1] - 1, first_R)
+        if found is not None:
+            cache.advance()
+        return found
 
     @torch.no_grad()
     def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, RowCache]:
@@ -173,10 +160,7 @@ class Decoder:
             attend: from the number of a layer, its queries (R, heads, head size), keys and values (R, key heads, head
                 size) to what is read, (R, heads x head size) in any shape.
         """
-        x_RD = self.embedding[token_R].to(self.wide)
-        cos, sin = self.rotary(x_RD.unsqueeze(1), position_R.unsqueeze(1))
-        half = cos.shape[-1] // 2  # the same for all heads: (R, 1, half a head)
-        angles = cos[..., :half].to(self.wide).contiguous(), sin[..., :half].to(self.wide).contiguous()
+        x_RD, angles = self._embedded(token_R, position_R)
         norms = [*(layer.before_attention for layer in self.layers[1:]), self.norm]
         y_RD = _norm(self.layers[0].before_attention, x_RD, self.dtype)
         for i, (layer, norm) in enumerate(zip(self.layers, norms, strict=True)):
@@ -185,6 +169,13 @@ class Decoder:
             more_RD = layer.down(_gated(layer.activation, *layer.gate_up(y_RD).chunk(2, -1)))
             x_RD, y_RD = _add_norm(norm, x_RD, more_RD)
         return y_RD
+
+    def _embedded(self, token_R: Tensor, position_R: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """(R, D) states before the first layer; cosine and sine of the positions, (R, half a head)."""
+        x_RD = self.embedding[token_R].to(self.wide)
+        cos, sin = self.rotary(x_RD.unsqueeze(1), position_R.unsqueeze(1))
+        half = cos.shape[-1] // 2  # the other half is the same
+        return x_RD, (cos[:, 0, :half].to(self.wide).contiguous(), sin[:, 0, :half].to(self.wide).contiguous())
 
     def _bias(self, mask_RT: Tensor, width: int) -> Tensor:
         """(R, 1, 1, width) 0 where a row has a token, else -inf: at padding, and in columns not used yet.
@@ -202,10 +193,11 @@ class Decoder:
         query_key, value = heads[:, : queries + groups], heads[:, queries + groups :]
         if layer.query_norm is not None:
             query_key = torch.cat([layer.query_norm(query_key[:, :queries]), layer.key_norm(query_key[:, queries:])], 1)
-        return *_turned(query_key[:, :queries], query_key[:, queries:], *angles, self.dtype), value
+        cos, sin = (angle.unsqueeze(1) for angle in angles)  # the same for all heads
+        return *_turned(query_key[:, :queries], query_key[:, queries:], cos, sin, self.dtype), value
 
 
-def decoder_of(model: Any, dtype: torch.dtype, rows: int) -> Decoder | None:
+def decoder_of(model: Any, dtype: torch.dtype) -> Decoder | None:
     """A decoder for a model, or None if its family is not known or the decoder would not say what the model says.
 
     Tried on two rows, one of them padded, in the precision of the weights: with float32 rounding hides nothing.
@@ -221,12 +213,12 @@ def decoder_of(model: Any, dtype: torch.dtype, rows: int) -> Decoder | None:
         # keeps scores in float32.
         return None
     try:
-        gap = _gap(model, Decoder(model, weight.dtype, 2))
+        gap = _gap(model, Decoder(model, weight.dtype))
         why = f"its log-probabilities differ by {gap:.2g} nats" if not gap < _WORST_GAP else None
     except (AttributeError, RuntimeError, TypeError, ValueError) as error:  # a block or an adapter with its own parts
         why = str(error)
     if why is None:
-        return Decoder(model, dtype, rows)
+        return Decoder(model, dtype)
     if on_gpu:  # where it makes much of a difference
         logger.warning(
             "sampler: decoding by the model's own forward pass, which is slow; the written-out step: %s", why
@@ -288,19 +280,69 @@ def _gap(model: Any, decoder: Decoder) -> float:
     return max(float((a.float().log_softmax(-1) - b.float().log_softmax(-1)).abs().max()) for a, b in pairs)
 
 
-def _layer(block: Any, dtype: torch.dtype, rows: int) -> _Layer:
+def _layer(block: Any, dtype: torch.dtype) -> _Layer:
     attention, mlp = block.self_attn, block.mlp
     return _Layer(
-        query_key_value=_Linear([attention.q_proj, attention.k_proj, attention.v_proj], dtype, rows),
-        output=_Linear([attention.o_proj], dtype, rows),
-        gate_up=_Linear([mlp.gate_proj, mlp.up_proj], dtype, rows),
-        down=_Linear([mlp.down_proj], dtype, rows),
+        query_key_value=_linear([attention.q_proj, attention.k_proj, attention.v_proj], dtype),
+        output=_linear([attention.o_proj], dtype),
+        gate_up=_linear([mlp.gate_proj, mlp.up_proj], dtype),
+        down=_linear([mlp.down_proj], dtype),
         before_attention=block.input_layernorm,
         before_mlp=block.post_attention_layernorm,
         query_norm=getattr(attention, "q_norm", None),
         key_norm=getattr(attention, "k_norm", None),
         scaling=attention.scaling,
         activation=mlp.act_fn,
+    )
+
+
+def _linear(modules: Sequence[nn.Module], dtype: torch.dtype) -> Linear:
+    """Several layers that read the same x as one."""
+    weights = [_weight(module) for module in modules]
+    biases = [getattr(_base_layer(module), "bias", None) for module in modules]
+    bias: Tensor | None = None
+    if any(bias is not None for bias in biases):
+        parts = [w.new_zeros(len(w)) if b is None else b.detach() for w, b in zip(weights, biases, strict=True)]
+        bias = torch.cat([part.to(dtype) for part in parts])
+    if len(weights) == 1:
+        return Linear(weights[0].to(dtype), bias)
+    joined = weights[0].new_empty(sum(map(len, weights)), weights[0].shape[1], dtype=dtype)
+    for part, weight in zip(torch.split(joined, [*map(len, weights)]), weights, strict=True):
+        part.copy_(weight)  # cast where it comes to lie
+    return Linear(joined, bias)
+
+
+def _steps(decoder: Decoder) -> Steps | None:
+    """The kernel of a step, on a CPU, if all layers are of one kind and it knows that."""
+    first = decoder.layers[0]
+    norms = [norm for layer in decoder.layers for norm in (layer.before_attention, layer.before_mlp)]
+    of_heads = [norm for layer in decoder.layers for norm in (layer.query_norm, layer.key_norm) if norm is not None]
+    eps = {norm.variance_epsilon for norm in (*norms, decoder.norm)}
+    eps_heads = {norm.variance_epsilon for norm in of_heads} or {0.0}
+    scalings = {layer.scaling for layer in decoder.layers}
+    gates = {type(layer.activation).__name__ in SILU for layer in decoder.layers}
+    if decoder.device.type != "cpu" or gates != {True} or not len(eps) == len(eps_heads) == len(scalings) == 1:
+        return None
+    return Steps.of(
+        [
+            decoding.Layer(
+                heads=layer.query_key_value,
+                output=layer.output,
+                gate_up=layer.gate_up,
+                down=layer.down,
+                norm=layer.before_attention.weight,
+                norm_mlp=layer.before_mlp.weight,
+                norm_query=None if layer.query_norm is None else layer.query_norm.weight,
+                norm_key=None if layer.key_norm is None else layer.key_norm.weight,
+            )
+            for layer in decoder.layers
+        ],
+        decoder.head,
+        decoder.norm.weight,
+        key_heads=decoder.key_heads,
+        eps=eps.pop(),
+        eps_heads=eps_heads.pop(),
+        scaling=first.scaling,
     )
 
 

@@ -95,7 +95,7 @@ class NativeSampler:
         order = deque(sorted(range(len(prompts)), key=lambda b: -len(prompts[b])))
         total = len(prompts) * sampling.samples
         self._places = self.max_rows or rows_with_room(self.model, max(map(len, prompts), default=0), sampling)
-        with self._sampling_mode(), self._decoding(min(self._places, total), sampling):
+        with self._sampling_mode(), self._decoding(sampling):
             batch = waiting = None
             done = 0
             while done < total:
@@ -268,7 +268,7 @@ class NativeSampler:
             yield
 
     @contextmanager
-    def _decoding(self, rows: int, sampling: Sampling) -> Iterator[None]:
+    def _decoding(self, sampling: Sampling) -> Iterator[None]:
         """Lay the weights out for decoding while a call lasts, where the model's family is known."""
         if self._decodes is not False:
             weight = next(self.model.parameters())
@@ -277,7 +277,7 @@ class NativeSampler:
             # What adapters do can change between calls, so with them it is tried each time.
             tried = self._decodes is not None and not hasattr(self.model, "peft_config")
             make = Decoder if tried else decoder_of
-            self._decoder = make(self.model, dtype, rows)
+            self._decoder = make(self.model, dtype)
             self._decodes = self._decoder is not None
         if self._decoder is not None:
             if self._graphs is None and self._decoder.device.type == "cuda":

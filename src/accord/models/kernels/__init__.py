@@ -35,7 +35,6 @@ __all__ = [
     "logprob_back",
     "norm",
     "norm_back",
-    "step",
     "turn",
 ]
 
@@ -44,16 +43,11 @@ MARK = "accord.kernel."
 _NAMES = {torch.float32: "f32", torch.bfloat16: "bf16"}
 GRAIN = 16384  # numbers that a thread is woken for
 _STEP = 16  # floats of the widest register: widths are multiples of it
-_ENDS: list[tuple[str, Any]] = [("scaling", ctypes.c_float), ("threads", ctypes.c_int)]
 
 
 class _Shape(ctypes.Structure):
-    _fields_ = [*((name, ctypes.c_int64) for name in ("H", "G", "D", "W", "window")), *_ENDS]
-
-
-class _Step(ctypes.Structure):
-    _names_ = ("rows", "H", "G", "D", "W", "room", "column", "q_row", "k_row", "v_row")
-    _fields_ = [*((name, ctypes.c_int64) for name in _names_), *_ENDS]
+    _sizes_ = ("H", "G", "D", "W", "window")
+    _fields_ = [*((name, ctypes.c_int64) for name in _sizes_), ("scaling", ctypes.c_float), ("threads", ctypes.c_int)]
 
 
 def norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
@@ -199,41 +193,6 @@ def logprob_back(
     times = ctypes.c_float(scale / temperature)
     kernel(*_at(raw_CV, token_C, *grads), *_longs(*raw_CV.shape), times, _threads(raw_CV))
     return grad_logprob_C.new_empty(0)
-
-
-def step(
-    q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, column: int, first_R: Tensor, scaling: float
-) -> Tensor | None:
-    """(R, H, W) of one query a row: attention of a decoding step, which also writes k and v into the cache.
-
-    Args:
-        q: (R, H, D) queries of the last tokens; they, k and v may be columns of one tensor.
-        k: (R, G, D) keys.
-        v: (R, G, W) values.
-        keys: (R, G, T, D) buffer, written at `column`.
-        values: (R, G, T, W) buffer, likewise.
-        column: of these tokens; what is behind it is not read.
-        first_R: int64, the first column each row has; all from there to `column` are its own.
-        scaling: of the products.
-    """
-    kernel = _kernel("step", q.dtype, _rows(q), _rows(k), _rows(v), keys, values)
-    if kernel is None or not q.dtype == k.dtype == v.dtype == keys.dtype == values.dtype:
-        return None
-    (rows, heads, width), groups, room = q.shape, keys.shape[1], keys.shape[2]
-    shapes = [
-        (rows, groups, width),
-        (rows, groups, v.shape[2]),
-        (rows, groups, room, width),
-        (*keys.shape[:3], v.shape[2]),
-    ]
-    fits = [tuple(x.shape) for x in (k, v, keys, values)] == shapes and len(first_R) == rows
-    if not fits or heads % groups or not 0 <= column < room:
-        return None
-    out = q.new_empty(rows, heads, v.shape[2])
-    sizes = (rows, heads, groups, width, v.shape[2], room, column, q.stride(0), k.stride(0), v.stride(0))
-    about = _Step(*sizes, scaling, _threads(q, column + 1).value)
-    kernel(*_at(q, k, v, keys, values, first_R, out), ctypes.byref(about))
-    return out
 
 
 def _kernel(name: str, dtype: torch.dtype, *args: Tensor) -> Any:
