@@ -12,6 +12,7 @@ from accord.cli.profile_table import profile_table
 from accord.models import head
 from accord.models.quiet import quiet
 from accord.models.score import prepare, response_scores
+from accord.rollouts.decoder import Decoder
 from accord.train import loop, sft, work
 from accord.train.configs import SftConfig
 from accord.train.profile_events import sort_events, tracing_modules
@@ -107,6 +108,25 @@ def test_work_has_the_phase_it_was_done_in():
             response_scores(model, batch)
     found = sort_events(seen.events(), "cpu")
     assert found.work["training"].linear == 3 * found.work["evaluation"].linear > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_step_of_decoding_counts_its_products_whoever_makes_them(dtype):
+    model, found = tiny_llama(hidden=128), []
+    for at_once in (True, False):
+        decoder = Decoder(model, dtype)
+        decoder._steps = decoder._steps if at_once else None
+        mask = torch.tensor([[1, 1, 1, 1], [0, 1, 1, 1], [1, 1, 1, 1]])
+        cache = decoder.prefill([[5, 6, 7], [8, 9], [3, 4, 5]])[2]
+        with (
+            profile(activities=[ProfilerActivity.CPU], record_shapes=True, acc_events=True) as seen,
+            record_function("accord.sampling"),
+        ):
+            decoder.step(torch.tensor([4, 3, 2]), mask.sum(-1) - 1, mask, cache)
+        of_products = sort_events(seen.events(), "cpu").flop["sampling"]
+        found.append(of_products["matmul"] + of_products["head"])
+    expected = 2 * 3 * (matrices(model) + model.lm_head.weight.numel())
+    assert found == [expected, expected]
 
 
 @pytest.mark.parametrize("make", [tiny_gpt2, tiny_gemma])

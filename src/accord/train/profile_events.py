@@ -19,6 +19,7 @@ from torch.profiler import record_function
 from transformers.pytorch_utils import Conv1D
 
 from accord.models.kernels import MARK as KERNEL
+from accord.models.kernels.decoding import DECODE
 from accord.train.work import MARK, Work
 
 __all__ = ["BESIDES", "KINDS", "PHASES", "Sorted", "sort_events", "tracing_modules"]
@@ -26,7 +27,7 @@ __all__ = ["BESIDES", "KINDS", "PHASES", "Sorted", "sort_events", "tracing_modul
 PHASES = ("training", "scoring", "sampling")
 BESIDES = ("evaluation", "checkpoint")  # where they fall into the measured steps, no part of what a step takes
 KINDS = {
-    "matmul": "matrix products of linear layers",
+    "matmul": "matrix products of linear layers; on a CPU a decoding step as a whole",
     "attention": "scores, softmax, rotation and layout of attention; its projections are matmul",
     "head": "vocabulary head: its products, log-probabilities, drawing a token",
     "casts": "casts between precisions, copies, filling",
@@ -50,7 +51,7 @@ _RANGES = {
     "_BlocksBackward": "attention",
 }
 _HEADS = ("_TokenLogprob", "_ExactKl")
-_OF_ATTENTION = tuple(KERNEL + name for name in ("attend", "step", "turn"))
+_OF_ATTENTION = tuple(KERNEL + name for name in ("attend", "turn"))
 _PHASES = {f"accord.{phase}": phase for phase in (*PHASES, *BESIDES)}
 _COPIES = ("copy", "aten::to", "clone", "contiguous", "fill_", "zero_", "aten::cat", "repeat_interleave", "reorder")
 
@@ -188,6 +189,8 @@ class _Places:
 def _kind(name: str, place: str | None) -> str:
     if place in ("optimiser", "head", "data"):
         return place
+    if name.startswith(DECODE):
+        return "matmul"
     if name.startswith(KERNEL):
         return "attention" if name.startswith(_OF_ATTENTION) else "pointwise"
     if name.startswith(("autograd::", "accord.")) or "::" not in name:
@@ -203,6 +206,8 @@ def _flop(event: Any) -> float:
     shapes = event.input_shapes or []
     if event.name in _PRODUCTS:
         return _PRODUCTS[event.name](shapes)
+    if event.name.startswith(DECODE):
+        return float(event.name.removeprefix(DECODE))
     # The fused kernels: two products forward; five backward, of which the scores are made again.
     if event.name.startswith(_FUSED) and event.name.count("_for_cpu"):
         backward = "backward" in event.name

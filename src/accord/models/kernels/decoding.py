@@ -16,8 +16,10 @@ from torch.profiler import record_function
 
 from accord.models.kernels.build import library
 
-__all__ = ["UNITS", "Layer", "Linear", "Steps", "best_unit"]
+__all__ = ["DECODE", "UNITS", "Layer", "Linear", "Steps", "best_unit"]
 
+DECODE = "accord.kernel.decode "
+"""Before the FLOP of a step's products, as its name in a profile."""
 UNITS = ("vectors", "pairs", "tiles")
 """What multiplies bfloat16: float32 vectors, pairs of bfloat16, matrix units. Each has all before it."""
 _NAMES = {torch.float32: "f32", torch.bfloat16: "bf16"}
@@ -80,6 +82,7 @@ class Steps:
                 setattr(at, f"{name}_bias", self._keep(product.bias, torch.float32))
             for name in _NORMS:
                 setattr(at, name, self._keep(getattr(layer, name), torch.float32))
+        self._weights = sum(x.numel() for x in self._kept if x.dim() == 2) + head.weight.numel()
         self._head = self._keep(head.weight), self._keep(head.bias, torch.float32)
         self._norm = self._keep(norm, torch.float32)
         self._dtype = head.weight.dtype
@@ -173,7 +176,8 @@ class Steps:
         step = _Step(**sizes, rows=rows, room=room, column=column, threads=torch.get_num_threads())
         at = [ctypes.c_void_p(y.data_ptr()) for y in (x, cos, sin, first_R, out)]
         head, bias = map(ctypes.c_void_p, self._head)
-        with record_function("accord.kernel.decode") if profiler._is_profiler_enabled else nullcontext():
+        flop = 2.0 * rows * self._weights
+        with record_function(f"{DECODE}{flop}") if profiler._is_profiler_enabled else nullcontext():
             self._kernel(ctypes.byref(step), self._layers, head, bias, ctypes.c_void_p(self._norm), *at)
         return out
 
