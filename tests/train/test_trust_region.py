@@ -258,6 +258,22 @@ def test_the_estimate_follows_what_it_is_made_of():
     assert memory_needed(add_lora(model.requires_grad_(False), 2, 0, base=""), [20], config) < one
 
 
+def test_moved_weights_are_cast_anew():
+    """The line search runs under one autocast, which keeps its copies of the weights."""
+    model, precision = tiny_llama(hidden=64), Precision("bf16", CPU)
+    prepare(model)
+    parameters = loop.trainable(model)
+    tokens = torch.arange(5, 12).unsqueeze(0)
+    with precision.forward():
+        first = model(tokens).logits
+        with torch.no_grad():
+            trust_region._assign(parameters, trust_region._flat(parameters) * 2)
+            assert not torch.equal(model(tokens).logits, first)
+            second = model(tokens).logits
+    with precision.forward(), torch.no_grad():
+        assert torch.equal(model(tokens).logits, second)
+
+
 # -- the run -----------------------------------------------------------------------------------------------------------
 
 

@@ -333,8 +333,18 @@ class _HeadGradients:
         """A group, from the gradient of its raw logits."""
         self.hidden_TD[group] = (grad_CV @ self.head.weight_VD).to(self.hidden_TD.dtype)
         if self.need_weight:
+            exact_VD = self._exact(grad_CV, self.hidden[group])
+            if exact_VD is not None:
+                self.weight_VD = exact_VD
+                return
             product_VD = grad_CV.T @ self.hidden[group]
             self.weight_VD = product_VD.to(self.wide) if self.weight_VD is None else self.weight_VD.add_(product_VD)
+
+    def _exact(self, grad_CV: Tensor, hidden_CD: Tensor) -> Tensor | None:
+        """The weight's gradient with that of a group in it, not rounded to the precision of the products."""
+        if grad_CV.device.type != "cpu" or self.wide != torch.float32:
+            return None
+        return kernels.weight_gradient(grad_CV, hidden_CD, self.weight_VD)
 
     def of(self, weight_VD: Tensor, bias_V: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """The sums, in the precision of what they are gradients of."""

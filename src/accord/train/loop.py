@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from accord.data.batches import step_batches
+from accord.models.linear import casting_once, forget_casts
 from accord.models.load import resolve
 from accord.models.quiet import quiet
 from accord.models.score import base_of, prepare
@@ -57,11 +58,14 @@ class Precision:
         self.device = device
         self.name = _fast_precision(device) if wanted == "auto" else wanted
 
-    def forward(self) -> AbstractContextManager[Any]:
+    @contextmanager
+    def forward(self) -> Iterator[None]:
         """Around every forward pass. Entered once per optimiser step: weights are then cast once per step."""
         if self.name == "bf16":
-            return torch.autocast(self.device.type, torch.bfloat16)
-        return nullcontext()
+            with torch.autocast(self.device.type, torch.bfloat16), casting_once():
+                yield
+        else:
+            yield
 
     def freeze(self, model: nn.Module) -> nn.Module:
         """Make a model constant, and keep the matrices that autocast would cast each time in bf16 for good.
@@ -229,6 +233,7 @@ def optimise(
     for group in optimiser.param_groups:
         group["lr"] = rate * group.get("scale", 1.0)
     optimiser.step()
+    forget_casts()
     optimiser.zero_grad(set_to_none=True)
     return float(norm)
 

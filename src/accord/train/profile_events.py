@@ -19,7 +19,6 @@ from torch.profiler import record_function
 from transformers.pytorch_utils import Conv1D
 
 from accord.models.kernels import MARK as KERNEL
-from accord.models.kernels.decoding import DECODE
 from accord.train.work import MARK, Work
 
 __all__ = ["BESIDES", "KINDS", "PHASES", "Sorted", "sort_events", "tracing_modules"]
@@ -189,9 +188,9 @@ class _Places:
 def _kind(name: str, place: str | None) -> str:
     if place in ("optimiser", "head", "data"):
         return place
-    if name.startswith(DECODE):
-        return "matmul"
     if name.startswith(KERNEL):
+        if _flop_of_kernel(name):
+            return "matmul"
         return "attention" if name.startswith(_OF_ATTENTION) else "pointwise"
     if name.startswith(("autograd::", "accord.")) or "::" not in name:
         return "pointwise" if name.startswith("_RmsNorm") else "other"
@@ -202,12 +201,16 @@ def _kind(name: str, place: str | None) -> str:
     return "casts" if any(part in name for part in _COPIES) else "pointwise"
 
 
+def _flop_of_kernel(name: str) -> float:
+    return float(name.partition(" ")[2] or 0)
+
+
 def _flop(event: Any) -> float:
     shapes = event.input_shapes or []
     if event.name in _PRODUCTS:
         return _PRODUCTS[event.name](shapes)
-    if event.name.startswith(DECODE):
-        return float(event.name.removeprefix(DECODE))
+    if event.name.startswith(KERNEL):
+        return _flop_of_kernel(event.name)
     # The fused kernels: two products forward; five backward, of which the scores are made again.
     if event.name.startswith(_FUSED) and event.name.count("_for_cpu"):
         backward = "backward" in event.name

@@ -25,6 +25,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from accord.losses import kl
 from accord.losses import policy as losses
 from accord.models.head import Distribution, Head, exact_kl, head_of, token_logprob
+from accord.models.linear import forget_casts
 from accord.models.score import read_number, response_states, values
 from accord.train import loop
 from accord.train.configs import PpoConfig
@@ -233,6 +234,7 @@ def _flat(parameters: Sequence[Tensor]) -> Tensor:
 def _assign(parameters: Sequence[Tensor], vector_D: Tensor) -> None:
     for p, piece in zip(parameters, torch.split(vector_D, [p.numel() for p in parameters]), strict=True):
         p.copy_(piece.view_as(p))
+    forget_casts()
 
 
 # -- the value function ------------------------------------------------------------------------------------------------

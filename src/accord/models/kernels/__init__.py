@@ -23,6 +23,7 @@ from torch.autograd import profiler
 from torch.profiler import record_function
 
 from accord.models.kernels.build import library
+from accord.models.kernels.decoding import UNITS, best_unit
 
 __all__ = [
     "MARK",
@@ -31,15 +32,17 @@ __all__ = [
     "attend_back",
     "gate",
     "gate_back",
+    "has_tiles",
     "logprob",
     "logprob_back",
     "norm",
     "norm_back",
     "turn",
+    "weight_gradient",
 ]
 
 MARK = "accord.kernel."
-"""Before the name of a kernel in a profile."""
+"""Before the name of a kernel in a profile; behind a space the FLOP of its products, if it has any."""
 _NAMES = {torch.float32: "f32", torch.bfloat16: "bf16"}
 GRAIN = 16384  # numbers that a thread is woken for
 _STEP = 16  # floats of the widest register: widths are multiples of it
@@ -195,19 +198,40 @@ def logprob_back(
     return grad_logprob_C.new_empty(0)
 
 
-def _kernel(name: str, dtype: torch.dtype, *args: Tensor) -> Any:
-    """The function for a type, if these tensors are as it reads them."""
+def has_tiles() -> bool:
+    """Whether there are matrix units for `weight_gradient`."""
+    return best_unit() == UNITS.index("tiles")
+
+
+def weight_gradient(grad: Tensor, x: Tensor, add_to: Tensor | None = None) -> Tensor | None:
+    """(N, K) float32 grad.T @ x of bfloat16 (T, N) and (T, K): a linear layer's gradient of its weight, not rounded.
+
+    `add_to`: what it is added to, in place. None also where the processor has no matrix units.
+    """
+    (tokens, outputs), features = grad.shape, x.shape[-1]
+    if outputs % 32 or features % 32 or x.shape != (tokens, features) or not x.dtype == grad.dtype == torch.bfloat16:
+        return None
+    out = x.new_empty(outputs, features, dtype=torch.float32) if add_to is None else add_to
+    kernel = _kernel("weight_gradient", x.dtype, x, grad, out, flop=2 * out.numel() * tokens)
+    if kernel is None or not _float32(out) or out.shape != (outputs, features):
+        return None
+    how = ctypes.c_bool(add_to is not None), ctypes.c_int(torch.get_num_threads())
+    return out if kernel(*_at(grad, x, out), *_longs(tokens, outputs, features), *how) else None
+
+
+def _kernel(name: str, dtype: torch.dtype, *args: Tensor, flop: int = 0) -> Any:
+    """The function for a type, if these tensors are as it reads them; `flop`: of its products."""
     fits = all(x.device.type == "cpu" and x.is_contiguous() and x.shape[-1] % _STEP == 0 for x in args)
     if not (fits and dtype in _NAMES and args[0].numel()):
         return None
     found = getattr(library(), f"{name}_{_NAMES[dtype]}", None)
     profiled = found is not None and profiler._is_profiler_enabled  # which knows of PyTorch's operations alone
-    return functools.partial(_recorded, name, found) if profiled else found
+    return functools.partial(_recorded, f"{name} {flop or ''}".strip(), found) if profiled else found
 
 
-def _recorded(name: str, kernel: Any, *args: Any) -> None:
+def _recorded(name: str, kernel: Any, *args: Any) -> Any:
     with record_function(MARK + name):
-        kernel(*args)
+        return kernel(*args)
 
 
 def _rows(x: Tensor) -> Tensor:

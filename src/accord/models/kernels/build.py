@@ -26,7 +26,7 @@ logger = logging.getLogger("accord")
 
 HERE = Path(__file__).parent
 TORCH = Path(torch.__file__).parent
-KERNELS = ("vector.h", "product.h", "pointwise.cpp", "attention.cpp", "decoding.cpp", "head.cpp")
+KERNELS = ("vector.h", "product.h", "pointwise.cpp", "attention.cpp", "decoding.cpp", "gradient.cpp", "head.cpp")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math")
 OF_TORCH = ("-std=c++20", "-O2", f"-I{TORCH / 'include'}", f"-L{TORCH / 'lib'}", "-lc10")
 LIMIT = 300.0  # seconds; it takes some

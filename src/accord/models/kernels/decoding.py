@@ -16,10 +16,8 @@ from torch.profiler import record_function
 
 from accord.models.kernels.build import library
 
-__all__ = ["DECODE", "UNITS", "Layer", "Linear", "Steps", "best_unit"]
+__all__ = ["UNITS", "Layer", "Linear", "Steps", "best_unit"]
 
-DECODE = "accord.kernel.decode "
-"""Before the FLOP of a step's products, as its name in a profile."""
 UNITS = ("vectors", "pairs", "tiles")
 """What multiplies bfloat16: float32 vectors, pairs of bfloat16, matrix units. Each has all before it."""
 _NAMES = {torch.float32: "f32", torch.bfloat16: "bf16"}
@@ -177,7 +175,7 @@ class Steps:
         at = [ctypes.c_void_p(y.data_ptr()) for y in (x, cos, sin, first_R, out)]
         head, bias = map(ctypes.c_void_p, self._head)
         flop = 2.0 * rows * self._weights
-        with record_function(f"{DECODE}{flop}") if profiler._is_profiler_enabled else nullcontext():
+        with record_function(f"accord.kernel.decode {flop}") if profiler._is_profiler_enabled else nullcontext():
             self._kernel(ctypes.byref(step), self._layers, head, bias, ctypes.c_void_p(self._norm), *at)
         return out
 
