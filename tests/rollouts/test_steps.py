@@ -15,7 +15,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from accord.models.kernels import build, decoding
 from accord.rollouts.cache import RowCache
-from accord.rollouts.decoder import Decoder
+from accord.rollouts.decoder import Decoder, _steps
 from fakes import tiny_llama
 
 BF16, FP32, FP64 = torch.bfloat16, torch.float32, torch.float64
@@ -39,7 +39,7 @@ def threads(request: pytest.FixtureRequest) -> Any:
     torch.set_num_threads(before)
 
 
-def model(heads: int = 6, groups: int = 2, vocabulary: int = 50) -> nn.Module:
+def model(heads: int = 6, groups: int = 2, vocabulary: int = 50, size: int = 32) -> nn.Module:
     """Biases and norms of heads, widths that differ, a vocabulary that is no multiple of 16."""
     torch.manual_seed(0)
     config = Qwen3Config(
@@ -49,7 +49,7 @@ def model(heads: int = 6, groups: int = 2, vocabulary: int = 50) -> nn.Module:
         num_hidden_layers=3,
         num_attention_heads=heads,
         num_key_value_heads=groups,
-        head_dim=32,
+        head_dim=size,
         attention_bias=True,
         max_position_embeddings=64,
     )
@@ -60,16 +60,16 @@ def model(heads: int = 6, groups: int = 2, vocabulary: int = 50) -> nn.Module:
     return made
 
 
-def begun(rows: int, dtype: torch.dtype, layers: int = 3, groups: int = 2) -> tuple[Tensor, Tensor, Tensor, RowCache]:
+def begun(rows: int, dtype: torch.dtype, layers: int = 3, groups: int = 2, size: int = 32) -> tuple[Tensor, Tensor, Tensor, RowCache]:
     """Tokens, positions and mask of a step, and a cache before it: row r has r mod 12 columns of padding."""
     generator = torch.Generator().manual_seed(rows)
     padding_R = torch.arange(rows) % COLUMNS
     mask_RT = (torch.arange(COLUMNS + 1) >= padding_R[:, None]).long()
     cache = RowCache()
     for layer in range(layers):
-        kept = [torch.randn(rows, groups, COLUMNS, 32, generator=generator) for _ in "kv"]
+        kept = [torch.randn(rows, groups, COLUMNS, size, generator=generator) for _ in "kv"]
         cache.update(*(x.masked_fill(mask_RT[:, None, :-1, None] == 0, 0).to(dtype) for x in kept), layer)
-    token_R = torch.randint(0, 50, (rows,), generator=generator)
+    token_R = torch.randint(0, 16, (rows,), generator=generator)
     return token_R, mask_RT.sum(-1) - 1, mask_RT, cache
 
 
@@ -81,11 +81,11 @@ def plain(made: nn.Module, dtype: torch.dtype) -> Decoder:
 
 def by(unit: str, made: nn.Module, dtype: torch.dtype = BF16) -> Decoder:
     """A decoder whose products are made by a unit, if there is one here."""
-    decoder = Decoder(made, dtype)
-    assert decoder._steps is not None
     if decoding.UNITS.index(unit) > decoding.best_unit():
         pytest.skip(f"this processor has no {unit}")
-    decoder._steps._sizes["unit"] = decoding.UNITS.index(unit)
+    decoder = Decoder(made, dtype)
+    decoder._steps = _steps(decoder, unit)
+    assert decoder._steps is not None
     return decoder
 
 
@@ -94,10 +94,12 @@ def kept(cache: RowCache) -> Tensor:
 
 
 @pytest.mark.parametrize("rows", [1, 5, 16, 17, 64, 70, 130])
-@pytest.mark.parametrize(("heads", "groups", "vocabulary"), [(6, 2, 50), (1, 1, 16), (10, 2, 64)])
-def test_float32_is_that_of_pytorch(rows: int, heads: int, groups: int, vocabulary: int, threads: int) -> None:
-    made = model(heads, groups, max(50, vocabulary)) if vocabulary != 16 else model(heads, groups)
-    (*step, ours), (*_, theirs), (*_, exact) = (begun(rows, x, groups=groups) for x in (FP32, FP32, FP64))
+@pytest.mark.parametrize(("heads", "groups", "vocabulary", "size"), [(6, 2, 50, 32), (1, 1, 16, 64), (10, 2, 64, 96)])
+def test_float32_is_that_of_pytorch(
+    rows: int, heads: int, groups: int, vocabulary: int, size: int, threads: int
+) -> None:
+    made = model(heads, groups, vocabulary, size)
+    (*step, ours), (*_, theirs), (*_, exact) = (begun(rows, x, groups=groups, size=size) for x in (FP32, FP32, FP64))
     found = Decoder(made, FP32)._at_once(*step, made_room(ours))
     expected = plain(made, FP32).step(*step, theirs)
     truth = plain(made, FP64).step(*step, exact)
@@ -112,11 +114,12 @@ def made_room(cache: RowCache) -> RowCache:
     return cache
 
 
-@pytest.mark.parametrize("rows", [1, 8, 33, 70])
+@pytest.mark.parametrize("rows", [1, 8, 20, 33, 70])
+@pytest.mark.parametrize("size", [32, 128])
 @pytest.mark.parametrize("unit", decoding.UNITS)
-def test_bfloat16_errs_as_much_as_pytorch(rows: int, unit: str, threads: int) -> None:
-    made = model()
-    (*step, ours), (*_, theirs), (*_, exact) = (begun(rows, x) for x in (BF16, BF16, FP64))
+def test_bfloat16_errs_as_much_as_pytorch(rows: int, size: int, unit: str, threads: int) -> None:
+    made = model(size=size)
+    (*step, ours), (*_, theirs), (*_, exact) = (begun(rows, x, size=size) for x in (BF16, BF16, FP64))
     found = by(unit, made)._at_once(*step, made_room(ours))
     expected = plain(made, BF16).step(*step, theirs)
     truth = plain(made, FP64).step(*step, exact)
@@ -221,6 +224,8 @@ def test_what_does_not_fit_is_left_to_pytorch() -> None:
     assert steps(x, cos, sin, keys, values, COLUMNS, first[:2]) is None
     assert steps(x, cos, sin, keys, values, COLUMNS, first + COLUMNS + 1) is None  # nothing would be read
     assert steps(x, cos, sin, keys, values, COLUMNS, first - 1) is None
+    none = [keys[0][:0]] * 3
+    assert steps(x[:0], cos[:0], sin[:0], none, none, COLUMNS, first[:0]) is None
 
 
 def test_weights_of_other_kinds_are_left_to_pytorch() -> None:

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from accord.cli.profile_table import profile_table
-from accord.models import head
+from accord.models import head, kernels
 from accord.models.quiet import quiet
 from accord.models.score import prepare, response_scores
 from accord.rollouts.decoder import Decoder
@@ -115,6 +115,7 @@ def test_a_step_of_decoding_counts_its_products_whoever_makes_them(dtype):
     model, found = tiny_llama(hidden=128), []
     for at_once in (True, False):
         decoder = Decoder(model, dtype)
+        assert decoder._steps is not None or kernels.build.library() is None
         decoder._steps = decoder._steps if at_once else None
         mask = torch.tensor([[1, 1, 1, 1], [0, 1, 1, 1], [1, 1, 1, 1]])
         cache = decoder.prefill([[5, 6, 7], [8, 9], [3, 4, 5]])[2]

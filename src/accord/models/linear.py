@@ -3,7 +3,8 @@
 Under autocast the product of a weight's gradient is rounded to bfloat16, and then cast to float32 for the optimiser.
 The kernel of `accord.models.kernels` writes the float32 sums of that product: nothing is rounded, half as much memory
 is moved, and with few tokens it is faster than the library's product (docs/log.md). Forward pass and the gradient of
-the input are those of autocast, bit for bit; elsewhere, and in other arithmetic, the layers are as they were.
+the input are those of autocast, bit for bit; elsewhere, and in other arithmetic, the layers are as they were. A weight
+that is changed between forward and backward pass is an error, as in float32.
 """
 
 from __future__ import annotations
@@ -52,14 +53,14 @@ def gradients_in_float32(model: nn.Module) -> int:
 
 
 def _fits(weight: Tensor) -> bool:
-    return weight.dim() == 2 and all(width % 32 == 0 for width in weight.shape) and kernels.has_tiles()
+    return weight.device.type == "cpu" and all(width % 32 == 0 for width in weight.shape) and kernels.has_tiles()
 
 
-def _forward(self: Any, x: Tensor) -> Tensor:
-    if _computes(x, self.weight):
-        result: Tensor = _Linear.apply(x.to(torch.bfloat16), self.weight, self.bias)  # type: ignore[no-untyped-call]
+def _forward(self: Any, input: Tensor) -> Tensor:  # noqa: A002 - as torch calls it
+    if _computes(input, self.weight):
+        result: Tensor = _Linear.apply(input.to(torch.bfloat16), self.weight, self.bias)  # type: ignore[no-untyped-call]
         return result
-    plain: Tensor = type(self).forward(self, x)
+    plain: Tensor = type(self).forward(self, input)
     return plain
 
 
@@ -68,7 +69,7 @@ def _computes(x: Tensor, weight: Tensor) -> bool:
     if not (torch.is_grad_enabled() and weight.requires_grad and x.device.type == weight.device.type == "cpu"):
         return False
     autocast = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
-    return autocast and weight.dtype == torch.float32 and x.dtype in (torch.bfloat16, torch.float32) and x.numel() > 0
+    return autocast and weight.dtype == torch.float32 and x.dtype in (torch.bfloat16, torch.float32) and x.dim() > 1
 
 
 def _in_bfloat16(weight: Tensor) -> Tensor:

@@ -1,11 +1,11 @@
 """Decoding of Llama-like models, written out: what it costs beside its matrix products is small.
 
 A step of a small model through transformers spends most of its time outside the matrix products (docs/log.md). Here
-query, key and value are one product, gate and up another; on a CPU weights are laid out once for the products' kernel,
-and what is between them is a kernel each (`accord.models.kernels`; without them some twenty operations a layer, and
-attention of one query is two batched products). There prompts go through the same weights, one behind the other without
-padding. On a GPU a step is a graph (`graphs.py`), and prompts go through
-the model's own forward pass. Numbers are those of the model's own forward pass under the same autocast, within
+query, key and value are one product, gate and up another. On a CPU a step is one kernel (`accord.models.kernels`;
+without it some twenty operations a layer), and prompts go through the same weights, one behind the other without
+padding. On a GPU a step is a graph (`graphs.py`), and prompts go through the model's own forward pass.
+
+Numbers are those of the model's own forward pass under the same autocast, within
 rounding: norms and residual sums in float32, products in its dtype.
 
 R rows, P prompts, T columns of rows or tokens of all prompts, D hidden size, V vocabulary.
@@ -312,8 +312,8 @@ def _linear(modules: Sequence[nn.Module], dtype: torch.dtype) -> Linear:
     return Linear(joined, bias)
 
 
-def _steps(decoder: Decoder) -> Steps | None:
-    """The kernel of a step, on a CPU, if all layers are of one kind and it knows that."""
+def _steps(decoder: Decoder, unit: str | None = None) -> Steps | None:
+    """The kernel of a step, on a CPU, if all layers are of one kind and it knows that; `unit` as for `Steps.of`."""
     first = decoder.layers[0]
     norms = [norm for layer in decoder.layers for norm in (layer.before_attention, layer.before_mlp)]
     of_heads = [norm for layer in decoder.layers for norm in (layer.query_norm, layer.key_norm) if norm is not None]
@@ -343,6 +343,7 @@ def _steps(decoder: Decoder) -> Steps | None:
         eps=eps.pop(),
         eps_heads=eps_heads.pop(),
         scaling=first.scaling,
+        unit=unit,
     )
 
 

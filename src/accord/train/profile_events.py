@@ -60,7 +60,6 @@ _PRODUCTS: dict[str, Callable[[Shapes], float]] = {
     "aten::bmm": lambda s: 2.0 * prod(s[0]) * s[1][-1],
     "aten::addmm": lambda s: 2.0 * prod(s[1]) * s[2][-1],
     "aten::baddbmm": lambda s: 2.0 * prod(s[1]) * s[2][-1],
-    "mkldnn::_linear_pointwise": lambda s: 2.0 * prod(s[0]) * s[1][0],
 }
 """FLOP of a product from the shapes of its inputs: a multiplication and an addition per element of the inner sum."""
 _FUSED = "aten::_scaled_dot_product"

@@ -1,4 +1,4 @@
-"""Kernels for a CPU: what a step does between its matrix products in one pass over memory, attention without copies.
+"""Kernels for a CPU: what a step does between its products in one pass over memory, attention, and two products.
 
 PyTorch runs such work operation by operation, each of which reads and writes all tokens. On a processor with units for
 matrices in bfloat16 that is more than half of a training step (docs/log.md). The C++ beside this file is compiled once
@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.autograd import profiler
 from torch.profiler import record_function
 
-from accord.models.kernels.build import library
+from accord.models.kernels.build import MARK, library, threads_for
 from accord.models.kernels.decoding import UNITS, best_unit
 
 __all__ = [
@@ -41,10 +41,7 @@ __all__ = [
     "weight_gradient",
 ]
 
-MARK = "accord.kernel."
-"""Before the name of a kernel in a profile; behind a space the FLOP of its products, if it has any."""
 _NAMES = {torch.float32: "f32", torch.bfloat16: "bf16"}
-GRAIN = 16384  # numbers that a thread is woken for
 _STEP = 16  # floats of the widest register: widths are multiples of it
 
 
@@ -209,14 +206,17 @@ def weight_gradient(grad: Tensor, x: Tensor, add_to: Tensor | None = None) -> Te
     `add_to`: what it is added to, in place. None also where the processor has no matrix units.
     """
     (tokens, outputs), features = grad.shape, x.shape[-1]
-    if outputs % 32 or features % 32 or x.shape != (tokens, features) or not x.dtype == grad.dtype == torch.bfloat16:
+    if not (x.dtype == grad.dtype == torch.bfloat16 and x.shape == (tokens, features) and has_tiles()):
+        return None
+    if outputs % 32 or features % 32:
         return None
     out = x.new_empty(outputs, features, dtype=torch.float32) if add_to is None else add_to
     kernel = _kernel("weight_gradient", x.dtype, x, grad, out, flop=2 * out.numel() * tokens)
     if kernel is None or not _float32(out) or out.shape != (outputs, features):
         return None
-    how = ctypes.c_bool(add_to is not None), ctypes.c_int(torch.get_num_threads())
-    return out if kernel(*_at(grad, x, out), *_longs(tokens, outputs, features), *how) else None
+    how = ctypes.c_bool(add_to is not None), _threads(out, max(1, tokens // 32))
+    kernel(*_at(grad, x, out), *_longs(tokens, outputs, features), *how)
+    return out
 
 
 def _kernel(name: str, dtype: torch.dtype, *args: Tensor, flop: int = 0) -> Any:
@@ -229,9 +229,9 @@ def _kernel(name: str, dtype: torch.dtype, *args: Tensor, flop: int = 0) -> Any:
     return functools.partial(_recorded, f"{name} {flop or ''}".strip(), found) if profiled else found
 
 
-def _recorded(name: str, kernel: Any, *args: Any) -> Any:
+def _recorded(name: str, kernel: Any, *args: Any) -> None:
     with record_function(MARK + name):
-        return kernel(*args)
+        kernel(*args)
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -264,8 +264,7 @@ def _fit(q: Tensor, k: Tensor, v: Tensor, trees: Tensor) -> bool:
 
 
 def _threads(x: Tensor, times: int = 1) -> ctypes.c_int:
-    """As many as have some work each: to wake one takes longer than a small sum, and a forked process has none."""
-    return ctypes.c_int(max(1, min(torch.get_num_threads(), x.numel() * times // GRAIN)))
+    return ctypes.c_int(threads_for(x.numel() * times))
 
 
 def _shape(q: Tensor, v: Tensor, window: int | None, scaling: float) -> Any:

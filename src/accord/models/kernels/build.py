@@ -20,7 +20,11 @@ import torch
 
 from accord.models.cache import cache_folder
 
-__all__ = ["allocator", "library"]
+__all__ = ["MARK", "allocator", "library", "threads_for"]
+
+MARK = "accord.kernel."
+"""Before the name of a kernel in a profile; behind a space the FLOP of its products, if it has any."""
+GRAIN = 16384  # numbers that a thread is woken for
 
 logger = logging.getLogger("accord")
 
@@ -64,6 +68,11 @@ def _loaded(files: Sequence[str], how: Callable[[], tuple[Sequence[str], str]]) 
         said = getattr(error, "stderr", None) or str(error)
         _warn(f"{' '.join(compiler)} could not compile {files[-1]} ({' '.join(str(said).split())[:300]})")
         return None
+
+
+def threads_for(numbers: int) -> int:
+    """As many as have some work each: to wake one takes longer than a small sum, and a forked process has none."""
+    return max(1, min(torch.get_num_threads(), numbers // GRAIN))
 
 
 @functools.cache

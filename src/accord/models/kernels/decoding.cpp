@@ -1,7 +1,7 @@
 // A step of decoding, whole: every layer of a Llama-like model for one token a row, in one call. Between the products of
 // `product.h` stand norms, rotations, attention and gates; what a thread waits for is the others, not the interpreter.
-// What is computed stands in accord/rollouts/decoder.py in torch's operations, which round where this rounds: states
-// and sums are float32, results of products are T. H query heads of D numbers read G keys and values of as many.
+// What is computed stands in accord/rollouts/decoder.py in torch's operations. States, sums, scores and softmax are float32;
+// what products, gates and attention hand on is rounded to T. H query heads of D numbers read G keys and values of as many.
 
 #include <cstdlib>
 #include <memory>

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd import profiler
 from torch.profiler import record_function
 
-from accord.models.kernels.build import library
+from accord.models.kernels.build import MARK, library, threads_for
 
 __all__ = ["UNITS", "Layer", "Linear", "Steps", "best_unit"]
 
@@ -165,17 +165,17 @@ class Steps:
         fits = fits and x.shape == (rows, sizes["hidden"]) and cos.shape == sin.shape == angles
         fits = fits and all(y.dtype == torch.float32 and y.is_contiguous() for y in (x, cos, sin))
         first_R = first_R.contiguous()
-        fits = fits and len(keys) == len(values) == sizes["layers"] and 0 <= column < room and first_R.shape == (rows,)
+        fits = fits and rows > 0 and len(keys) == len(values) == sizes["layers"] and 0 <= column < room and first_R.shape == (rows,)
         if not (fits and first_R.dtype == torch.int64 and int(first_R.min()) >= 0 and int(first_R.max()) <= column):
             return None
         for at, key, value in zip(self._layers, keys, values, strict=True):
             at.keys, at.values = key.data_ptr(), value.data_ptr()
         out = x.new_empty(rows, sizes["vocabulary"], dtype=self._dtype)
-        step = _Step(**sizes, rows=rows, room=room, column=column, threads=torch.get_num_threads())
+        step = _Step(**sizes, rows=rows, room=room, column=column, threads=threads_for(self._weights))
         at = [ctypes.c_void_p(y.data_ptr()) for y in (x, cos, sin, first_R, out)]
         head, bias = map(ctypes.c_void_p, self._head)
         flop = 2.0 * rows * self._weights
-        with record_function(f"accord.kernel.decode {flop}") if profiler._is_profiler_enabled else nullcontext():
+        with record_function(f"{MARK}decode {flop}") if profiler._is_profiler_enabled else nullcontext():
             self._kernel(ctypes.byref(step), self._layers, head, bias, ctypes.c_void_p(self._norm), *at)
         return out
 

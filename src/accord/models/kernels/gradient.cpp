@@ -55,9 +55,8 @@ void two_by_two(const Line* left, const Line* right, int64_t steps, float* out, 
 
 extern "C" {
 
-// out (N, K) = grad (T, N)^T x (T, K), or that added to it; N and K are multiples of 32. False: the system gives no tiles.
-bool weight_gradient_bf16(const bf16* grad, const bf16* x, float* out, int64_t T, int64_t N, int64_t K, bool add, int threads) {
-    if (!tiles_allowed()) return false;
+// out (N, K) = grad (T, N)^T x (T, K), or that added to it; N and K are multiples of 32. Only where there are tiles.
+void weight_gradient_bf16(const bf16* grad, const bf16* x, float* out, int64_t T, int64_t N, int64_t K, bool add, int threads) {
     const int64_t most = ((T < DEPTH ? T : DEPTH) + 2 * DEEP - 1) / (2 * DEEP);
     std::unique_ptr<Line[]> right(new Line[K / 16 * most * DEEP]);
 #pragma omp parallel num_threads(threads)
@@ -84,9 +83,6 @@ bool weight_gradient_bf16(const bf16* grad, const bf16* x, float* out, int64_t T
         }
         tiles_end();
     }
-    return true;
 }
 }
-#else
-extern "C" bool weight_gradient_bf16(const bf16*, const bf16*, float*, int64_t, int64_t, int64_t, bool, int) { return false; }
 #endif

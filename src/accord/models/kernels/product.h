@@ -30,8 +30,8 @@ static inline void turned(const uint32_t* from, int64_t stride, int64_t rows, Li
     __m512i x[ROWS], y[ROWS];
     for (int64_t i = 0; i < ROWS; i++) x[i] = i < rows ? _mm512_loadu_si512(from + i * stride) : _mm512_setzero_si512();
     for (int i = 0; i < ROWS; i += 2) y[i] = _mm512_unpacklo_epi32(x[i], x[i + 1]), y[i + 1] = _mm512_unpackhi_epi32(x[i], x[i + 1]);
-    for (int i = 0; i < ROWS; i += 4)
-        for (int j = 0; j < 2; j++)  // quarter q of x[i + j] is then column 4 q + j of four rows from i on
+    for (int i = 0; i < ROWS; i += 4)  // quarter q of x[i + c] is then column 4 q + c of the four rows from i on
+        for (int j = 0; j < 2; j++)
             x[i + 2 * j] = _mm512_unpacklo_epi64(y[i + j], y[i + j + 2]),
             x[i + 2 * j + 1] = _mm512_unpackhi_epi64(y[i + j], y[i + j + 2]);
     for (int j = 0; j < 4; j++) {
@@ -44,7 +44,8 @@ static inline void turned(const uint32_t* from, int64_t stride, int64_t rows, Li
     }
 #else
     for (int64_t i = 0; i < ROWS; i++)
-        for (int j = 0; j < ROWS; j++) to[j].of[i] = i < rows ? from[i * stride + j] : 0;
+        for (int j = 0; j < ROWS; j++) if (i < rows) memcpy(&to[j].of[i], from + i * stride + j, sizeof(uint32_t));  // which may be floats
+            else to[j].of[i] = 0;
 #endif
 }
 
