@@ -157,7 +157,9 @@ def reward_model(policy: str, **how: Any) -> Path:
         how: `dtype` of the weights it is made with.
     """
     if not Path(policy).is_dir():
-        raise ValueError(f"{policy} is no folder of a model; `accord.models.sources.resolve` tells which one a name means")
+        raise ValueError(
+            f"{policy} is no folder of a model; `accord.models.sources.resolve` tells which one a name means"
+        )
     folder = Path(policy).parent / "benchmark-reward-model"
     if not (folder / "config.json").exists():
         from accord.models.load import new_reward_model

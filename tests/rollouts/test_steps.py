@@ -60,7 +60,9 @@ def model(heads: int = 6, groups: int = 2, vocabulary: int = 50, size: int = 32)
     return made
 
 
-def begun(rows: int, dtype: torch.dtype, layers: int = 3, groups: int = 2, size: int = 32) -> tuple[Tensor, Tensor, Tensor, RowCache]:
+def begun(
+    rows: int, dtype: torch.dtype, layers: int = 3, groups: int = 2, size: int = 32
+) -> tuple[Tensor, Tensor, Tensor, RowCache]:
     """Tokens, positions and mask of a step, and a cache before it: row r has r mod 12 columns of padding."""
     generator = torch.Generator().manual_seed(rows)
     padding_R = torch.arange(rows) % COLUMNS

@@ -56,7 +56,7 @@ def _fits(weight: Tensor) -> bool:
     return weight.device.type == "cpu" and all(width % 32 == 0 for width in weight.shape) and kernels.has_tiles()
 
 
-def _forward(self: Any, input: Tensor) -> Tensor:  # noqa: A002 - as torch calls it
+def _forward(self: Any, input: Tensor) -> Tensor:
     if _computes(input, self.weight):
         result: Tensor = _Linear.apply(input.to(torch.bfloat16), self.weight, self.bias)  # type: ignore[no-untyped-call]
         return result

@@ -165,7 +165,13 @@ class Steps:
         fits = fits and x.shape == (rows, sizes["hidden"]) and cos.shape == sin.shape == angles
         fits = fits and all(y.dtype == torch.float32 and y.is_contiguous() for y in (x, cos, sin))
         first_R = first_R.contiguous()
-        fits = fits and rows > 0 and len(keys) == len(values) == sizes["layers"] and 0 <= column < room and first_R.shape == (rows,)
+        fits = (
+            fits
+            and rows > 0
+            and len(keys) == len(values) == sizes["layers"]
+            and 0 <= column < room
+            and first_R.shape == (rows,)
+        )
         if not (fits and first_R.dtype == torch.int64 and int(first_R.min()) >= 0 and int(first_R.max()) <= column):
             return None
         for at, key, value in zip(self._layers, keys, values, strict=True):
