@@ -128,6 +128,7 @@ def test_all_but_the_rounding_is_autocasts(bias: bool, dtype: torch.dtype) -> No
     assert not torch.equal(exact[2], exact[2].to(BF16).float())
 
 
+@pytest.mark.usefixtures("tiles")
 def test_packs_are_summed() -> None:
     _, net = layers(False)
     whole, parts = draw(50, 64), copy.deepcopy(net)

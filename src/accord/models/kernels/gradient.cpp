@@ -5,7 +5,7 @@
 
 #include "product.h"
 
-#if defined(__AMX_BF16__) && defined(__linux__)
+#if defined(HAS_TILES)
 namespace {
 
 constexpr int64_t DEPTH = 1024;  // tokens whose states are laid out at once: they stay in the second cache

@@ -8,7 +8,8 @@
 
 #include "vector.h"
 
-#if defined(__AMX_BF16__) && defined(__linux__)
+#if defined(__AMX_BF16__) && defined(__AMX_TILE__) && defined(__AVX512BF16__) && defined(__linux__)
+#define HAS_TILES
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
@@ -102,7 +103,7 @@ static inline void by_pairs(const bf16* w, int64_t K, const Line* x, int64_t B, 
 }
 #endif
 
-#if defined(__AMX_BF16__) && defined(__linux__)
+#if defined(HAS_TILES)
 // The system lets a process use tiles once it has asked; it refuses, or does not know the question, on some machines.
 static inline bool tiles_allowed() { return syscall(SYS_arch_prctl, 0x1023, 18) == 0; }
 struct alignas(64) Shape { uint8_t palette, start, none[14]; uint16_t bytes[16]; uint8_t rows[16]; };
@@ -152,7 +153,7 @@ static inline void multiply(const float* w, int64_t K, const Line* x, int64_t B,
     for (int64_t i = 0; i < count; i++) by_vectors(w, K, x, B, b + i, sums + i * OUTPUTS * ROWS);
 }
 static inline void multiply(const bf16* w, int64_t K, const Line* x, int64_t B, int64_t b, int64_t count, float* sums, Unit unit) {
-#if defined(__AMX_BF16__) && defined(__linux__)
+#if defined(HAS_TILES)
     if (unit == TILES) {
         const Line* from = x + b * DEEP;
         switch (count) {
