@@ -1,7 +1,10 @@
 """Fixtures every test may use."""
 
 import os
+import shutil
+import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -38,3 +41,26 @@ def tiny_folder(tmp_path_factory):
     model.save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def compiled() -> None:
+    """The kernels of this CPU are there, where they can be."""
+    from accord.models.kernels import build
+
+    if os.environ.get("ACCORD_KERNELS") == "0":
+        pytest.skip("ACCORD_KERNELS=0")
+    if sys.platform != "linux" or not any(map(shutil.which, ("c++", "g++", "clang++"))):
+        pytest.skip("no C++ compiler")
+    assert build.library() is not None
+
+
+@pytest.fixture(params=[1, 2, 5])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """So many threads of PyTorch and of the kernels."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import random
-import shutil
 import subprocess
 import sys
 from typing import Any
@@ -25,21 +24,7 @@ from accord.trees import Branch, PromptTree, pack
 BF16, FP32 = torch.bfloat16, torch.float32
 
 
-@pytest.fixture(autouse=True)
-def compiled() -> None:
-    if os.environ.get("ACCORD_KERNELS") == "0":
-        pytest.skip("ACCORD_KERNELS=0")
-    if sys.platform != "linux" or not any(map(shutil.which, ("c++", "g++", "clang++"))):
-        pytest.skip("no C++ compiler")
-    assert build.library() is not None
-
-
-@pytest.fixture(params=[1, 2, 5])
-def threads(request: pytest.FixtureRequest) -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("compiled")
 
 
 def draw(*shape: int, dtype: torch.dtype = FP32, seed: int = 0, size: float = 1.0) -> Tensor:

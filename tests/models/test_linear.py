@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -32,14 +31,6 @@ def as_with_tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     """Elsewhere the layers are tried with PyTorch's product in place of the kernel."""
     if "tiles" not in request.fixturenames:
         monkeypatch.setattr(kernels, "has_tiles", lambda: True)
-
-
-@pytest.fixture(params=[1, 2, 5])
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
 
 
 def draw(*shape: int, seed: int = 0, dtype: torch.dtype = BF16) -> Tensor:

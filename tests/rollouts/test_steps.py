@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from accord.models.kernels import build, decoding
+from accord.models.kernels import decoding
 from accord.rollouts.cache import RowCache
 from accord.rollouts.decoder import Decoder, _steps
 from fakes import tiny_llama
@@ -22,21 +19,7 @@ BF16, FP32, FP64 = torch.bfloat16, torch.float32, torch.float64
 COLUMNS = 12
 
 
-@pytest.fixture(autouse=True)
-def compiled() -> None:
-    if os.environ.get("ACCORD_KERNELS") == "0":
-        pytest.skip("ACCORD_KERNELS=0")
-    if sys.platform != "linux" or not any(map(shutil.which, ("c++", "g++", "clang++"))):
-        pytest.skip("no C++ compiler")
-    assert build.library() is not None
-
-
-@pytest.fixture(params=[1, 2, 5])
-def threads(request: pytest.FixtureRequest) -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("compiled")
 
 
 def model(heads: int = 6, groups: int = 2, vocabulary: int = 50, size: int = 32) -> nn.Module:
