@@ -82,7 +82,7 @@ def test_rows_decoded_at_once_are_those_the_sampler_takes(tmp_path, tiny_folder,
     monkeypatch.setattr(module.memory, "sampling_bytes", lambda shape, rows, *rest, **more: asked.append(rows) or 0)
     case = Case(
         config=config, model=model, shape=module.memory.shape_of(model), rewards=(), half=True, steps=[trees],
-        rollout=trees, used=0, available=free, fused=fused,
+        rollout=trees, used=0, available=free, fused=fused, reads=False,
     )  # fmt: skip
     list(module.parts_of(case, config))
     assert asked == [rows]

@@ -216,7 +216,8 @@ def test_ppo(critic):
     prompts = [(Message(role="user", content="q"),)] * 5
     made = Experience(
         responses=Responses(prompts=prompts, trees=trees, texts_BK=[], finished_BK=[]),
-        first_B=firsts(trees), mask_NT=mask_NT, logprob_NT=table(0.3, -5.5), reference_NT=table(0.3, -5.5),
+        first_B=firsts(trees), mask_NT=mask_NT, sampled_NT=torch.zeros(mask_NT.shape),
+        logprob_NT=table(0.3, -5.5), reference_NT=table(0.3, -5.5),
         value_NT=table(0.5), score_N=torch.zeros(10), advantage_NT=table(1.0), return_NT=table(1.0), figures={},
     )  # fmt: skip
     results = {}

@@ -67,7 +67,8 @@ def experience_of(config: PpoConfig, values: bool) -> Experience:
     prompts = [(Message(role="user", content="q"),)] * 5
     return Experience(
         responses=Responses(prompts=prompts, trees=trees, texts_BK=[], finished_BK=[]), first_B=firsts(trees),
-        mask_NT=mask_NT, logprob_NT=table(0.3, -5.5), reference_NT=table(0.3, -5.5),
+        mask_NT=mask_NT, sampled_NT=torch.zeros(mask_NT.shape),
+        logprob_NT=table(0.3, -5.5), reference_NT=table(0.3, -5.5),
         value_NT=table(0.5) if values else None, return_NT=table(1.0) if values else None,
         score_N=torch.zeros(10), advantage_NT=table(1.0), figures={},
     )  # fmt: skip

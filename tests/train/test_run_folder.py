@@ -18,6 +18,7 @@ from accord.models.score import prepare
 from accord.train import loop, policy, preference, reference, reward, sample, sft, updates
 from accord.train.configs import DpoConfig, PpoConfig, RewardConfig, SampleConfig, SftConfig
 from accord.train.loop import Diverged, optimise
+from accord.train.optimiser import AdamW
 from accord.train.progress import Quiet
 from accord.train.run import Run, write_atomically
 from fakes import tiny_llama
@@ -260,7 +261,7 @@ def test_a_metric_without_a_meaning_is_refused(tiny_folder, tmp_path):
 def test_a_step_that_is_not_finite_changes_nothing():
     layer = nn.Linear(2, 1)
     before = layer.weight.detach().clone()
-    optimiser = torch.optim.AdamW(layer.parameters())
+    optimiser = AdamW([{"params": list(layer.parameters())}], lr=1e-3, betas=(0.9, 0.95))
     (layer(torch.ones(2)) * float("nan")).sum().backward()
     with pytest.raises(Diverged, match="at step 7"):
         optimise(optimiser, 1e-3, 1.0, float("nan"), lambda: "step 7")

@@ -92,6 +92,7 @@ def _peak(name: str, job: str, settings: dict[str, Any]) -> int:
         used=0,
         available=0,
         fused=False,
+        reads=False,
     )
     return sum(part.bytes for part in parts_of(case, config))
 

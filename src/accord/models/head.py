@@ -17,7 +17,7 @@ from accord.losses import kl
 from accord.models import kernels
 from accord.models.fused import fused, fuses
 
-__all__ = ["Distribution", "Head", "exact_kl", "head_of", "token_logprob"]
+__all__ = ["Distribution", "Head", "add_rows_alone", "exact_kl", "head_of", "token_logprob"]
 
 GROUP_BYTES = 96 * 2**20  # of logits as the product leaves them; that many are kept for the backward pass
 GROUP_BYTES_GPU = 2**31  # a second product costs a tenth of a step there, and states and moments take far more memory
@@ -70,6 +70,21 @@ def head_of(model: nn.Module) -> Head:
     config: Any = model.config.get_text_config()  # type: ignore[operator, union-attr]
     scale = getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
     return Head(output.weight, getattr(output, "bias", None), scale, getattr(config, "final_logit_softcapping", None))
+
+
+def add_rows_alone(model: nn.Module) -> None:
+    """Where the head is the embedding, let the gradient of the latter be added to that of the former row by row.
+
+    Else a matrix of zeros as large as the vocabulary is made for the rows of a pack's tokens, and added. On a CPU, and
+    not where second derivatives are wanted. A backward pass that leaves the head out ends in a sparse gradient.
+    """
+    if not hasattr(model, "get_input_embeddings"):
+        return  # a head of its own
+    embedding: Any = model.get_input_embeddings()  # type: ignore[operator]
+    head: Any = model.get_output_embeddings()  # type: ignore[operator]
+    tied = head is not None and head.weight is embedding.weight
+    if tied and type(embedding) is nn.Embedding and embedding.weight.device.type == "cpu":
+        embedding.sparse = True
 
 
 def token_logprob(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from accord.models.attention import NAME, TreeLayout, UnsupportedAttention
 from accord.models.gates import keep_two
 from accord.models.head import Distribution, exact_kl, head_of, token_logprob
-from accord.models.linear import gradients_in_float32
+from accord.models.linear import own_products
 from accord.models.norms import round_once
 from accord.models.rotation import rotate_once
 from accord.trees import Branch, PromptTree, TreeBatch, pack
@@ -141,7 +141,7 @@ def prepare(model: nn.Module) -> str | None:
     round_once(model)
     keep_two(model)
     rotate_once(model)
-    gradients_in_float32(trunk(model))
+    own_products(trunk(model))
     _check_head(model)
     return reason
 

@@ -23,7 +23,15 @@ from accord.losses import advantages, kl
 from accord.losses import policy as losses
 from accord.train.configs import PpoConfig
 
-__all__ = ["ALGORITHMS", "Algorithm", "Coefficients", "kl_in_loss", "kl_in_reward", "weighted_sum"]
+__all__ = [
+    "ALGORITHMS",
+    "Algorithm",
+    "Coefficients",
+    "kl_in_loss",
+    "kl_in_reward",
+    "scores_with_its_step",
+    "weighted_sum",
+]
 
 
 class Coefficients:
@@ -179,6 +187,18 @@ def kl_in_reward(config: PpoConfig) -> str | None:
 def kl_in_loss(config: PpoConfig) -> str | None:
     """Estimator of the KL penalty in the loss, or None where it does not stand there."""
     return config.kl_estimator if config.kl_place in ("loss", "both") else None
+
+
+def scores_with_its_step(config: PpoConfig) -> bool:
+    """Whether nothing needs the policy's log-probabilities of a rollout before the one step it makes.
+
+    The pass of that step then gives them: it finds the weights that sampled, so old and new are the same numbers.
+    """
+    algorithm = ALGORITHMS[config.algorithm]
+    one = (config.ppo_epochs or 1) * (config.minibatches or 1) == 1 and not algorithm.natural
+    on_the_trunk = algorithm.fits_values(config) and config.critic != "separate"  # values come of the policy's own pass
+    in_reward = kl_in_reward(config) is not None and bool(config.kl_beta)
+    return one and not on_the_trunk and not in_reward and config.penalty_target is None
 
 
 def weighted_sum(loss_T: Tensor, response_T: Tensor, config: PpoConfig, *, tokens: int, responses: int) -> Tensor:

@@ -20,6 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from accord.data.batches import demonstration_trees, preferences, prompt_ids
 from accord.data.readers import read
+from accord.models import kernels
 from accord.models.allocation import memory_available
 from accord.models.load import load_tokenizer, resolve
 from accord.models.quiet import quiet
@@ -102,6 +103,7 @@ class Case:
         used: bytes the process has now.
         available: bytes that are free now.
         fused: whether attention is torch's kernel: on an accelerator.
+        reads: whether products read float32 matrices as they are: on a CPU with matrix units.
     """
 
     config: Any
@@ -114,6 +116,7 @@ class Case:
     used: int
     available: int
     fused: bool
+    reads: bool
 
 
 def estimate(config: TrainConfig) -> Estimate:
@@ -140,6 +143,7 @@ def estimate(config: TrainConfig) -> Estimate:
         used=0 if device.type == "cuda" else psutil.Process().memory_info().rss,
         available=memory_available(device),
         fused=device.type != "cpu",
+        reads=device.type == "cpu" and kernels.has_tiles(),
     )
     found = Estimate(
         precision=precision.name,
@@ -255,7 +259,7 @@ def _parts(job: Case, config: Any) -> Iterator[Part]:
         shape = _without_head(job.shape)
     if job.used:
         yield Part("process", job.used, "Python and its libraries, measured now")
-    yield from memory.state_parts(shape, config.lora_rank, half, head=head)
+    yield from memory.state_parts(shape, config.lora_rank, half, head=head, reads=job.reads)
     if _samples(config):
         yield from _frozen(job, config)
     kept = memory.activation_bytes(shape, pack, half, config.gradient_checkpointing, fused=job.fused)
@@ -287,7 +291,8 @@ def _frozen(job: Case, config: PpoConfig) -> Iterator[Part]:
     for name, shape in job.rewards:
         yield Part("reward model", memory.frozen_bytes(_without_head(shape), job.half), f"{name}, frozen")
     if config.critic == "separate" and ALGORITHMS[config.algorithm].fits_values(config):
-        size = sum(part.bytes for part in memory.state_parts(_without_head(job.shape), 0, job.half, head=False))
+        critic = memory.state_parts(_without_head(job.shape), 0, job.half, head=False, reads=job.reads)
+        size = sum(part.bytes for part in critic)
         yield Part("critic", size, "a value model with gradients and moments")
 
 

@@ -20,14 +20,14 @@ from accord.models.score import response_scores, response_states, values
 from accord.records import Conversation
 from accord.rollouts import Rollout, Sampler, Sampling
 from accord.text import Template
-from accord.train.algorithms import ALGORITHMS, kl_in_reward
+from accord.train.algorithms import ALGORITHMS, kl_in_reward, scores_with_its_step
 from accord.train.configs import PpoConfig
 from accord.train.loop import Precision, device_of
 from accord.train.rewards import Responses, Reward
 from accord.train.scoring import firsts, rows_of
 from accord.trees import Branch, PromptTree, budget_packs, pack
 
-__all__ = ["Actor", "Experience", "collect", "from_packs", "to_pack"]
+__all__ = ["Actor", "Experience", "check_gap", "collect", "from_packs", "to_pack"]
 
 WORST_GAP = 0.5  # nats per token; bf16 rounding gives about 0.02, another model or temperature far more
 
@@ -70,7 +70,8 @@ class Experience:
         responses: prompts, trees, texts.
         first_B: index of each tree's first response in the tables below.
         mask_NT: bool, True on sampled tokens.
-        logprob_NT: nats under the policy that sampled, at the sampling temperature, in the trainer's own arithmetic.
+        sampled_NT: nats under the policy that sampled, as the sampler says.
+        logprob_NT: the same in the trainer's own arithmetic, or None if the pass of the one step is to give them.
         reference_NT: nats under the reference.
         value_NT: V(s_t), reward units, or None without a value function.
         score_N: as the reward gave it.
@@ -82,7 +83,8 @@ class Experience:
     responses: Responses
     first_B: tuple[int, ...]
     mask_NT: Tensor
-    logprob_NT: Tensor
+    sampled_NT: Tensor
+    logprob_NT: Tensor | None
     reference_NT: Tensor
     value_NT: Tensor | None
     score_N: Tensor
@@ -103,6 +105,7 @@ def collect(  # noqa: PLR0913 - one rollout needs every part of the run
     *,
     seed: int,
     coefficient: float,
+    step_follows: bool = True,
 ) -> Experience:
     """Sample K responses a prompt, score them, and estimate advantages.
 
@@ -119,6 +122,7 @@ def collect(  # noqa: PLR0913 - one rollout needs every part of the run
         precision: of forward passes.
         seed: of the samples.
         coefficient: weight of the KL penalty, reward units per nat.
+        step_follows: whether the policy makes a step on it; else it is scored here in any case.
     """
     clock = [time.perf_counter()]
     sampling = Sampling(
@@ -130,15 +134,22 @@ def collect(  # noqa: PLR0913 - one rollout needs every part of the run
     responses = as_responses(prompts, ids, rollouts_BK, template)
     rows = [rollout for rollouts in rollouts_BK for rollout in rollouts]
     mask_NT = _mask(rows)
+    sampled_NT = torch.zeros(mask_NT.shape)
+    sampled_NT[mask_NT] = torch.tensor([value for rollout in rows for value in rollout.sampling_logprob])
+    later = step_follows and scores_with_its_step(config)
     with record_function("accord.scoring"):
         score_N = reward(responses)
-        logprob_NT, reference_NT, value_NT, exact_NT = _score(responses.trees, actor, mask_NT, config, precision)
-    gap = _check_gap(rows, logprob_NT, mask_NT)
+        logprob_NT, reference_NT, value_NT, exact_NT = _score(responses.trees, actor, mask_NT, config, precision, later)
 
     finished_N = torch.tensor([rollout.finish == "stop" for rollout in rows])
     normal_N = advantages.normalise_score(score_N, mean=reward.mean, std=reward.std, clip=config.score_clip)
     estimator = kl_in_reward(config)
-    kl_NT = exact_NT if exact_NT is not None else kl.ESTIMATORS[estimator or "k1"](logprob_NT, reference_NT)
+    if exact_NT is not None:
+        kl_NT = exact_NT
+    elif estimator and logprob_NT is not None:
+        kl_NT = kl.ESTIMATORS[estimator](logprob_NT, reference_NT)
+    else:  # it does not stand in the reward, or weighs nothing
+        kl_NT = torch.zeros_like(reference_NT)
     reward_NT = advantages.token_rewards(
         normal_N,
         kl_NT,
@@ -152,21 +163,23 @@ def collect(  # noqa: PLR0913 - one rollout needs every part of the run
     clock.append(time.perf_counter())
     figures = {
         "reward__normalised": float(normal_N.mean()),
-        "kl__reference": float(kl.sequence(logprob_NT, reference_NT, mask_NT).mean()),
         "kl__coefficient": coefficient,
         "advantage__mean": float(raw_NT[mask_NT].mean()),
-        "sampler__gap": gap,
         "seconds__sample": clock[1] - clock[0],
         "seconds__score": clock[2] - clock[1],
         **_of_responses(score_N, mask_NT.sum(-1), finished_N),
         **getattr(reward, "figures", {}),  # of its sources, where it has several
     }
+    if logprob_NT is not None:
+        figures["kl__reference"] = float(kl.sequence(logprob_NT, reference_NT, mask_NT).mean())
+        figures["sampler__gap"] = check_gap(float((sampled_NT - logprob_NT)[mask_NT].abs().mean()))
     if value_NT is not None and return_NT is not None:
         figures["value__explained"] = _explained(return_NT[mask_NT], value_NT[mask_NT])
     return Experience(
         responses=responses,
         first_B=firsts(responses.trees),
         mask_NT=mask_NT,
+        sampled_NT=sampled_NT,
         logprob_NT=logprob_NT,
         reference_NT=reference_NT,
         value_NT=value_NT,
@@ -222,38 +235,40 @@ def from_packs(parts: Sequence[tuple[list[int], Tensor]], mask_NT: Tensor) -> Te
 
 @torch.no_grad()
 def _score(
-    trees: Sequence[PromptTree], actor: Actor, mask_NT: Tensor, config: PpoConfig, precision: Precision
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-    """For every sampled token: log-probability under policy and reference, value, exact KL in the reward; or None."""
+    trees: Sequence[PromptTree], actor: Actor, mask_NT: Tensor, config: PpoConfig, precision: Precision, later: bool
+) -> tuple[Tensor | None, Tensor, Tensor | None, Tensor | None]:
+    """For every sampled token: log-probability under policy and reference, value, exact KL in the reward; or None.
+
+    `later`: the policy is left out.
+    """
     first_B = firsts(trees)
     parts: dict[str, list[tuple[list[int], Tensor]]] = {"policy": [], "reference": [], "value": [], "kl": []}
     actor.policy.eval()
     exact = kl_in_reward(config) == "exact"
-    for group in budget_packs([tree.length for tree in trees], config.micro_tokens):
-        batch = pack([trees[b] for b in group]).to(device_of(actor.policy))
-        rows = rows_of(group, trees, first_B)
-        with precision.forward():
+    with precision.forward():
+        for group in budget_packs([tree.length for tree in trees], config.micro_tokens):
+            batch = pack([trees[b] for b in group]).to(device_of(actor.policy))
+            rows = rows_of(group, trees, first_B)
             other = actor.reference_distribution(batch)
             token_T = batch.token_T[batch.scored_index]
             reference_T, _ = token_logprob(other.state_TD, other.head, token_T, temperature=config.temperature)
-            scores = response_scores(
-                actor.policy,
-                batch,
-                temperature=config.temperature,
-                value_head=actor.value_head,
-                other=other if exact else None,
-            )
-            value_T = values(actor.critic.eval(), batch) if actor.critic is not None else scores.value_T
-        for name, value in (
-            ("policy", scores.logprob_T),
-            ("reference", reference_T),
-            ("value", value_T),
-            ("kl", scores.kl_T),
-        ):
-            if value is not None:
-                parts[name].append((rows, value))
+            parts["reference"].append((rows, reference_T))
+            if not later:
+                scores = response_scores(
+                    actor.policy,
+                    batch,
+                    temperature=config.temperature,
+                    value_head=actor.value_head,
+                    other=other if exact else None,
+                )
+                parts["policy"].append((rows, scores.logprob_T))
+                if scores.value_T is not None:
+                    parts["value"].append((rows, scores.value_T))
+                if scores.kl_T is not None:
+                    parts["kl"].append((rows, scores.kl_T))
+            if actor.critic is not None:
+                parts["value"].append((rows, values(actor.critic.eval(), batch)))
     table = {name: from_packs(part, mask_NT) if part else None for name, part in parts.items()}
-    assert table["policy"] is not None
     assert table["reference"] is not None
     return table["policy"], table["reference"], table["value"], table["kl"]
 
@@ -268,13 +283,11 @@ def _explained(return_T: Tensor, value_T: Tensor) -> float:
     return 1.0 - float((return_T - value_T).var(correction=0)) / spread if spread > 0 else 0.0
 
 
-def _check_gap(rows: Sequence[Rollout], logprob_NT: Tensor, mask_NT: Tensor) -> float:
-    """Mean size of the difference between what sampler and trainer say of a token.
+def check_gap(gap: float) -> float:
+    """Mean size of the difference between what sampler and trainer say of a token, nats, as it was given.
 
     Raises: ValueError: they are not the same policy.
     """
-    sampled = torch.tensor([value for rollout in rows for value in rollout.sampling_logprob])
-    gap = float((sampled - logprob_NT[mask_NT]).abs().mean())
     if not gap <= WORST_GAP:
         raise ValueError(
             f"sampler and trainer disagree by {gap:.3f} nats per token (at most {WORST_GAP}); they do not hold "

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from accord.data.batches import step_batches
-from accord.models.linear import casting_once, forget_casts
+from accord.models.head import add_rows_alone
 from accord.models.load import resolve
 from accord.models.quiet import quiet
 from accord.models.score import base_of, prepare
 from accord.train.configs import TrainConfig
+from accord.train.optimiser import AdamW
 from accord.train.progress import Display
 from accord.train.run import Run
 
@@ -60,9 +61,9 @@ class Precision:
 
     @contextmanager
     def forward(self) -> Iterator[None]:
-        """Around every forward pass. Entered once per optimiser step: weights are then cast once per step."""
+        """Around every forward pass. Entered once per optimiser step: autocast casts a weight once while it lasts."""
         if self.name == "bf16":
-            with torch.autocast(self.device.type, torch.bfloat16), casting_once():
+            with torch.autocast(self.device.type, torch.bfloat16):
                 yield
         else:
             yield
@@ -200,7 +201,9 @@ def make_optimiser(modules: Sequence[nn.Module], config: TrainConfig, scales: Se
         )
         if chosen
     ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), fused=True)
+    for module in modules:
+        add_rows_alone(module)
+    return AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95))
 
 
 def learning_rate(step: int, total: int, config: TrainConfig) -> float:
@@ -216,26 +219,22 @@ def learning_rate(step: int, total: int, config: TrainConfig) -> float:
 
 
 @record_function("accord.optimiser")
-def optimise(
-    optimiser: torch.optim.Optimizer, rate: float, max_norm: float, loss: Tensor | float, where: Callable[[], str]
-) -> float:
+def optimise(optimiser: AdamW, rate: float, max_norm: float, loss: Tensor | float, where: Callable[[], str]) -> float:
     """Scale the gradients, take the step, clear them. Returns the gradient's L2 norm before scaling.
 
     Raises: Diverged: loss or gradient is not finite; `where()` says at which rows. The weights are untouched.
     """
-    parameters = [p for group in optimiser.param_groups for p in group["params"]]
-    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    if norm > max_norm:  # clip_grad_norm_ would write every gradient anew, also where it multiplies by one
-        nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
-    if not (math.isfinite(float(loss)) and math.isfinite(float(norm))):
+    norm = optimiser.norm()
+    if not (math.isfinite(float(loss)) and math.isfinite(norm)):
         optimiser.zero_grad(set_to_none=True)
-        raise Diverged(f"loss {float(loss):.4g}, gradient norm {float(norm):.4g} at {where()}")
+        raise Diverged(f"loss {float(loss):.4g}, gradient norm {norm:.4g} at {where()}")
+    optimiser.clip(norm, max_norm)
     for group in optimiser.param_groups:
         group["lr"] = rate * group.get("scale", 1.0)
     optimiser.step()
-    forget_casts()
+    torch.clear_autocast_cache()  # its copies of the weights are of what they were
     optimiser.zero_grad(set_to_none=True)
-    return float(norm)
+    return norm
 
 
 def total(parts: Sequence[Tensor]) -> float:

@@ -7,7 +7,8 @@ with P parameters of which P' are trained, M numbers in matrices of linear layer
     weights     4 P; with adapters under bf16 2 M less: frozen matrices are kept in it
     gradients   4 P'
     moments     8 P', AdamW's two
-    casts       2 M' under bf16: what autocast keeps of trained matrices until the end of a step
+    casts       2 M' under bf16: what autocast keeps of trained matrices until the end of a step; only the head's
+                where `accord.models.linear` reads matrices as they are
     update      activations of the largest pack + vocabulary head
     sampling    weights laid out for decoding + keys and values + logits of the rows decoded at once
     8%          what the allocator holds in free pieces: it keeps freed memory (accord.models.allocation)
@@ -37,6 +38,7 @@ from transformers.pytorch_utils import Conv1D
 from accord.models.blocks import SCORES, SIZE
 from accord.models.gates import keeps_two
 from accord.models.head import GROUP_BYTES, GROUP_BYTES_GPU, PART_BYTES, PART_BYTES_GPU
+from accord.models.linear import fits
 from accord.models.norms import rounds_once
 from accord.rollouts.cache import ROOM
 from accord.rollouts.decoder import attends_with_bias, knows_family
@@ -66,6 +68,7 @@ class Shape:
     Attributes:
         parameters: all of a causal model, tied ones once.
         matrices: in linear layers, the vocabulary head left out.
+        read: of these, what `accord.models.linear` takes, where it can.
         adapter_width: sum over these layers of inputs and outputs: numbers of a LoRA adapter of rank 1.
         vocabulary: entries of the head.
         hidden: width of the states.
@@ -86,6 +89,7 @@ class Shape:
 
     parameters: int
     matrices: int
+    read: int
     adapter_width: int
     vocabulary: int
     hidden: int
@@ -140,6 +144,7 @@ def shape_of(model: Any) -> Shape:
     return Shape(
         parameters=sum(p.numel() for p in model.parameters()),
         matrices=sum(m.weight.numel() for m in linear),
+        read=sum(m.weight.numel() for m in linear if type(m) is nn.Linear and fits(m.weight)),
         adapter_width=sum(sum(m.weight.shape) for m in linear),
         vocabulary=config.vocab_size,
         hidden=config.hidden_size,
@@ -166,7 +171,7 @@ def _normalised(name: str, module: nn.Module, heads: int, key_heads: int) -> int
     return int(weight.numel()) * times // (2 if isinstance(module, nn.LayerNorm) else 1)
 
 
-def state_parts(shape: Shape, lora_rank: int, half: bool, *, head: bool) -> list[Part]:
+def state_parts(shape: Shape, lora_rank: int, half: bool, *, head: bool, reads: bool = False) -> list[Part]:
     """What a trained model holds from its second step on: weights, gradients, moments, cast copies.
 
     Args:
@@ -174,13 +179,15 @@ def state_parts(shape: Shape, lora_rank: int, half: bool, *, head: bool) -> list
         lora_rank: 0 trains all weights.
         half: whether forward passes run in bfloat16.
         head: whether there is a vocabulary head (a reward model and a critic have none; a tied one is an embedding).
+        reads: whether products read float32 matrices as they are: on a CPU with matrix units.
     """
     adapters = lora_rank * shape.adapter_width
     trained = adapters or shape.parameters
     weights = WIDE * (shape.parameters + adapters)
     if lora_rank and half:
         weights -= (WIDE - HALF) * shape.matrices
-    cast = (adapters if lora_rank else shape.matrices) + (shape.head if head else 0)
+    cast = adapters if lora_rank else shape.matrices - (shape.read if reads else 0)
+    cast += shape.head if head else 0
     how = f"LoRA of rank {lora_rank}" if lora_rank else "all of them trained"
     frozen = ", frozen matrices in bf16" if lora_rank and half else ""
     parts = [
@@ -188,7 +195,7 @@ def state_parts(shape: Shape, lora_rank: int, half: bool, *, head: bool) -> list
         Part("gradients", WIDE * trained, f"{trained:,} float32 numbers"),
         Part("moments", 2 * WIDE * trained, "AdamW's two, float32"),
     ]
-    return parts + ([Part("casts", HALF * cast, "bf16 copies of weights while a step lasts")] if half else [])
+    return parts + ([Part("casts", HALF * cast, "bf16 copies of weights while a step lasts")] if half and cast else [])
 
 
 def frozen_bytes(shape: Shape, half: bool) -> int:

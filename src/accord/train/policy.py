@@ -255,7 +255,7 @@ def fit_prompts(
 @record_function("accord.evaluation")
 def evaluate(held_out: Sequence[Any], gather: Gather, seed: int) -> dict[str, float]:
     """Reward, KL and length on held-out prompts; the same random numbers each time, so curves are comparable."""
-    figures = gather(held_out, seed=seed, coefficient=0.0).figures
+    figures = gather(held_out, seed=seed, coefficient=0.0, step_follows=False).figures
     return {f"eval__{name}": figures[name] for name in ("reward__mean", "kl__reference", "length__mean")}
 
 

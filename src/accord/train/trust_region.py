@@ -25,7 +25,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from accord.losses import kl
 from accord.losses import policy as losses
 from accord.models.head import Distribution, Head, exact_kl, head_of, token_logprob
-from accord.models.linear import forget_casts
 from accord.models.score import read_number, response_states, values
 from accord.train import loop
 from accord.train.configs import PpoConfig
@@ -94,6 +93,7 @@ def improve(parts: Parts, experience: Experience, number: int, steps: range, row
 def pieces_of(experience: Experience, chosen: Sequence[int], parts: Parts) -> list[Piece]:
     """Packs of some trees of a rollout within the token budget."""
     trees, device = experience.responses.trees, loop.device_of(parts.actor.policy)
+    assert experience.logprob_NT is not None
     assert experience.return_NT is not None
     tables = {"old_T": experience.logprob_NT, "advantage_T": experience.advantage_NT, "return_T": experience.return_NT}
     pieces = []
@@ -234,7 +234,7 @@ def _flat(parameters: Sequence[Tensor]) -> Tensor:
 def _assign(parameters: Sequence[Tensor], vector_D: Tensor) -> None:
     for p, piece in zip(parameters, torch.split(vector_D, [p.numel() for p in parameters]), strict=True):
         p.copy_(piece.view_as(p))
-    forget_casts()
+    torch.clear_autocast_cache()  # its copies of the weights are of what they were
 
 
 # -- the value function ------------------------------------------------------------------------------------------------

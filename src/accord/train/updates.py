@@ -22,7 +22,8 @@ from accord.models.score import ResponseScores, response_scores, values
 from accord.train import loop
 from accord.train.algorithms import ALGORITHMS, Coefficients, kl_in_loss, weighted_sum
 from accord.train.configs import PpoConfig
-from accord.train.experience import Actor, Experience, to_pack
+from accord.train.experience import Actor, Experience, check_gap, to_pack
+from accord.train.optimiser import AdamW
 from accord.train.ptx import Ptx
 from accord.train.run import Run
 from accord.train.scoring import rows_of
@@ -47,7 +48,7 @@ class Parts:
     """
 
     actor: Actor
-    optimiser: torch.optim.Optimizer
+    optimiser: AdamW
     config: PpoConfig
     precision: loop.Precision
     coefficients: Coefficients
@@ -83,6 +84,7 @@ def improve(parts: Parts, experience: Experience, number: int, steps: range, row
             if parts.ptx is not None:
                 figures |= parts.ptx.accumulate(parts.actor.policy, step)
                 figures["loss"] += parts.ptx.coefficient * figures["loss__ptx"]
+        check_gap(figures.get("sampler__gap", 0.0))
         rate = loop.learning_rate(step, parts.total, config)
         where = loop.place(parts.run, step, [rows_B[b] for b in chosen])
         figures["grad_norm"] = loop.optimise(parts.optimiser, rate, config.max_grad_norm, figures["loss"], where)
@@ -142,14 +144,20 @@ def loss_of(
     rows = rows_of(trees_of_pack, experience.responses.trees, experience.first_B)
     batch = pack([experience.responses.trees[b] for b in trees_of_pack]).to(loop.device_of(actor.policy))
 
-    def packed(table_NT: Tensor) -> Tensor:
+    def packed(table_NT: Tensor | None) -> Tensor:
+        assert table_NT is not None
         return to_pack(table_NT, experience.mask_NT, rows).to(batch.token_T.device)
 
-    old_T, advantage_T = packed(experience.logprob_NT), packed(experience.advantage_NT)
-    scores = _scores(batch, actor, config)
+    scores, advantage_T = _scores(batch, actor, config), packed(experience.advantage_NT)
+    first = experience.logprob_NT is None  # these are the weights that sampled
+    old_T = scores.logprob_T.detach() if first else packed(experience.logprob_NT)
     loss_T = algorithm.loss(scores.logprob_T, old_T, advantage_T, config, coefficients)
     policy = weighted_sum(loss_T, scores.response_T, config, **counts)
     parts = {"loss__policy": policy, "kl__old": kl.k3(old_T, scores.logprob_T).sum()}
+    if first:
+        parts["sampler__gap"] = (packed(experience.sampled_NT) - old_T).abs().sum()
+        away = kl.k1(old_T, packed(experience.reference_NT)).sum()
+        parts["kl__reference"] = away * (counts["tokens"] / counts["responses"])  # per response
     if algorithm.clips:
         parts["clip_fraction"] = _clipped(scores.logprob_T, old_T, advantage_T, config)
     estimator = kl_in_loss(config)
@@ -204,6 +212,7 @@ def _clipped(logprob_T: Tensor, old_T: Tensor, advantage_T: Tensor, config: PpoC
 def moved(parts: Parts, experience: Experience) -> float:
     """KL(old || new) after the updates, nats per token, k3 over all tokens of the rollout."""
     trees, total = experience.responses.trees, 0.0
+    assert experience.logprob_NT is not None
     for group in budget_packs([tree.length for tree in trees], parts.config.micro_tokens):
         batch = pack([trees[b] for b in group]).to(loop.device_of(parts.actor.policy))
         rows = rows_of(group, trees, experience.first_B)

@@ -1,4 +1,4 @@
-"""Kernels for a CPU: what a step does between its products in one pass over memory, attention, and two products.
+"""Kernels for a CPU: what a step does between its products in one pass over memory, attention, and products.
 
 PyTorch runs such work operation by operation, each of which reads and writes all tokens. On a processor with units for
 matrices in bfloat16 that is more than half of a training step (docs/log.md). The C++ beside this file is compiled once
@@ -33,6 +33,8 @@ __all__ = [
     "gate",
     "gate_back",
     "has_tiles",
+    "linear",
+    "linear_back",
     "logprob",
     "logprob_back",
     "norm",
@@ -196,8 +198,42 @@ def logprob_back(
 
 
 def has_tiles() -> bool:
-    """Whether there are matrix units for `weight_gradient`."""
+    """Whether there are matrix units, for `linear`, `linear_back` and `weight_gradient`."""
     return best_unit() == UNITS.index("tiles")
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:
+    """(T, N) bfloat16 x @ weight.T + bias, of bfloat16 (T, K), and (N, K) and (N,) in bfloat16 or float32.
+
+    A float32 weight is rounded where it is read, a bias is not. None also where the processor has no matrix units.
+    """
+    if bias is not None:
+        bias = bias.detach().to(torch.float32).contiguous()
+    kernel, threads = _of_weight("linear", x, weight, 1)
+    if kernel is None or (bias is not None and (bias.device.type != "cpu" or bias.shape != weight.shape[:1])):
+        return None
+    y = x.new_empty(x.shape[0], weight.shape[0])
+    kernel(*_at(x, weight, bias, y), *_longs(x.shape[0], *weight.shape), threads)
+    return y
+
+
+def linear_back(grad: Tensor, weight: Tensor) -> Tensor | None:
+    """(T, K) grad @ weight of bfloat16 (T, N): the gradient of what `linear` was given."""
+    kernel, threads = _of_weight("linear_back", grad, weight, 0)
+    if kernel is None:
+        return None
+    x_grad = grad.new_empty(grad.shape[0], weight.shape[1])
+    kernel(*_at(grad, weight, x_grad), *_longs(grad.shape[0], *weight.shape), threads)
+    return x_grad
+
+
+def _of_weight(name: str, x: Tensor, weight: Tensor, axis: int) -> tuple[Any, Any]:
+    """A product of rows with a weight along one of its axes, and the threads for it."""
+    fits = x.dtype == torch.bfloat16 and x.dim() == weight.dim() == 2 and x.shape[1] == weight.shape[axis]
+    if not (fits and weight.shape[0] % 32 == weight.shape[1] % 32 == 0 and has_tiles()):
+        return None, None
+    flop = 2 * weight.numel() * x.shape[0]
+    return _kernel(name, weight.dtype, x, weight, flop=flop), _threads(weight, max(1, x.shape[0] // 32))
 
 
 def weight_gradient(grad: Tensor, x: Tensor, add_to: Tensor | None = None) -> Tensor | None:

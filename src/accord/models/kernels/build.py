@@ -30,7 +30,8 @@ logger = logging.getLogger("accord")
 
 HERE = Path(__file__).parent
 TORCH = Path(torch.__file__).parent
-KERNELS = ("vector.h", "product.h", "pointwise.cpp", "attention.cpp", "decoding.cpp", "gradient.cpp", "head.cpp")
+HEADERS = ("vector.h", "product.h")
+SOURCES = ("pointwise.cpp", "attention.cpp", "linear.cpp", "head.cpp", "decoding.cpp", "adamw.cpp")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math")
 OF_TORCH = ("-std=c++20", "-O2", f"-I{TORCH / 'include'}", f"-L{TORCH / 'lib'}", "-lc10")
 LIMIT = 300.0  # seconds; it takes some
@@ -40,7 +41,7 @@ LIMIT = 300.0  # seconds; it takes some
 def library() -> ctypes.CDLL | None:
     """The compiled kernels; None where there are none to be had, which is said once unless it was asked for."""
     # Linked first of all with the OpenMP that torch has loaded: two of them would keep a team of threads each.
-    return _loaded(KERNELS, lambda: ((*FLAGS, "-Wl,--as-needed", *_openmp()), _processor()))
+    return _loaded((*HEADERS, *SOURCES), lambda: ((*FLAGS, "-Wl,--as-needed", *_openmp()), _processor()))
 
 
 @functools.cache

@@ -1,0 +1,207 @@
+// The three products of a linear layer in training, in bfloat16 by matrix units: its result, the gradient of its input,
+// and that of its weight. A float32 weight is rounded where it is read, so that no copy of it in bfloat16 is kept, and
+// its gradient is written as it was summed, in float32.
+//
+// Work is handed out in small pieces to whoever is free: where one core is slower than the other, because it is shared
+// with somebody else or of another kind, equal shares would leave the faster one waiting. Each number is summed by one
+// thread in one order, so it depends neither on that nor on the other rows of a batch.
+
+#include <algorithm>
+#include <memory>
+
+#include "product.h"
+
+#if defined(HAS_TILES)
+namespace {
+
+constexpr int64_t SIDE = 32;              // of a block of a result: two by two tiles; numbers of a row of a tile
+constexpr int64_t SLAB = 1 << 15;         // lines of weights laid out at a time (2 MB): they stay near
+constexpr int64_t HIGH = 64, ACROSS = 192;  // rows and outputs of a piece of work
+constexpr int64_t DEPTH = 1024;           // tokens whose states are laid out at once: they stay in the second cache
+
+// -- laying out: a line holds pairs of numbers, of what is summed over, for 16 outputs ---------------------------------
+
+// Line p of `to`: numbers 2 p and 2 p + 1 of 16 rows of a weight, rounded here if they are float32.
+void paired_rows(const bf16* from, int64_t stride, Line* to) { turned((const uint32_t*)from, stride / 2, ROWS, to); }
+void paired_rows(const float* from, int64_t stride, Line* to) {
+    alignas(64) uint32_t rows[ROWS][DEEP];
+    for (int i = 0; i < ROWS; i++) {
+        __m512 low = _mm512_loadu_ps(from + i * stride), high = _mm512_loadu_ps(from + i * stride + 16);
+        _mm512_store_si512(rows[i], (__m512i)_mm512_cvtne2ps_pbh(high, low));
+    }
+    turned(rows[0], DEEP, ROWS, to);
+}
+
+// Line p of `to`: 16 columns of rows 2 p and 2 p + 1; zeros from row `rows` on.
+template <typename T> void paired(const T* from, int64_t stride, int64_t rows, Line* to) {
+    auto row = [&](int64_t i) {
+        if (i >= rows) return _mm512_setzero_si512();
+        if constexpr (sizeof(T) == sizeof(bf16)) return _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)(from + i * stride)));
+        else return _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(from + i * stride)));
+    };
+    for (int p = 0; p < DEEP; p++)
+        _mm512_store_si512(to + p, _mm512_or_si512(row(2 * p), _mm512_slli_epi32(row(2 * p + 1), 16)));
+}
+
+// -- result and gradient of the input ---------------------------------------------------------------------------------
+
+// y (rows, SIDE) = x (16 or 32 rows, 32 steps) times two columns of tiles.
+template <bool TWO>
+void block(const bf16* x, int64_t stride, const Line* w, int64_t steps, const float* bias, bf16* y, int64_t width, int64_t rows) {
+    alignas(64) float sums[SIDE][SIDE];
+    asm volatile("" ::: "memory");  // GCC does not know that tiles are read from memory
+    _tile_zero(0);
+    _tile_zero(1);
+    if constexpr (TWO) { _tile_zero(2); _tile_zero(3); }
+    const bf16* below = x + ROWS * stride;
+    const Line* beside = w + steps * DEEP;
+    for (int64_t i = 0; i < steps; i++) {
+        _tile_loadd(4, x + i * SIDE, stride * sizeof(bf16));
+        _tile_loadd(6, w + i * DEEP, 64);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_loadd(7, beside + i * DEEP, 64);
+        _tile_dpbf16ps(1, 4, 7);
+        if constexpr (TWO) {
+            _tile_loadd(5, below + i * SIDE, stride * sizeof(bf16));
+            _tile_dpbf16ps(2, 5, 6);
+            _tile_dpbf16ps(3, 5, 7);
+        }
+    }
+    _tile_stored(0, sums[0], sizeof sums[0]);
+    _tile_stored(1, sums[0] + 16, sizeof sums[0]);
+    if constexpr (TWO) {
+        _tile_stored(2, sums[16], sizeof sums[0]);
+        _tile_stored(3, sums[16] + 16, sizeof sums[0]);
+    }
+    __m512 low = bias ? _mm512_loadu_ps(bias) : _mm512_setzero_ps(), high = bias ? _mm512_loadu_ps(bias + 16) : low;
+    for (int64_t i = 0; i < rows; i++)
+        _mm512_storeu_si512(y + i * width, (__m512i)_mm512_cvtne2ps_pbh(_mm512_add_ps(_mm512_load_ps(sums[i] + 16), high),
+                                                                        _mm512_add_ps(_mm512_load_ps(sums[i]), low)));
+}
+
+// y (M, O) = x (M, I) times a weight: (O, I), or, where it is turned, (I, O).
+template <bool TURNED, typename T>
+void multiply(const bf16* x, const T* w, const float* bias, bf16* y, int64_t M, int64_t O, int64_t I, int threads) {
+    const int64_t steps = I / SIDE, slab = std::max(ACROSS, SLAB / (steps * DEEP) * 16 / ACROSS * ACROSS);
+    std::unique_ptr<Line[]> laid(new Line[std::min(slab, O) / 16 * steps * DEEP]);
+#pragma omp parallel num_threads(threads)
+    {
+        tiles_begin();
+        std::unique_ptr<bf16[]> last;  // rows that do not fill a tile
+        for (int64_t begin = 0; begin < O; begin += slab) {
+            const int64_t some = std::min(slab, O - begin), across = (some + ACROSS - 1) / ACROSS, down = (M + HIGH - 1) / HIGH;
+            if constexpr (TURNED) {
+#pragma omp for schedule(dynamic)
+                for (int64_t i = 0; i < steps; i++)
+                    for (int64_t o = 0; o < some; o += 16) paired(w + i * SIDE * O + begin + o, O, SIDE, &laid[(o / 16 * steps + i) * DEEP]);
+            } else {
+#pragma omp for schedule(dynamic)
+                for (int64_t o = 0; o < some; o += 16)
+                    for (int64_t i = 0; i < steps; i++) paired_rows(w + (begin + o) * I + i * SIDE, I, &laid[(o / 16 * steps + i) * DEEP]);
+            }
+#pragma omp for schedule(dynamic)
+            for (int64_t piece = 0; piece < across * down; piece++) {
+                const int64_t from = piece % down * HIGH, to = std::min(M, from + HIGH);
+                const int64_t first = piece / down * ACROSS, end = std::min(some, first + ACROSS);
+                for (int64_t m = from; m < to; m += SIDE) {
+                    const int64_t rows = std::min(SIDE, to - m);
+                    const bf16* in = x + m * I;
+                    if (rows % ROWS) {
+                        if (!last) last.reset(new bf16[SIDE * I]());
+                        memcpy(last.get(), in, rows * I * sizeof(bf16));
+                        in = last.get();
+                    }
+                    for (int64_t o = first; o < end; o += SIDE) {
+                        const Line* w = &laid[o / 16 * steps * DEEP];
+                        const float* add = bias ? bias + begin + o : nullptr;
+                        if (rows > ROWS) block<true>(in, I, w, steps, add, y + m * O + begin + o, O, rows);
+                        else block<false>(in, I, w, steps, add, y + m * O + begin + o, O, rows);
+                    }
+                }
+            }
+        }
+        tiles_end();
+    }
+}
+
+// -- gradient of the weight -------------------------------------------------------------------------------------------
+
+void two_by_two(const Line* left, const Line* right, int64_t steps, float* out, int64_t width, bool more) {
+    const int64_t stride = width * sizeof(float);
+    asm volatile("" ::: "memory");  // GCC does not know that tiles are read from memory
+    if (more) {
+        _tile_loadd(0, out, stride);
+        _tile_loadd(1, out + 16, stride);
+        _tile_loadd(2, out + 16 * width, stride);
+        _tile_loadd(3, out + 16 * width + 16, stride);
+    } else {
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+    }
+    const Line *below = left + steps * DEEP, *beside = right + steps * DEEP;
+    for (int64_t i = 0; i < steps * DEEP; i += DEEP) {
+        _tile_loadd(4, left + i, 64);
+        _tile_loadd(6, right + i, 64);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_loadd(7, beside + i, 64);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_loadd(5, below + i, 64);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    }
+    _tile_stored(0, out, stride);
+    _tile_stored(1, out + 16, stride);
+    _tile_stored(2, out + 16 * width, stride);
+    _tile_stored(3, out + 16 * width + 16, stride);
+}
+
+}  // namespace
+
+// All sizes but the number of tokens are multiples of 32. Only where there are tiles.
+extern "C" {
+
+#define OF(T, NAME)                                                                                                         \
+    /* y (M, N) = x (M, K) w^T + bias, of a weight (N, K) */                                                                \
+    void linear_##NAME(const bf16* x, const T* w, const float* bias, bf16* y, int64_t M, int64_t N, int64_t K, int threads) { \
+        multiply<false>(x, w, bias, y, M, N, K, threads);                                                                            \
+    }                                                                                                                       \
+    /* dx (M, K) = grad (M, N) w */                                                                                         \
+    void linear_back_##NAME(const bf16* grad, const T* w, bf16* dx, int64_t M, int64_t N, int64_t K, int threads) {         \
+        multiply<true>(grad, w, nullptr, dx, M, K, N, threads);                                                                         \
+    }
+OF(float, f32)
+OF(bf16, bf16)
+
+// out (N, K) = grad (T, N)^T x (T, K), or that added to it.
+void weight_gradient_bf16(const bf16* grad, const bf16* x, float* out, int64_t T, int64_t N, int64_t K, bool add, int threads) {
+    const int64_t most = ((T < DEPTH ? T : DEPTH) + 2 * DEEP - 1) / (2 * DEEP);
+    std::unique_ptr<Line[]> right(new Line[K / 16 * most * DEEP]);
+#pragma omp parallel num_threads(threads)
+    {
+        tiles_begin();
+        std::unique_ptr<Line[]> left(new Line[2 * most * DEEP]);
+        for (int64_t begin = 0; begin < T; begin += DEPTH) {
+            const int64_t tokens = T - begin < DEPTH ? T - begin : DEPTH, steps = (tokens + 2 * DEEP - 1) / (2 * DEEP);
+#pragma omp for schedule(dynamic)
+            for (int64_t k = 0; k < K / 16; k++)
+                for (int64_t i = 0; i < steps; i++)
+                    paired(x + (begin + 2 * DEEP * i) * K + 16 * k, K, tokens - 2 * DEEP * i, &right[(k * steps + i) * DEEP]);
+#pragma omp for schedule(dynamic)
+            for (int64_t n = 0; n < N; n += SIDE) {
+                for (int64_t i = 0; i < 2 * steps; i++) {
+                    Line pairs[DEEP];
+                    const int64_t t = 2 * DEEP * (i % steps);
+                    paired(grad + (begin + t) * N + n + i / steps * 16, N, tokens - t, pairs);
+                    turned(pairs[0].of, ROWS, DEEP, &left[i * DEEP]);
+                }
+                for (int64_t k = 0; k < K; k += SIDE)
+                    two_by_two(left.get(), &right[k / 16 * steps * DEEP], steps, out + n * K + k, K, add || begin);
+            }
+        }
+        tiles_end();
+    }
+}
+}
+#endif
