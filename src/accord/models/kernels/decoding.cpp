@@ -129,7 +129,7 @@ template <typename T, typename Use>
 void product(const Step& is, Weights<T> of, int64_t outputs, int64_t features, const Line* x, Use use) {
     const int64_t B = (is.rows + ROWS - 1) / ROWS;
     alignas(64) float sums[BLOCKS * OUTPUTS * ROWS];
-#pragma omp for schedule(static)
+#pragma omp for schedule(guided, 2)
     for (int64_t begin = 0; begin < outputs; begin += OUTPUTS)
         for (int64_t b = 0; b < B; b += BLOCKS) {
             const int64_t n = begin + OUTPUTS <= outputs ? begin : outputs - OUTPUTS;
@@ -156,7 +156,7 @@ template <typename T> void to_rows(const Step& is, int64_t outputs, T* rows, int
 // Lines of rows (rows, features) of T.
 template <typename T> void to_lines(const Step& is, int64_t features, const T* rows, Line* x) {
     const int64_t B = (is.rows + ROWS - 1) / ROWS, words = features / PER<T>;
-#pragma omp for schedule(static)
+#pragma omp for schedule(guided, 2)
     for (int64_t line = 0; line < words; line += DEEP)
         for (int64_t b = 0; b < B; b++)
             turned((const uint32_t*)rows + b * ROWS * words + line, words, is.rows - b * ROWS, x + place(line, b, B));
@@ -186,7 +186,7 @@ template <typename T> void norm(const Step& is, const float* states, const float
         for (int64_t n = 0; n < is.hidden / OUTPUTS; n++) total += load(squares + n * lanes + r);
         for (int i = 0; i < WIDTH; i++) scale[r + i] = 1.0f / std::sqrt(total[i] / is.hidden + is.eps);
     }
-#pragma omp for schedule(static)
+#pragma omp for schedule(guided, 2)
     for (int64_t line = 0; line < words; line++)
         for (int64_t b = 0; b < B; b++) {
             float y[2][ROWS];
@@ -203,7 +203,7 @@ template <typename T> void norm(const Step& is, const float* states, const float
 template <typename T> void gated(const Step& is, Weights<T> of, const Line* x, Line* to) {
     const int64_t B = (is.rows + ROWS - 1) / ROWS, K = is.hidden;
     alignas(64) float sums[2][BLOCKS * OUTPUTS * ROWS];
-#pragma omp for schedule(static)
+#pragma omp for schedule(guided, 2)
     for (int64_t n = 0; n < is.inner; n += OUTPUTS)
         for (int64_t b = 0; b < B; b += BLOCKS) {
             const int64_t count = B - b < BLOCKS ? B - b : BLOCKS;
@@ -239,7 +239,7 @@ void step(const Step& is, const Layer<T>* layers, Weights<T> head, const float* 
     {
         if (is.unit == TILES) tiles_begin();
         std::vector<float> space;
-#pragma omp for schedule(static)
+#pragma omp for schedule(guided, 2)
         for (int64_t n = 0; n < is.hidden; n += OUTPUTS)
             for (int64_t b = 0; b < B; b++) {
                 float zero[OUTPUTS * ROWS] = {};
@@ -253,7 +253,7 @@ void step(const Step& is, const Layer<T>* layers, Weights<T> head, const float* 
             const Layer<T>& layer = layers[i];
             product(is, layer.heads, all, is.hidden, x.get(),
                     [&](int64_t n, int64_t b, const float* sums) { to_rows(is, all, qkv.get(), n, b, sums); });
-#pragma omp for schedule(static)
+#pragma omp for schedule(guided, 2)
             for (int64_t item = 0; item < is.rows * is.G; item++) {
                 const int64_t row = item / is.G, g = item % is.G, half = is.D / 2;
                 attend(is, layer, row, g, qkv.get() + row * all, cos + row * half, sin + row * half, first[row], space,

@@ -23,7 +23,7 @@ template <typename T> Row row_of(const T* x, int64_t V, float times) {
 template <typename T>
 void logprob(const T* x, const int64_t* token, float* logprob, float* entropy, int64_t rows, int64_t V, float times,
              int threads) {
-#pragma omp parallel for num_threads(threads)
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
     for (int64_t t = 0; t < rows; t++) {
         Row row = row_of(x + t * V, V, times);
         float one[WIDTH], rest = std::log(row.total);
@@ -38,7 +38,7 @@ void logprob(const T* x, const int64_t* token, float* logprob, float* entropy, i
 template <typename T>
 void logprob_back(T* x, const int64_t* token, const float* grad, const float* grad_entropy, int64_t rows, int64_t V, float times,
                   int threads) {
-#pragma omp parallel for num_threads(threads)
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
     for (int64_t t = 0; t < rows; t++) {
         T* row = x + t * V;
         Row is = row_of(row, V, times);

@@ -6,8 +6,12 @@
 
 namespace {
 
+// Pieces of work go to whoever is free: so many tokens, numbers, or shares of all.
+constexpr int64_t TOKENS = 16, NUMBERS = 1 << 14;
+constexpr int PARTS = 16;
+
 void norm(const float* x, const float* w, bf16* y, float* r, int64_t rows, int64_t width, float eps, int threads) {
-#pragma omp parallel for num_threads(threads)
+#pragma omp parallel for num_threads(threads) schedule(dynamic, TOKENS)
     for (int64_t t = 0; t < rows; t++) {
         const float* row = x + t * width;
         vec squares{};
@@ -19,7 +23,7 @@ void norm(const float* x, const float* w, bf16* y, float* r, int64_t rows, int64
 
 // x += more, in place, and the norm of that.
 void add_norm(float* x, const bf16* more, const float* w, bf16* y, int64_t rows, int64_t width, float eps, int threads) {
-#pragma omp parallel for num_threads(threads)
+#pragma omp parallel for num_threads(threads) schedule(dynamic, TOKENS)
     for (int64_t t = 0; t < rows; t++) {
         float* row = x + t * width;
         vec squares{};
@@ -33,14 +37,14 @@ void add_norm(float* x, const bf16* more, const float* w, bf16* y, int64_t rows,
     }
 }
 
-// dw may be null. Its sum over tokens is made in a part for each thread, the only thing here that depends on how many.
+// dw may be null. Its sum over tokens is made in PARTS, whatever the number of threads.
 void norm_back(const bf16* grad, const float* x, const float* w, const float* r, float* dx, float* dw, int64_t rows,
                int64_t width, int threads) {
-    std::vector<float> parts(dw ? threads * width : 0);
-#pragma omp parallel for num_threads(threads)
-    for (int part = 0; part < threads; part++) {
+    std::vector<float> parts(dw ? PARTS * width : 0);
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
+    for (int part = 0; part < PARTS; part++) {
         float* own = dw ? parts.data() + part * width : nullptr;
-        for (int64_t t = rows * part / threads; t < rows * (part + 1) / threads; t++) {
+        for (int64_t t = rows * part / PARTS; t < rows * (part + 1) / PARTS; t++) {
             const float* row = x + t * width;
             const bf16* up = grad + t * width;
             vec both{};
@@ -56,14 +60,14 @@ void norm_back(const bf16* grad, const float* x, const float* w, const float* r,
     }
     for (int64_t d = 0; dw && d < width; d++) {
         dw[d] = 0;
-        for (int part = 0; part < threads; part++) dw[d] += parts[part * width + d];
+        for (int part = 0; part < PARTS; part++) dw[d] += parts[part * width + d];
     }
 }
 
 // A row of gate and up begins every `stride` numbers: both may be halves of one product.
 template <typename T>
 void gate(const T* gate, const T* up, T* y, int64_t rows, int64_t width, int64_t stride, int threads) {
-#pragma omp parallel for num_threads(threads)
+#pragma omp parallel for num_threads(threads) schedule(dynamic, TOKENS)
     for (int64_t t = 0; t < rows; t++)
         for (int64_t d = 0; d < width; d += WIDTH) {
             vec g = load(gate + t * stride + d);
@@ -73,7 +77,7 @@ void gate(const T* gate, const T* up, T* y, int64_t rows, int64_t width, int64_t
 
 template <typename T>
 void gate_back(const T* grad, const T* gate, const T* up, T* dgate, T* dup, int64_t count, int threads) {
-#pragma omp parallel for num_threads(threads)
+#pragma omp parallel for num_threads(threads) schedule(dynamic, NUMBERS / WIDTH)
     for (int64_t i = 0; i < count; i += WIDTH) {
         vec d = load(grad + i), g = load(gate + i), share = sigmoid(g);
         store(dgate + i, rounded<T>(d * load(up + i)) * share * (1.0f + g * (1.0f - share)));
@@ -85,7 +89,7 @@ void gate_back(const T* grad, const T* gate, const T* up, T* dgate, T* dup, int6
 template <typename T>
 void turn(const T* x, const float* cos, const float* sin, T* y, int64_t rows, int64_t heads, int64_t halves, int64_t stride,
           int threads) {
-#pragma omp parallel for num_threads(threads)
+#pragma omp parallel for num_threads(threads) schedule(dynamic, TOKENS)
     for (int64_t t = 0; t < rows; t++)
         for (int64_t h = 0; h < heads; h++) {
             const T* from = x + t * stride + h * 2 * halves;

@@ -43,8 +43,12 @@ static inline vec load(const bf16* p) {
 }
 static inline void store(float* p, vec x) { memcpy(p, &x, sizeof x); }
 static inline void store(bf16* p, vec x) {  // to nearest, ties to even, NaN stays NaN: as torch rounds
+#if defined(__AVX512BF16__)  // but for numbers below 1e-38, which become 0
+    __m256bh y = _mm512_cvtneps_pbh(x);
+#else
     uvec bits = as<uvec>(x), even = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
     half y = __builtin_convertvector(x == x ? even : uvec{} + 0x7FC0, half);
+#endif
     memcpy(p, &y, sizeof y);
 }
 template <typename T> static inline vec rounded(vec x) { T y[WIDTH]; store(y, x); return load(y); }
