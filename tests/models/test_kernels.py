@@ -69,6 +69,25 @@ def test_norms(rows: int, threads: int) -> None:
     assert torch.equal(alone[0], back[0])
 
 
+def test_threads_change_no_bit_of_a_norms_gradient() -> None:
+    grad, x, weight, before = draw(333, 32, dtype=BF16), draw(333, 32, seed=1), draw(32, seed=2), torch.get_num_threads()
+    y = kernels.norm(x, weight, 1e-5, BF16)
+    assert y is not None
+    found = []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            back = kernels.norm_back(grad, x, weight, y[1], True)
+            assert back is not None
+            assert back[1] is not None
+            found.append(back[1])
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+    assert_close(found[0], plain(norms._gradients, grad, x, weight, y[1], True)[1], rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("dtype", [FP32, BF16])
 def test_gates(dtype: torch.dtype, threads: int) -> None:
     gate, up, grad = (draw(31, 32, dtype=dtype, seed=seed, size=4) for seed in range(3))

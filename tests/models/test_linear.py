@@ -12,6 +12,7 @@ from torch.testing import assert_close
 
 from accord.models import kernels, linear
 from accord.models.head import Head, token_logprob
+from accord.models.kernels import adamw
 from accord.models.linear import own_products
 from accord.models.score import prepare, response_scores
 from accord.trees import Branch, PromptTree, pack
@@ -100,7 +101,7 @@ def test_a_product_and_its_way_back(tokens: int, outputs: int, features: int, dt
     rounded = weight.to(BF16).double()
     for found, expected in (
         (kernels.linear(x, weight), x.double() @ rounded.T),
-        (kernels.linear(x, weight, bias), x.double() @ rounded.T + bias.double()),
+        (kernels.linear(x, weight, bias), x.double() @ rounded.T + bias.to(BF16).double()),
         (kernels.linear_back(grad, weight), grad.double() @ rounded),
     ):
         assert found is not None
@@ -276,6 +277,34 @@ def test_other_passes_are_pytorchs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert own_products(nn.Linear(64, 64, device="meta")) == 0
 
 
+def test_nothing_is_compiled_for_another_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    def compiled() -> None:
+        raise AssertionError("compiled")
+
+    monkeypatch.setattr(kernels, "has_tiles", compiled)
+    monkeypatch.setattr(adamw, "library", compiled)
+    assert own_products(nn.Linear(64, 64, device="meta")) == 0
+    assert own_products(nn.Linear(48, 64)) == 0
+    weight = torch.ones(3, device="meta")
+    assert not adamw.Parameters([weight], [weight]).fit
+
+
+def test_only_what_is_needed_is_kept() -> None:
+    """Under adapters a frozen layer's input is nobody's, where its weights' gradient is not asked for."""
+    _, net = layers(True)
+    net.requires_grad_(False)
+    kept: list[tuple[int, ...]] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: (kept.append(x.shape), x)[1], lambda x: x):  # type: ignore[func-returns-value]
+        with torch.autocast("cpu", BF16):
+            net(draw(5, 64).requires_grad_())
+        assert kept == [(96, 64), (32, 96)]
+        kept.clear()
+        net.requires_grad_(True)
+        with torch.autocast("cpu", BF16):
+            net[0](draw(5, 64))
+        assert kept == [(5, 64)]
+
+
 def test_weights_are_read_as_they_are() -> None:
     _, net = layers(False)
     x = draw(5, 64)
@@ -314,3 +343,16 @@ def test_a_model_goes_through_them_once_it_is_prepared(monkeypatch: pytest.Monke
     with torch.autocast("cpu", BF16):
         response_scores(model, batch).logprob_T.sum().backward()
     assert calls.count(len(batch.token_T)) == 7 * len(model.model.layers)  # the head's vocabulary is no multiple of 32
+
+
+def test_sampling_reads_the_librarys_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, net = layers(True)
+    monkeypatch.setattr(linear, "_Linear", None)
+    x = draw(5, 64)
+    with torch.autocast("cpu", BF16):
+        with linear.library_products(), linear.library_products():
+            assert torch.equal(net(x), plain(x))
+        with pytest.raises(AttributeError), linear.library_products():
+            raise AttributeError
+        with pytest.raises(AttributeError):  # behind it they are our own again
+            net(x)

@@ -116,6 +116,13 @@ def test_state_by_hand():
         "moments": 8 * every,
         "casts": 2 * (shape.matrices + 260 * 32),
     }
+    sizes = {part.name: part.bytes for part in memory.state_parts(shape, 0, half=True, head=True, reads=True)}
+    assert shape.read == 2 * (2 * 32 * 32 + 3 * 32 * 64)  # keys and values are 16 wide
+    assert sizes["casts"] == 2 * (2 * 2 * 32 * 16 + 260 * 32)
+    sizes = {part.name: part.bytes for part in memory.state_parts(shape, 0, half=True, head=False, reads=True)}
+    assert sizes["casts"] == 2 * 2 * 2 * 32 * 16
+    sizes = {part.name: part.bytes for part in memory.state_parts(shape, 3, half=True, head=False, reads=True)}
+    assert sizes["casts"] == 2 * 3 * shape.adapter_width
     sizes = {part.name: part.bytes for part in memory.state_parts(shape, 3, half=True, head=False)}
     added = 3 * shape.adapter_width
     assert sizes == {

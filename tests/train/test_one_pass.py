@@ -16,7 +16,7 @@ from accord.train.configs import PpoConfig
 from accord.train.methods import METHODS
 from accord.train.progress import Quiet
 from accord.train.rewards import FunctionReward
-from train.data import metrics, prompts
+from train.data import metrics, prompts, write
 from train.test_loop import count_a
 
 ONE = {"ppo_epochs": 1, "minibatches": 1}
@@ -27,6 +27,8 @@ CASES: dict[str, dict[str, Any]] = {
     "rloo in the loss": {"kl_place": "loss", "kl_estimator": "k2", "kl_target": 0.5},
     "rloo without": {"kl_beta": 0.0},
     "reinforce mean": {"baseline": "mean", "kl_place": "loss", "kl_estimator": "k3", "lora_rank": 4},
+    "grpo bf16 with text": {**ONE, "precision": "bf16", "ptx": True},
+    "grpo adapters": {**ONE, "lora_rank": 4, "kl_estimator": "exact"},
     "ppo-clip critic": {**ONE, "critic": "separate", "kl_place": "loss", "kl_estimator": "k3"},
 }
 
@@ -34,6 +36,8 @@ CASES: dict[str, dict[str, Any]] = {
 def run_config(folder: Path, tiny_folder: Path, name: str, case: str, **extra: Any) -> PpoConfig:
     size = {"batch_size": 4, "samples": 3, "max_new_tokens": 5, "epochs": 2, "temperature": 0.7}
     settings = {**FAST, **size, **CASES[case], **extra}
+    if settings.pop("ptx", False):
+        settings["ptx_data"] = [write(folder / "text.jsonl", [{"text": "the cat sat on the mat"}, {"text": "a dog"}])]
     return PpoConfig(
         model=str(tiny_folder),
         data=[prompts(folder / "prompts.jsonl")],
@@ -56,6 +60,7 @@ def test_the_run_is_the_same(case: str, tiny_folder: Path, tmp_path: Path, monke
             out = policy.run(config, Quiet(), FunctionReward("count_a", count_a))
         assert bool(passes) == (name == "two")
         found[name] = metrics(out), load_file(out / "model" / _weights(out))
+    near = 1e-2 if "bf16" in case else 1e-3
     (rows, weights), (other_rows, other) = found["one"], found["two"]
     assert len(rows) == len(other_rows) > 4
     for row, other_row in zip(rows, other_rows, strict=True):
@@ -63,10 +68,10 @@ def test_the_run_is_the_same(case: str, tiny_folder: Path, tmp_path: Path, monke
         for key in row:
             if "second" in key or key in ("time", "memory"):
                 continue
-            assert row[key] == pytest.approx(other_row[key], rel=1e-3, abs=1e-4), key
+            assert row[key] == pytest.approx(other_row[key], rel=near, abs=near), key
     assert rows[-1]["kl/reference"] != 0
     for key, weight in weights.items():
-        assert_close(weight, other[key], rtol=1e-3, atol=1e-4)
+        assert_close(weight, other[key], rtol=near, atol=near)
 
 
 def _weights(out: Path) -> str:
@@ -121,4 +126,5 @@ def test_whatever_needs_them_before_has_them(algorithm: str) -> None:
     assert asked(**loss, baseline="mean") == (algorithm in ("reinforce", "rloo", "grpo"))
     assert asked(**{**loss, "ppo_epochs": 2}) == (algorithm == "rloo")
     assert asked(**{**loss, "minibatches": 2}) == (algorithm == "rloo")
-    assert not asked(**loss, critic="separate", penalty_target=0.1) or algorithm != "ppo-penalty"
+    if algorithm == "ppo-penalty":  # compares with them behind the step
+        assert not asked(**loss, critic="separate", penalty_target=0.1)

@@ -141,6 +141,27 @@ def test_what_has_no_kernel_is_pytorchs(monkeypatch: pytest.MonkeyPatch, without
 
 
 @pytest.mark.usefixtures("compiled")
+def test_a_graph_from_before_a_step_is_an_error() -> None:
+    own, ours, _, _ = pair()
+    for step in range(2):
+        loss = (own[4] ** 2).sum()
+        give(own, step, 1.0)
+        advance(ours, own, 0.01)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            loss.backward()  # type: ignore[no-untyped-call]
+    again = copy.deepcopy(ours)
+    give(again.param_groups[0]["params"], 5, 1.0)
+    again.step()
+
+
+@pytest.mark.usefixtures("compiled")
+def test_moments_of_another_shape_are_refused() -> None:
+    x = torch.ones(4)
+    with pytest.raises(AssertionError, match="moments"):
+        Parameters([x], [x]).step([x], [torch.ones(3)], [1], rate=0.1, betas=(0.9, 0.95), eps=1e-8, decay=0.0)
+
+
+@pytest.mark.usefixtures("compiled")
 def test_gradients_are_left_as_they_are() -> None:
     own, ours, _, _ = pair()
     for step in range(2):

@@ -9,6 +9,8 @@ autocast rounds them. Elsewhere, and in other arithmetic, the layers are as they
 from __future__ import annotations
 
 import types
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,19 +18,23 @@ from torch import Tensor, nn
 
 from accord.models import kernels
 
-__all__ = ["fits", "own_products"]
+__all__ = ["fits", "library_products", "own_products"]
+
+_by_library = False
 
 
 def own_products(model: nn.Module) -> int:
     """Let the linear layers of a model compute by these kernels where they can; returns how many do."""
     count = 0
-    if not kernels.has_tiles():
-        return count
     for layer in model.modules():
-        if type(layer) is nn.Linear and layer.weight.device.type == "cpu" and fits(layer.weight):
-            count += "forward" not in vars(layer)
+        if type(layer) is nn.Linear and "forward" not in vars(layer) and _computes(layer.weight):
             layer.forward = types.MethodType(_forward, layer)  # type: ignore[method-assign]
+            count += 1
     return count
+
+
+def _computes(weight: Tensor) -> bool:
+    return weight.device.type == "cpu" and fits(weight) and kernels.has_tiles()  # asked last: it compiles
 
 
 def fits(weight: Tensor) -> bool:
@@ -36,8 +42,22 @@ def fits(weight: Tensor) -> bool:
     return all(width % 32 == 0 for width in weight.shape)
 
 
+@contextmanager
+def library_products() -> Iterator[None]:
+    """While this lasts layers are as they were: for pass after pass over a few rows, as sampling has them.
+
+    What is laid out for the units is then read once; a copy that autocast keeps is half of what there is to read.
+    """
+    global _by_library
+    before, _by_library = _by_library, True
+    try:
+        yield
+    finally:
+        _by_library = before
+
+
 def _forward(self: Any, input: Tensor) -> Tensor:
-    if _in_bfloat16(input, self.weight):
+    if not _by_library and _in_bfloat16(input, self.weight):
         result: Tensor = _Linear.apply(input.to(torch.bfloat16), self.weight, self.bias)  # type: ignore[no-untyped-call]
         return result
     plain: Tensor = type(self).forward(self, input)
@@ -62,8 +82,9 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.bias = None if bias is None else bias.dtype
+        of_x, of_weight, _ = ctx.needs_input_grad
+        ctx.save_for_backward(x if of_weight else None, weight if of_x else None)
+        ctx.shape, ctx.weight, ctx.bias = x.shape, weight.dtype, None if bias is None else bias.dtype
         y = kernels.linear(x.flatten(0, -2).contiguous(), weight, bias)
         if y is not None:
             return y.view(*x.shape[:-1], weight.shape[0])
@@ -73,16 +94,17 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
-        of_x, of_weight, of_bias = ctx.needs_input_grad
+        x_grad = weight_grad = bias_grad = None
         with torch.autocast("cpu", enabled=False):
-            flat, rows = grad.flatten(0, -2).contiguous(), x.flatten(0, -2).contiguous()
-            # Second derivatives (TRPO) go through operations that have derivatives.
-            kernel = not torch.is_grad_enabled()
-            x_grad = kernels.linear_back(flat, weight) if kernel and of_x else None
-            if of_x and x_grad is None:
-                x_grad = flat @ weight.to(x.dtype)
-            weight_grad = kernels.weight_gradient(flat, rows) if kernel and of_weight else None
-            if of_weight:
-                weight_grad = (flat.T @ rows if weight_grad is None else weight_grad).to(weight.dtype)
-            bias_grad = flat.sum(0, dtype=torch.float32).to(ctx.bias) if ctx.bias and of_bias else None
-        return None if x_grad is None else x_grad.view_as(x), weight_grad, bias_grad
+            flat = grad.flatten(0, -2).contiguous()
+            kernel = not torch.is_grad_enabled()  # second derivatives (TRPO) need operations that have derivatives
+            if ctx.needs_input_grad[0]:
+                x_grad = kernels.linear_back(flat, weight) if kernel else None
+                x_grad = (flat @ weight.to(flat.dtype) if x_grad is None else x_grad).view(ctx.shape)
+            if ctx.needs_input_grad[1]:
+                rows = x.flatten(0, -2).contiguous()
+                weight_grad = kernels.weight_gradient(flat, rows) if kernel else None
+                weight_grad = (flat.T @ rows if weight_grad is None else weight_grad).to(ctx.weight)
+            if ctx.needs_input_grad[2]:
+                bias_grad = flat.sum(0, dtype=torch.float32).to(ctx.bias)
+        return x_grad, weight_grad, bias_grad

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from accord.models.linear import library_products
 from accord.rollouts import Rollout, Sampling
 from accord.rollouts.batch import Batch, Row, Waiting, new_row
 from accord.rollouts.cache import ROOM, ROOM_OF_GRAPHS, RowCache
@@ -264,6 +265,7 @@ class NativeSampler:
             self.model.eval()
             _ask_gradient(frozen, True)
             stack.enter_context(torch.no_grad())
+            stack.enter_context(library_products())
             stack.enter_context(self.autocast())
             yield
 

@@ -143,7 +143,7 @@ def estimate(config: TrainConfig) -> Estimate:
         used=0 if device.type == "cuda" else psutil.Process().memory_info().rss,
         available=memory_available(device),
         fused=device.type != "cpu",
-        reads=device.type == "cpu" and kernels.has_tiles(),
+        reads=precision.name == "bf16" and device.type == "cpu" and kernels.has_tiles(),
     )
     found = Estimate(
         precision=precision.name,

@@ -63,7 +63,8 @@ METRICS: dict[str, tuple[str, str]] = {
     "kl/coefficient": ("reward units/nat", "weight of the KL penalty"),
     "kl/old": (
         "nats",
-        "KL(old || new) per token before the rollout's last update, or before the one an early stop skipped, k3",
+        "KL(old || new) per token before the rollout's last update, or before the one an early stop skipped, k3; "
+        "0 where a rollout makes one update",
     ),
     "kl/moved": ("nats", "KL(old || new) per token after the rollout's updates, k3, over all its tokens"),
     "kl/penalty": ("reward units/nat", "weight of KL(old || new) in the loss (ppo-penalty)"),
@@ -93,7 +94,7 @@ METRICS: dict[str, tuple[str, str]] = {
     "label/money": ("money", "cost of all requests so far, where a price is given"),
     "updates": ("optimiser steps", "updates made on this rollout; fewer than planned after an early stop"),
     "seconds/sample": ("s", "time spent sampling"),
-    "seconds/score": ("s", "time spent on reward, reference, old log-probabilities and values"),
+    "seconds/score": ("s", "time spent on reward, reference, values and, unless the one step of a rollout gives them, old log-probabilities"),
     "seconds/update": ("s", "time spent on updates"),
     "eval/loss": ("nats", "loss on the held-out data"),
     "eval/accuracy_tie_half": ("share", "as accuracy_tie_half, on the held-out data"),

@@ -14,11 +14,15 @@ __all__ = ["AdamW"]
 
 
 class AdamW(torch.optim.AdamW):
-    """AdamW (Loshchilov & Hutter 2019) over float32 weights; state and checkpoints are those of `torch.optim.AdamW`."""
+    """AdamW (Loshchilov & Hutter 2019); state and checkpoints are those of `torch.optim.AdamW`.
+
+    Neither `amsgrad` nor `maximize` nor a `GradScaler`, which only fp16 needs.
+    """
+
+    _scale = 1.0  # of the gradients of the next step
 
     def __init__(self, groups: list[dict[str, Any]], *, lr: float, betas: tuple[float, float]) -> None:
         super().__init__(groups, lr=lr, betas=betas, fused=True)
-        self._scale = 1.0
 
     def norm(self) -> float:
         """L2 norm of all gradients. Sparse ones are made dense: of an embedding, if the head had no part in a pass."""

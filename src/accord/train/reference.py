@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from accord.models.cache import cache_folder
 from accord.models.kernels.build import library
+from accord.models.kernels.decoding import UNITS, best_unit
 from accord.train.loop import Precision
 from accord.train.progress import Display
 from accord.train.run import Run, write_atomically
@@ -31,13 +32,15 @@ from accord.trees import PromptTree
 
 __all__ = ["content_key", "reference_logprobs"]
 
-FORMAT = "3"  # a change of what the file holds, or of the last bits of it, changes its name
+FORMAT = "4"  # a change of what the file holds, or of the last bits of it, changes its name
 
 
 def content_key(model_fingerprint: str, precision: Precision, trees: Sequence[PromptTree]) -> str:
     """sha256 of everything the log-probabilities are a function of, as hexadecimal digits."""
-    # With and without kernels the last bits differ, and DPO's first loss is to be log 2.
-    device = "cpu with kernels" if precision.device.type == "cpu" and library() else precision.device.type
+    # With and without kernels, and by their units, the last bits differ, and DPO's first loss is to be log 2.
+    device = precision.device.type
+    if device == "cpu" and library():
+        device = f"cpu with kernels, {UNITS[best_unit()]}"
     digest = hashlib.sha256(f"{FORMAT} {model_fingerprint} {precision.name} {device}".encode())
     for tree in trees:
         branches = [branch.tokens for branch in tree.branches]

@@ -205,10 +205,10 @@ def has_tiles() -> bool:
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:
     """(T, N) bfloat16 x @ weight.T + bias, of bfloat16 (T, K), and (N, K) and (N,) in bfloat16 or float32.
 
-    A float32 weight is rounded where it is read, a bias is not. None also where the processor has no matrix units.
+    Weight and bias are rounded to bfloat16 where they are read. None also where the processor has no matrix units.
     """
     if bias is not None:
-        bias = bias.detach().to(torch.float32).contiguous()
+        bias = bias.detach().to(torch.bfloat16).to(torch.float32)
     kernel, threads = _of_weight("linear", x, weight, 1)
     if kernel is None or (bias is not None and (bias.device.type != "cpu" or bias.shape != weight.shape[:1])):
         return None

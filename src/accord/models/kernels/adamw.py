@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 from torch.profiler import record_function
 
 from accord.models.kernels.build import MARK, library, threads_for
@@ -43,7 +44,7 @@ class Parameters:
     @property
     def fit(self) -> bool:
         """Whether there are kernels for them: float32 on a CPU, without gaps."""
-        return library() is not None and all(map(_fits, self.weights)) and all(map(_fits, self.gradients))
+        return all(map(_fits, (*self.weights, *self.gradients))) and library() is not None  # asked last: it compiles
 
     @property
     def _threads(self) -> ctypes.c_int:
@@ -77,8 +78,8 @@ class Parameters:
             w = (1 - rate decay) w - rate / (1 - beta1^t) m / (sqrt(v / (1 - beta2^t)) + eps)
 
         Args:
-            means: m of each, moved too.
-            squares: v of each, moved too.
+            means: m of each, moved too; laid out as the weights.
+            squares: v of each, moved too; laid out as the weights.
             steps: t of each, this step counted.
             rate: learning rate.
             betas: of both moments.
@@ -86,6 +87,8 @@ class Parameters:
             decay: of weights.
             scale: of gradients, where they are clipped; they stay as they are.
         """
+        for weight, *moments in zip(self.weights, means, squares, strict=True):
+            assert all(_fits(x) and x.shape == weight.shape for x in moments), "moments are not laid out as the weights"
         table = (_Parameter * len(self.weights))()
         columns = self.weights, self.gradients, means, squares, steps
         for row, weight, gradient, mean, square, t in zip(table, *columns, strict=True):
@@ -97,6 +100,7 @@ class Parameters:
             library().adamw_f32(  # type: ignore[union-attr]
                 table, ctypes.c_int64(len(table)), ctypes.byref(settings), self._threads
             )
+        increment_version((*self.weights, *means, *squares))  # a graph kept from before is an error, not wrong
 
 
 def _fits(x: Tensor) -> bool:

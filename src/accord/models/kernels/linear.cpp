@@ -16,7 +16,7 @@ namespace {
 
 constexpr int64_t SIDE = 32;              // of a block of a result: two by two tiles; numbers of a row of a tile
 constexpr int64_t SLAB = 1 << 15;         // lines of weights laid out at a time (2 MB): they stay near
-constexpr int64_t HIGH = 64, ACROSS = 192;  // rows and outputs of a piece of work
+constexpr int64_t HIGH = 64, ACROSS = 192, NARROW = 64;  // rows and outputs of a piece of work, and if there are few
 constexpr int64_t DEPTH = 1024;           // tokens whose states are laid out at once: they stay in the second cache
 
 // -- laying out: a line holds pairs of numbers, of what is summed over, for 16 outputs ---------------------------------
@@ -89,7 +89,9 @@ void multiply(const bf16* x, const T* w, const float* bias, bf16* y, int64_t M, 
         tiles_begin();
         std::unique_ptr<bf16[]> last;  // rows that do not fill a tile
         for (int64_t begin = 0; begin < O; begin += slab) {
-            const int64_t some = std::min(slab, O - begin), across = (some + ACROSS - 1) / ACROSS, down = (M + HIGH - 1) / HIGH;
+            const int64_t some = std::min(slab, O - begin), down = (M + HIGH - 1) / HIGH;
+            const int64_t wide = (some + ACROSS - 1) / ACROSS * down < 4 * threads ? NARROW : ACROSS;
+            const int64_t across = (some + wide - 1) / wide;
             if constexpr (TURNED) {
 #pragma omp for schedule(dynamic)
                 for (int64_t i = 0; i < steps; i++)
@@ -102,7 +104,7 @@ void multiply(const bf16* x, const T* w, const float* bias, bf16* y, int64_t M, 
 #pragma omp for schedule(dynamic)
             for (int64_t piece = 0; piece < across * down; piece++) {
                 const int64_t from = piece % down * HIGH, to = std::min(M, from + HIGH);
-                const int64_t first = piece / down * ACROSS, end = std::min(some, first + ACROSS);
+                const int64_t first = piece / down * wide, end = std::min(some, first + wide);
                 for (int64_t m = from; m < to; m += SIDE) {
                     const int64_t rows = std::min(SIDE, to - m);
                     const bf16* in = x + m * I;

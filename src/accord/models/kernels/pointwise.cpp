@@ -8,7 +8,7 @@ namespace {
 
 // Pieces of work go to whoever is free: so many tokens, numbers, or shares of all.
 constexpr int64_t TOKENS = 16, NUMBERS = 1 << 14;
-constexpr int PARTS = 16;
+constexpr int PARTS = 64;
 
 void norm(const float* x, const float* w, bf16* y, float* r, int64_t rows, int64_t width, float eps, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(dynamic, TOKENS)
