@@ -70,7 +70,12 @@ def test_norms(rows: int, threads: int) -> None:
 
 
 def test_threads_change_no_bit_of_a_norms_gradient() -> None:
-    grad, x, weight, before = draw(333, 32, dtype=BF16), draw(333, 32, seed=1), draw(32, seed=2), torch.get_num_threads()
+    grad, x, weight, before = (
+        draw(333, 32, dtype=BF16),
+        draw(333, 32, seed=1),
+        draw(32, seed=2),
+        torch.get_num_threads(),
+    )
     y = kernels.norm(x, weight, 1e-5, BF16)
     assert y is not None
     found = []

@@ -307,7 +307,7 @@ def test_only_what_is_needed_is_kept() -> None:
 
 def test_weights_are_read_as_they_are() -> None:
     _, net = layers(False)
-    x = draw(5, 64)
+    x = draw(5, 64).requires_grad_()
     with torch.autocast("cpu", BF16):
         first = net(x)
         with torch.no_grad():

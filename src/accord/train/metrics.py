@@ -94,7 +94,10 @@ METRICS: dict[str, tuple[str, str]] = {
     "label/money": ("money", "cost of all requests so far, where a price is given"),
     "updates": ("optimiser steps", "updates made on this rollout; fewer than planned after an early stop"),
     "seconds/sample": ("s", "time spent sampling"),
-    "seconds/score": ("s", "time spent on reward, reference, values and, unless the one step of a rollout gives them, old log-probabilities"),
+    "seconds/score": (
+        "s",
+        "time on reward, reference, values and, unless the one step of a rollout gives them, old log-probabilities",
+    ),
     "seconds/update": ("s", "time spent on updates"),
     "eval/loss": ("nats", "loss on the held-out data"),
     "eval/accuracy_tie_half": ("share", "as accuracy_tie_half, on the held-out data"),
