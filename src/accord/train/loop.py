@@ -61,7 +61,7 @@ class Precision:
 
     @contextmanager
     def forward(self) -> Iterator[None]:
-        """Around every forward pass. Entered once per optimiser step: what autocast casts is then cast once per step."""
+        """Around every forward pass. Entered once per optimiser step: what autocast casts is cast once in it."""
         if self.name == "bf16":
             with torch.autocast(self.device.type, torch.bfloat16):
                 yield

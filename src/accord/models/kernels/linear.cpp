@@ -128,7 +128,8 @@ void multiply(const bf16* x, const T* w, const float* bias, bf16* y, int64_t M, 
 
 // -- gradient of the weight -------------------------------------------------------------------------------------------
 
-void two_by_two(const Line* left, const Line* right, int64_t steps, float* out, int64_t width, bool more) {
+// `next`: whether the block to the right follows.
+void two_by_two(const Line* left, const Line* right, int64_t steps, float* out, int64_t width, bool more, bool next) {
     const int64_t stride = width * sizeof(float);
     asm volatile("" ::: "memory");  // GCC does not know that tiles are read from memory
     if (more) {
@@ -143,7 +144,11 @@ void two_by_two(const Line* left, const Line* right, int64_t steps, float* out, 
         _tile_zero(3);
     }
     const Line *below = left + steps * DEEP, *beside = right + steps * DEEP;
+    const int64_t each = (2 * SIDE + steps - 1) / steps;  // lines of the next block, to be had when they are written
+    int64_t soon = next ? 0 : 2 * SIDE;
     for (int64_t i = 0; i < steps * DEEP; i += DEEP) {
+        for (int64_t end = std::min(2 * SIDE, soon + each); soon < end; soon++)
+            __builtin_prefetch(out + SIDE + soon / 2 * width + soon % 2 * 16, 1);
         _tile_loadd(4, left + i, 64);
         _tile_loadd(6, right + i, 64);
         _tile_dpbf16ps(0, 4, 6);
@@ -199,7 +204,7 @@ void weight_gradient_bf16(const bf16* grad, const bf16* x, float* out, int64_t T
                     turned(pairs[0].of, ROWS, DEEP, &left[i * DEEP]);
                 }
                 for (int64_t k = 0; k < K; k += SIDE)
-                    two_by_two(left.get(), &right[k / 16 * steps * DEEP], steps, out + n * K + k, K, add || begin);
+                    two_by_two(left.get(), &right[k / 16 * steps * DEEP], steps, out + n * K + k, K, add || begin, k + SIDE < K);
             }
         }
         tiles_end();
