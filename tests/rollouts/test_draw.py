@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import tensor
 
+from accord.models import kernels
 from accord.rollouts import Sampling
 from accord.rollouts.draw import Draw, _edge_of_all, _edge_of_few, draw, inverse_cdf, row_uniforms
 
@@ -219,3 +220,65 @@ def test_numbers_of_a_draw_by_row():
     assert drawn.rows() == [(3, -0.5, 0.0), (1, -1.5, -2.0)]
     with pytest.raises(ValueError, match="not finite"):
         drawn._replace(logprob_R=tensor([-0.5, math.nan])).rows()
+
+
+# -- the kernel --------------------------------------------------------------------------------------------------------
+
+
+def both(logit_RV, uniform_R, monkeypatch, **settings):
+    sampling = Sampling(max_new_tokens=1, **settings)
+    with monkeypatch.context() as patch:
+        patch.setattr(kernels, "draw", lambda *_: None)
+        plain = draw(logit_RV, uniform_R, sampling)
+    calls, real = [], kernels.draw
+    with monkeypatch.context() as patch:
+        patch.setattr(kernels, "draw", lambda *args: (calls.append(1), real(*args))[1])
+        return plain, draw(logit_RV, uniform_R, sampling), bool(calls)
+
+
+@pytest.mark.parametrize("vocabulary", [16, 240, 256, 272, 4096, 49152])
+@pytest.mark.parametrize("temperature", [1.0, 0.7, 1.9, 1e-3, 50.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.usefixtures("compiled")
+def test_a_kernel_draws_the_same(vocabulary, temperature, dtype, threads, monkeypatch):
+    generator = torch.Generator().manual_seed(vocabulary)
+    logit_RV = (torch.randn(40, vocabulary, generator=generator) * 4).to(dtype)
+    logit_RV[3, 5:] = -torch.inf
+    uniform_R = torch.rand(40, generator=generator, dtype=torch.float64)
+    uniform_R[0], uniform_R[1], uniform_R[2] = 0.0, 1 - 2**-53, 0.5
+    plain, found, asked = both(logit_RV, uniform_R, monkeypatch, temperature=temperature)
+    assert asked
+    # Where a uniform number falls between the sums of both, the neighbouring token of weight is as good.
+    same_R = plain.token_R == found.token_R
+    assert same_R.sum() >= 39
+    assert found.token_R[3] < 5
+    for ours, expected in zip(found[1:], plain[1:], strict=True):
+        assert ours.dtype == expected.dtype
+        torch.testing.assert_close(ours[same_R], expected[same_R], rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"temperature": 0.0}, {"top_k": 3}, {"top_p": 0.9}, {"temperature": 1e-39}], ids=str
+)
+@pytest.mark.usefixtures("compiled")
+def test_what_the_kernel_does_not_cut_is_left_to_pytorch(settings, monkeypatch):
+    logit_RV, uniform_R = torch.randn(3, 32), torch.rand(3, dtype=torch.float64)
+    plain, found, _ = both(logit_RV, uniform_R, monkeypatch, **settings)
+    assert all(torch.equal(a, b) for a, b in zip(plain, found, strict=True))
+    assert kernels.draw(logit_RV[:, :31], uniform_R, 1.0) is None
+    assert kernels.draw(logit_RV, uniform_R[:2], 1.0) is None
+    assert kernels.draw(logit_RV, uniform_R.float(), 1.0) is None
+    assert kernels.draw(logit_RV.double(), uniform_R, 1.0) is None
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.usefixtures("compiled")
+def test_the_kernel_says_what_is_not_finite(bad):
+    logit_RV = torch.zeros(3, 32)
+    logit_RV[1] = bad
+    with pytest.raises(ValueError, match="not finite"):
+        draw(logit_RV, torch.rand(3, dtype=torch.float64), Sampling(max_new_tokens=1))
+    logit_RV[1, 1:] = 0.0
+    if bad != -math.inf:
+        with pytest.raises(ValueError, match="not finite"):
+            draw(logit_RV, torch.rand(3, dtype=torch.float64), Sampling(max_new_tokens=1))

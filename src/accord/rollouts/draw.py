@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.profiler import record_function
 
+from accord.models import kernels
 from accord.rollouts import Sampling
 
 __all__ = ["Draw", "draw", "inverse_cdf", "row_uniforms", "sent"]
@@ -82,6 +83,11 @@ def draw(
     rows = max(1, (ENTRIES if logit_RV.device.type == "cpu" else ENTRIES_GPU) // logit_RV.shape[-1])
     penalised = present_R if sampling.presence_penalty else [()] * len(logit_RV)
     forbidden = forbidden_R or [()] * len(logit_RV)
+    if _uncut(logit_RV.shape[-1], sampling) and not any(forbidden) and not any(penalised):
+        found = kernels.draw(logit_RV, uniform_R, sampling.temperature)
+        if found is not None:
+            _require_finite(int(found[0].min()) >= 0)
+            return Draw(*found)
     starts = range(0, len(logit_RV), rows)
     parts = zip(torch.split(logit_RV, rows), torch.split(uniform_R, rows), starts, strict=True)
     draws = [
@@ -89,6 +95,11 @@ def draw(
         for logit_PV, uniform_P, start in parts
     ]
     return Draw(*map(torch.cat, zip(*draws, strict=True)))
+
+
+def _uncut(vocabulary: int, sampling: Sampling) -> bool:
+    """Whether every token may be drawn, in proportion to its probability at the temperature."""
+    return sampling.temperature > 0 and not 0 < sampling.top_k < vocabulary and sampling.top_p == 1
 
 
 def _draw_part(

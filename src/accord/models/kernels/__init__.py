@@ -30,6 +30,7 @@ __all__ = [
     "add_norm",
     "attend",
     "attend_back",
+    "draw",
     "gate",
     "gate_back",
     "has_tiles",
@@ -195,6 +196,22 @@ def logprob_back(
     times = ctypes.c_float(scale / temperature)
     kernel(*_at(raw_CV, token_C, *grads), *_longs(*raw_CV.shape), times, _threads(raw_CV))
     return grad_logprob_C.new_empty(0)
+
+
+def draw(logit_RV: Tensor, uniform_R: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor] | None:
+    """(R,) a token drawn from each row at a temperature; its log-probability at temperature 1, and at that one: float64.
+
+    A token of -1: logits are not finite. `uniform_R`: float64 in [0, 1).
+    """
+    kernel = _kernel("draw", logit_RV.dtype, logit_RV) if logit_RV.dim() == 2 else None
+    fits = uniform_R.dtype == torch.float64 and uniform_R.shape == logit_RV.shape[:1]
+    if kernel is None or not fits or not temperature > 1e-38:  # one over it is to be a float32
+        return None
+    token_R, uniform_R = torch.empty_like(uniform_R, dtype=torch.int64), uniform_R.contiguous()
+    logprob_R, drawn_R = torch.empty_like(uniform_R), torch.empty_like(uniform_R)
+    times = ctypes.c_float(1 / temperature)
+    kernel(*_at(logit_RV, uniform_R, token_R, logprob_R, drawn_R), *_longs(*logit_RV.shape), times, _threads(logit_RV))
+    return token_R, logprob_R, drawn_R
 
 
 def has_tiles() -> bool:
