@@ -199,7 +199,7 @@ def logprob_back(
 
 
 def draw(logit_RV: Tensor, uniform_R: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor] | None:
-    """(R,) a token drawn from each row at a temperature; its log-probability at temperature 1, and at that one: float64.
+    """(R,) a token drawn from each row at a temperature; its log-probability at temperature 1, and there.
 
     A token of -1: logits are not finite. `uniform_R`: float64 in [0, 1).
     """
