@@ -17,7 +17,7 @@ namespace {
 constexpr int64_t SIDE = 32;              // of a block of a result: two by two tiles; numbers of a row of a tile
 constexpr int64_t SLAB = 1 << 15;         // lines of weights laid out at a time (2 MB): they stay near
 constexpr int64_t HIGH = 64, ACROSS = 192, NARROW = 64;  // rows and outputs of a piece of work, and if there are few
-constexpr int64_t DEPTH = 1024;           // tokens whose states are laid out at once: they stay in the second cache
+constexpr int64_t DEPTH = 1024, NEAR = 18432;  // tokens, and lines of their states, laid out at once: 1.2 MB, the second cache
 
 // -- laying out: a line holds pairs of numbers, of what is summed over, for 16 outputs ---------------------------------
 
@@ -45,17 +45,35 @@ template <typename T> void paired(const T* from, int64_t stride, int64_t rows, L
 
 // -- result and gradient of the input ---------------------------------------------------------------------------------
 
+// A block of a result whose sums are done: rounded and written while the units work on the next one, row by row.
+struct Done {
+    alignas(64) float sums[SIDE][SIDE];
+    const float* bias = nullptr;
+    bf16* y = nullptr;
+    int64_t width = 0, rows = 0, at = 0;
+
+    void write(int64_t count) {
+        for (int64_t end = std::min(rows, at + count); at < end; at++) {
+            __m512 low = _mm512_load_ps(sums[at]), high = _mm512_load_ps(sums[at] + 16);
+            if (bias) low = _mm512_add_ps(low, _mm512_loadu_ps(bias)), high = _mm512_add_ps(high, _mm512_loadu_ps(bias + 16));
+            _mm512_storeu_si512(y + at * width, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+        }
+    }
+};
+
 // y (rows, SIDE) = x (16 or 32 rows, 32 steps) times two columns of tiles.
 template <bool TWO>
-void block(const bf16* x, int64_t stride, const Line* w, int64_t steps, const float* bias, bf16* y, int64_t width, int64_t rows) {
-    alignas(64) float sums[SIDE][SIDE];
+void block(const bf16* x, int64_t stride, const Line* w, int64_t steps, const float* bias, bf16* y, int64_t width, int64_t rows, Done& done) {
     asm volatile("" ::: "memory");  // GCC does not know that tiles are read from memory
     _tile_zero(0);
     _tile_zero(1);
     if constexpr (TWO) { _tile_zero(2); _tile_zero(3); }
     const bf16* below = x + ROWS * stride;
     const Line* beside = w + steps * DEEP;
-    for (int64_t i = 0; i < steps; i++) {
+    const int64_t each = (SIDE + steps - 1) / steps;
+    for (int64_t i = 0, soon = 0; i < steps; i++) {
+        for (int64_t end = std::min(rows, soon + each); soon < end; soon++) __builtin_prefetch(y + soon * width, 1);
+        done.write(each);
         _tile_loadd(4, x + i * SIDE, stride * sizeof(bf16));
         _tile_loadd(6, w + i * DEEP, 64);
         _tile_dpbf16ps(0, 4, 6);
@@ -67,16 +85,15 @@ void block(const bf16* x, int64_t stride, const Line* w, int64_t steps, const fl
             _tile_dpbf16ps(3, 5, 7);
         }
     }
-    _tile_stored(0, sums[0], sizeof sums[0]);
-    _tile_stored(1, sums[0] + 16, sizeof sums[0]);
+    done.write(SIDE);
+    _tile_stored(0, done.sums[0], sizeof done.sums[0]);
+    _tile_stored(1, done.sums[0] + 16, sizeof done.sums[0]);
     if constexpr (TWO) {
-        _tile_stored(2, sums[16], sizeof sums[0]);
-        _tile_stored(3, sums[16] + 16, sizeof sums[0]);
+        _tile_stored(2, done.sums[16], sizeof done.sums[0]);
+        _tile_stored(3, done.sums[16] + 16, sizeof done.sums[0]);
     }
-    __m512 low = bias ? _mm512_loadu_ps(bias) : _mm512_setzero_ps(), high = bias ? _mm512_loadu_ps(bias + 16) : low;
-    for (int64_t i = 0; i < rows; i++)
-        _mm512_storeu_si512(y + i * width, (__m512i)_mm512_cvtne2ps_pbh(_mm512_add_ps(_mm512_load_ps(sums[i] + 16), high),
-                                                                        _mm512_add_ps(_mm512_load_ps(sums[i]), low)));
+    asm volatile("" ::: "memory");
+    done.bias = bias; done.y = y; done.width = width; done.rows = rows; done.at = 0;
 }
 
 // y (M, O) = x (M, I) times a weight: (O, I), or, where it is turned, (I, O).
@@ -88,6 +105,7 @@ void multiply(const bf16* x, const T* w, const float* bias, bf16* y, int64_t M, 
     {
         tiles_begin();
         std::unique_ptr<bf16[]> last;  // rows that do not fill a tile
+        Done done;
         for (int64_t begin = 0; begin < O; begin += slab) {
             const int64_t some = std::min(slab, O - begin), down = (M + HIGH - 1) / HIGH;
             const int64_t wide = (some + ACROSS - 1) / ACROSS * down < 4 * threads ? NARROW : ACROSS;
@@ -116,10 +134,11 @@ void multiply(const bf16* x, const T* w, const float* bias, bf16* y, int64_t M, 
                     for (int64_t o = first; o < end; o += SIDE) {
                         const Line* w = &laid[o / 16 * steps * DEEP];
                         const float* add = bias ? bias + begin + o : nullptr;
-                        if (rows > ROWS) block<true>(in, I, w, steps, add, y + m * O + begin + o, O, rows);
-                        else block<false>(in, I, w, steps, add, y + m * O + begin + o, O, rows);
+                        if (rows > ROWS) block<true>(in, I, w, steps, add, y + m * O + begin + o, O, rows, done);
+                        else block<false>(in, I, w, steps, add, y + m * O + begin + o, O, rows, done);
                     }
                 }
+                done.write(SIDE);
             }
         }
         tiles_end();
@@ -128,11 +147,30 @@ void multiply(const bf16* x, const T* w, const float* bias, bf16* y, int64_t M, 
 
 // -- gradient of the weight -------------------------------------------------------------------------------------------
 
-// `next`: whether the block to the right follows.
-void two_by_two(const Line* left, const Line* right, int64_t steps, float* out, int64_t width, bool more, bool next) {
+// The same of a gradient, in float32. The last time it goes past the caches, for nobody reads it soon.
+struct Summed {
+    alignas(64) float sums[SIDE][SIDE];
+    float* out = nullptr;
+    int64_t width = 0, at = SIDE;
+    bool past = false;
+
+    void write(int64_t count) {
+        for (int64_t end = std::min(SIDE, at + count); at < end; at++)
+            for (int i = 0; i < SIDE; i += 16) {
+                __m512 x = _mm512_load_ps(sums[at] + i);
+                past ? _mm512_stream_ps(out + at * width + i, x) : _mm512_storeu_ps(out + at * width + i, x);
+            }
+    }
+};
+
+// What a block is to do with what is there already, and whether it will be read again.
+struct Sums { bool add, past; };
+
+// out (SIDE, SIDE) = left^T right, over 32 steps of tokens.
+void two_by_two(const Line* left, const Line* right, int64_t steps, float* out, int64_t width, Sums how, Summed& done) {
     const int64_t stride = width * sizeof(float);
     asm volatile("" ::: "memory");  // GCC does not know that tiles are read from memory
-    if (more) {
+    if (how.add) {
         _tile_loadd(0, out, stride);
         _tile_loadd(1, out + 16, stride);
         _tile_loadd(2, out + 16 * width, stride);
@@ -144,24 +182,30 @@ void two_by_two(const Line* left, const Line* right, int64_t steps, float* out, 
         _tile_zero(3);
     }
     const Line *below = left + steps * DEEP, *beside = right + steps * DEEP;
-    const int64_t each = (2 * SIDE + steps - 1) / steps;  // lines of the next block, to be had when they are written
-    int64_t soon = next ? 0 : 2 * SIDE;
-    for (int64_t i = 0; i < steps * DEEP; i += DEEP) {
-        for (int64_t end = std::min(2 * SIDE, soon + each); soon < end; soon++)
-            __builtin_prefetch(out + SIDE + soon / 2 * width + soon % 2 * 16, 1);
-        _tile_loadd(4, left + i, 64);
-        _tile_loadd(6, right + i, 64);
+    const int64_t each = (SIDE + steps - 1) / steps;
+    for (int64_t i = 0, soon = 0; i < steps; i++) {
+        if (how.add || !how.past)  // the lines of the block to the right; behind the last one it does no harm
+            for (int64_t end = std::min(SIDE, soon + each); soon < end; soon++) {
+                __builtin_prefetch(out + SIDE + soon * width, 1);
+                __builtin_prefetch(out + SIDE + soon * width + 16, 1);
+            }
+        done.write(each);
+        _tile_loadd(4, left + i * DEEP, 64);
+        _tile_loadd(6, right + i * DEEP, 64);
         _tile_dpbf16ps(0, 4, 6);
-        _tile_loadd(7, beside + i, 64);
+        _tile_loadd(7, beside + i * DEEP, 64);
         _tile_dpbf16ps(1, 4, 7);
-        _tile_loadd(5, below + i, 64);
+        _tile_loadd(5, below + i * DEEP, 64);
         _tile_dpbf16ps(2, 5, 6);
         _tile_dpbf16ps(3, 5, 7);
     }
-    _tile_stored(0, out, stride);
-    _tile_stored(1, out + 16, stride);
-    _tile_stored(2, out + 16 * width, stride);
-    _tile_stored(3, out + 16 * width + 16, stride);
+    done.write(SIDE);
+    _tile_stored(0, done.sums[0], sizeof done.sums[0]);
+    _tile_stored(1, done.sums[0] + 16, sizeof done.sums[0]);
+    _tile_stored(2, done.sums[16], sizeof done.sums[0]);
+    _tile_stored(3, done.sums[16] + 16, sizeof done.sums[0]);
+    asm volatile("" ::: "memory");
+    done.out = out, done.width = width, done.past = how.past, done.at = 0;
 }
 
 }  // namespace
@@ -183,30 +227,40 @@ OF(bf16, bf16)
 
 // out (N, K) = grad (T, N)^T x (T, K), or that added to it.
 void weight_gradient_bf16(const bf16* grad, const bf16* x, float* out, int64_t T, int64_t N, int64_t K, bool add, int threads) {
-    const int64_t most = ((T < DEPTH ? T : DEPTH) + 2 * DEEP - 1) / (2 * DEEP);
-    std::unique_ptr<Line[]> right(new Line[K / 16 * most * DEEP]);
+    const int64_t most = (std::min(T, DEPTH) + SIDE - 1) / SIDE;
+    const int64_t room = std::max(ACROSS, NEAR / (most * DEEP) * 16), count = (K + room - 1) / room;
+    const int64_t some = (K / SIDE + count - 1) / count * SIDE;  // columns at a time: all alike
+    const bool aligned = uintptr_t(out) % sizeof(Line) == 0;
+    std::unique_ptr<Line[]> right(new Line[some / 16 * most * DEEP]);
 #pragma omp parallel num_threads(threads)
     {
         tiles_begin();
         std::unique_ptr<Line[]> left(new Line[2 * most * DEEP]);
+        Summed done;
         for (int64_t begin = 0; begin < T; begin += DEPTH) {
-            const int64_t tokens = T - begin < DEPTH ? T - begin : DEPTH, steps = (tokens + 2 * DEEP - 1) / (2 * DEEP);
+            const int64_t tokens = std::min(DEPTH, T - begin), steps = (tokens + SIDE - 1) / SIDE;
+            const Sums how{add || begin, aligned && begin + DEPTH >= T};
+            for (int64_t first = 0; first < K; first += some) {
+                const int64_t end = std::min(K, first + some);
 #pragma omp for schedule(dynamic)
-            for (int64_t k = 0; k < K / 16; k++)
-                for (int64_t i = 0; i < steps; i++)
-                    paired(x + (begin + 2 * DEEP * i) * K + 16 * k, K, tokens - 2 * DEEP * i, &right[(k * steps + i) * DEEP]);
+                for (int64_t k = first; k < end; k += 16)
+                    for (int64_t i = 0; i < steps; i++)
+                        paired(x + (begin + SIDE * i) * K + k, K, tokens - SIDE * i, &right[((k - first) / 16 * steps + i) * DEEP]);
 #pragma omp for schedule(dynamic)
-            for (int64_t n = 0; n < N; n += SIDE) {
-                for (int64_t i = 0; i < 2 * steps; i++) {
-                    Line pairs[DEEP];
-                    const int64_t t = 2 * DEEP * (i % steps);
-                    paired(grad + (begin + t) * N + n + i / steps * 16, N, tokens - t, pairs);
-                    turned(pairs[0].of, ROWS, DEEP, &left[i * DEEP]);
+                for (int64_t n = 0; n < N; n += SIDE) {
+                    for (int64_t i = 0; i < 2 * steps; i++) {
+                        Line pairs[DEEP];
+                        const int64_t t = SIDE * (i % steps);
+                        paired(grad + (begin + t) * N + n + i / steps * 16, N, tokens - t, pairs);
+                        turned(pairs[0].of, ROWS, DEEP, &left[i * DEEP]);
+                    }
+                    for (int64_t k = first; k < end; k += SIDE)
+                        two_by_two(left.get(), &right[(k - first) / 16 * steps * DEEP], steps, out + n * K + k, K, how, done);
+                    done.write(SIDE);
                 }
-                for (int64_t k = 0; k < K; k += SIDE)
-                    two_by_two(left.get(), &right[k / 16 * steps * DEEP], steps, out + n * K + k, K, add || begin, k + SIDE < K);
             }
         }
+        _mm_sfence();  // what went past the caches is there for everybody
         tiles_end();
     }
 }
