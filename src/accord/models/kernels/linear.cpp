@@ -16,7 +16,7 @@ namespace {
 
 constexpr int64_t SIDE = 32;              // of a block of a result: two by two tiles; numbers of a row of a tile
 constexpr int64_t SLAB = 1 << 15;         // lines of weights laid out at a time (2 MB): they stay near
-constexpr int64_t HIGH = 64, ACROSS = 192, NARROW = 64;  // rows and outputs of a piece of work, and if there are few
+constexpr int64_t HIGH = 64, ACROSS = 384, NARROW = 96;  // rows and outputs of a piece of work, at most and at least
 constexpr int64_t DEPTH = 1024, NEAR = 18432;  // tokens, and lines of their states, laid out at once: 1.2 MB, the second cache
 
 // -- laying out: a line holds pairs of numbers, of what is summed over, for 16 outputs ---------------------------------
@@ -99,7 +99,7 @@ void block(const bf16* x, int64_t stride, const Line* w, int64_t steps, const fl
 // y (M, O) = x (M, I) times a weight: (O, I), or, where it is turned, (I, O).
 template <bool TURNED, typename T>
 void multiply(const bf16* x, const T* w, const float* bias, bf16* y, int64_t M, int64_t O, int64_t I, int threads) {
-    const int64_t steps = I / SIDE, slab = std::max(ACROSS, SLAB / (steps * DEEP) * 16 / ACROSS * ACROSS);
+    const int64_t steps = I / SIDE, slab = std::max(ACROSS, SLAB / (steps * DEEP) * 16 / SIDE * SIDE);
     std::unique_ptr<Line[]> laid(new Line[std::min(slab, O) / 16 * steps * DEEP]);
 #pragma omp parallel num_threads(threads)
     {
@@ -108,8 +108,8 @@ void multiply(const bf16* x, const T* w, const float* bias, bf16* y, int64_t M, 
         Done done;
         for (int64_t begin = 0; begin < O; begin += slab) {
             const int64_t some = std::min(slab, O - begin), down = (M + HIGH - 1) / HIGH;
-            const int64_t wide = (some + ACROSS - 1) / ACROSS * down < 4 * threads ? NARROW : ACROSS;
-            const int64_t across = (some + wide - 1) / wide;
+            int64_t wide = ACROSS, across;
+            while (across = (some + wide - 1) / wide, across * down < 8 * threads && wide > NARROW) wide /= 2;
             if constexpr (TURNED) {
 #pragma omp for schedule(dynamic)
                 for (int64_t i = 0; i < steps; i++)
@@ -228,7 +228,7 @@ OF(bf16, bf16)
 // out (N, K) = grad (T, N)^T x (T, K), or that added to it.
 void weight_gradient_bf16(const bf16* grad, const bf16* x, float* out, int64_t T, int64_t N, int64_t K, bool add, int threads) {
     const int64_t most = (std::min(T, DEPTH) + SIDE - 1) / SIDE;
-    const int64_t room = std::max(ACROSS, NEAR / (most * DEEP) * 16), count = (K + room - 1) / room;
+    const int64_t room = NEAR / (most * DEEP) * 16, count = (K + room - 1) / room;
     const int64_t some = (K / SIDE + count - 1) / count * SIDE;  // columns at a time: all alike
     const bool aligned = uintptr_t(out) % sizeof(Line) == 0;
     std::unique_ptr<Line[]> right(new Line[some / 16 * most * DEEP]);
