@@ -55,6 +55,15 @@ def compiled() -> None:
     assert build.library() is not None
 
 
+@pytest.fixture
+def tiles() -> None:
+    """Skip where the processor has no matrix units, or the system keeps them."""
+    from accord.models import kernels
+
+    if not kernels.has_tiles():
+        pytest.skip("no matrix units here")
+
+
 @pytest.fixture(params=[1, 2, 5])
 def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     """So many threads of PyTorch and of the kernels."""

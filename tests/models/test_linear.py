@@ -21,12 +21,6 @@ from fakes import tiny_llama
 BF16, FP32 = torch.bfloat16, torch.float32
 
 
-@pytest.fixture
-def tiles() -> None:
-    if not kernels.has_tiles():
-        pytest.skip("no matrix units here")
-
-
 @pytest.fixture(autouse=True)
 def as_with_tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Elsewhere the layers are tried with PyTorch's product in place of the kernel."""
@@ -39,7 +33,7 @@ def draw(*shape: int, seed: int = 0, dtype: torch.dtype = BF16) -> Tensor:
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 31, 33, 64, 1024, 1025, 2100])
-@pytest.mark.parametrize(("outputs", "features"), [(32, 32), (96, 64), (64, 160)])
+@pytest.mark.parametrize(("outputs", "features"), [(32, 32), (96, 64), (64, 160), (32, 1216)])
 @pytest.mark.usefixtures("tiles")
 def test_a_weights_gradient(tokens: int, outputs: int, features: int, threads: int) -> None:
     grad, x = draw(tokens, outputs), draw(tokens, features, seed=1)

@@ -139,7 +139,7 @@ def attend(
     if library() is None:
         return None
     q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
-    kernel = _kernel("attend", q.dtype, q, k, v)
+    kernel = _kernel(_of_heads("attend", q, v), q.dtype, q, k, v)
     if kernel is None or not q.dtype == k.dtype == v.dtype or not _fit(q, k, v, trees):
         return None
     out = v.new_empty(*q.shape[:2], v.shape[-1])
@@ -154,7 +154,7 @@ def attend_back(
     if library() is None:
         return None
     q, k, v, grad = q.contiguous(), k.contiguous(), v.contiguous(), grad.contiguous()
-    kernel = _kernel("attend_back", q.dtype, q, k, v, grad)
+    kernel = _kernel(_of_heads("attend_back", q, v), q.dtype, q, k, v, grad)
     if kernel is None or not q.dtype == k.dtype == v.dtype == grad.dtype or not _fit(q, k, v, trees):
         return None
     found = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
@@ -318,6 +318,12 @@ def _fit(q: Tensor, k: Tensor, v: Tensor, trees: Tensor) -> bool:
 
 def _threads(x: Tensor, times: int = 1) -> ctypes.c_int:
     return ctypes.c_int(threads_for(x.numel() * times))
+
+
+def _of_heads(name: str, q: Tensor, v: Tensor) -> str:
+    """By matrix units where there are some and heads fit them."""
+    fits = q.dtype == torch.bfloat16 and q.shape[-1] % 32 == v.shape[-1] % 32 == 0
+    return name + "_tiles" if fits and has_tiles() else name
 
 
 def _shape(q: Tensor, v: Tensor, window: int | None, scaling: float) -> Any:

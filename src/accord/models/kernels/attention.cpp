@@ -2,23 +2,13 @@
 // computed. A tree's keys and values are laid out in float32 once, all products and the softmax are float32.
 // T is what is read and written. D and W, the widths of keys and values, are multiples of 16.
 
-#include "vector.h"
+#include "attention.h"
 
 namespace {
 
 constexpr int HIGH = 6;               // rows of a product held at once: HIGH * WIDE sums fill the registers there are
 constexpr int64_t SCORES = 1 << 15;   // most of a block of queries
 constexpr int64_t PAD = 8 * WIDTH;    // columns beyond the last that are written, or read and not used
-
-// Tokens that see a prompt and, of their own, those up to themselves: a response, or a prompt (which sees no other).
-// Places are of the pack; the place of a key in prompt + own is its position.
-struct Segment { int64_t prompt, prompt_size, own, own_size; };
-struct Tree { int64_t start, size, first, last; };  // its tokens; its segments first <= s < last
-
-// H query heads, G key heads, R = H / G of the former read one of the latter; window 0: none.
-struct Shape { int64_t H, G, D, W, window; float scaling; int threads; };
-
-int64_t up(int64_t n) { return (n + WIDTH - 1) / WIDTH * WIDTH; }
 
 // -- products ---------------------------------------------------------------------------------------------------------
 
@@ -133,18 +123,13 @@ void spread(const Block& b, const float* share, const float* x, int64_t width, i
             true);
 }
 
-// In place, over what each query sees; 0 elsewhere.
+// In place, over what each query sees; 0 elsewhere. Queries were scaled already.
 void softmax(const Block& b, float* score, int64_t window) {
     for (int64_t i = 0; i < b.rows; i++) {
         float* row = score + i * b.line;
         int64_t stop = b.first() + i + 1, start = window && stop > window ? stop - window : 0;
-        for (int64_t j = stop; j < start + up(stop - start); j++) row[j] = -INFINITY;
-        vec most = load(row + start), total{};
-        for (int64_t j = start; j < stop; j += WIDTH) { vec x = load(row + j); most = x > most ? x : most; }
-        float top = largest(most);
-        for (int64_t j = start; j < stop; j += WIDTH) { vec x = exponential(load(row + j) - top); total += x; store(row + j, x); }
-        float part = 1.0f / sum(total);
-        for (int64_t j = start; j < stop; j += WIDTH) store(row + j, load(row + j) * part);
+        float part = 1.0f / powers(row, start, stop, 1.0f);
+        for (int64_t j = start / WIDTH * WIDTH; j < stop; j += WIDTH) store(row + j, load(row + j) * part);
         for (int64_t j = 0; j < start; j++) row[j] = 0;
         for (int64_t j = stop; j < b.keys(); j++) row[j] = 0;
     }
@@ -167,15 +152,8 @@ void softmax_back(const Block& b, const float* share, float* share_grad) {
 
 // -- a pack -----------------------------------------------------------------------------------------------------------
 
-// What one thread works on at a time: a key head of a tree with its query heads, or, where that is too few, with one.
-struct Items {
-    int64_t split, count;
-    Items(int64_t trees, const Shape& shape)
-        : split(trees * shape.G < 4 * shape.threads ? shape.H / shape.G : 1), count(trees * shape.G * split) {}
-};
-
 template <typename T>
-void attend(const T* q, const T* k, const T* v, T* out, const Segment* segments, const Tree* trees, int64_t count, Shape is) {
+void attend(const T* q, const T* k, const T* v, T* out, const Segment* segments, const Tree* trees, int64_t count, Heads is) {
     const int64_t R = is.H / is.G;
     const Items items(count, is);
 #pragma omp parallel num_threads(is.threads)
@@ -184,7 +162,7 @@ void attend(const T* q, const T* k, const T* v, T* out, const Segment* segments,
 #pragma omp for schedule(dynamic)
         for (int64_t item = 0; item < items.count; item++) {
             const Tree& tree = trees[item / (is.G * items.split)];
-            const int64_t part = item % (is.G * items.split), g = part / items.split, tokens = up(tree.size) + PAD;
+            const int64_t part = item % (is.G * items.split), g = part / items.split, tokens = up(tree.size, WIDTH) + PAD;
             float *keys = room(keys_, tokens * is.D + PAD), *values = room(values_, tree.size * is.W);
             copy_columns(keys, tokens, k + (tree.start * is.G + g) * is.D, is.G * is.D, tree.size, is.D);
             copy_rows(values, v + (tree.start * is.G + g) * is.W, is.G * is.W, tree.size, is.W, 1.0f);
@@ -204,7 +182,7 @@ void attend(const T* q, const T* k, const T* v, T* out, const Segment* segments,
 
 template <typename T>
 void attend_back(const T* q, const T* k, const T* v, const T* grad, T* dq, T* dk, T* dv, const Segment* segments,
-                 const Tree* trees, int64_t count, Shape is) {
+                 const Tree* trees, int64_t count, Heads is) {
     const int64_t R = is.H / is.G, all = count ? trees[count - 1].start + trees[count - 1].size : 0;
     const Items items(count, is);
     // Where several items share a key head, each has sums of its own, added in the order of heads at the end.
@@ -216,7 +194,7 @@ void attend_back(const T* q, const T* k, const T* v, const T* grad, T* dq, T* dk
 #pragma omp for schedule(dynamic)
         for (int64_t item = 0; item < items.count; item++) {
             const Tree& tree = trees[item / heads];
-            const int64_t part = item % heads, g = part / items.split, tokens = up(tree.size) + PAD;
+            const int64_t part = item % heads, g = part / items.split, tokens = up(tree.size, WIDTH) + PAD;
             const T *own_k = k + (tree.start * is.G + g) * is.D, *own_v = v + (tree.start * is.G + g) * is.W;
             float *columns = room(columns_, tokens * is.D + PAD), *values = room(values_, tokens * is.W + PAD);
             float* keys = room(keys_, tree.size * is.D);
@@ -251,17 +229,8 @@ void attend_back(const T* q, const T* k, const T* v, const T* grad, T* dq, T* dk
         }
     }
     if (items.split == 1) return;
-    auto add = [&](const std::vector<float>& parts, T* to, int64_t width) {
-#pragma omp parallel for num_threads(is.threads)
-        for (int64_t row = 0; row < all * is.G; row++)
-            for (int64_t d = 0; d < width; d += WIDTH) {
-                vec y{};
-                for (int64_t i = 0; i < items.split; i++) y += load(parts.data() + (row * items.split + i) * width + d);
-                store(to + row * width + d, y);
-            }
-    };
-    add(dk_parts, dk, is.D);
-    add(dv_parts, dv, is.W);
+    add_parts(dk_parts.data(), dk, all * is.G, items.split, is.D, is.threads);
+    add_parts(dv_parts.data(), dv, all * is.G, items.split, is.W, is.threads);
 }
 
 }  // namespace
@@ -270,12 +239,12 @@ extern "C" {
 
 #define OF(T, NAME)                                                                                                         \
     void attend_##NAME(const T* q, const T* k, const T* v, T* out, const Segment* segments, const Tree* trees,              \
-                       int64_t count, const Shape* shape) {                                                                 \
-        attend(q, k, v, out, segments, trees, count, *shape);                                                               \
+                       int64_t count, const Heads* heads) {                                                                 \
+        attend(q, k, v, out, segments, trees, count, *heads);                                                               \
     }                                                                                                                       \
     void attend_back_##NAME(const T* q, const T* k, const T* v, const T* grad, T* dq, T* dk, T* dv,                         \
-                            const Segment* segments, const Tree* trees, int64_t count, const Shape* shape) {                \
-        attend_back(q, k, v, grad, dq, dk, dv, segments, trees, count, *shape);                                             \
+                            const Segment* segments, const Tree* trees, int64_t count, const Heads* heads) {                \
+        attend_back(q, k, v, grad, dq, dk, dv, segments, trees, count, *heads);                                             \
     }
 OF(float, f32)
 OF(bf16, bf16)

@@ -32,17 +32,6 @@ void paired_rows(const float* from, int64_t stride, Line* to) {
     turned(rows[0], DEEP, ROWS, to);
 }
 
-// Line p of `to`: 16 columns of rows 2 p and 2 p + 1; zeros from row `rows` on.
-template <typename T> void paired(const T* from, int64_t stride, int64_t rows, Line* to) {
-    auto row = [&](int64_t i) {
-        if (i >= rows) return _mm512_setzero_si512();
-        if constexpr (sizeof(T) == sizeof(bf16)) return _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)(from + i * stride)));
-        else return _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(from + i * stride)));
-    };
-    for (int p = 0; p < DEEP; p++)
-        _mm512_store_si512(to + p, _mm512_or_si512(row(2 * p), _mm512_slli_epi32(row(2 * p + 1), 16)));
-}
-
 // -- result and gradient of the input ---------------------------------------------------------------------------------
 
 // A block of a result whose sums are done: rounded and written while the units work on the next one, row by row.

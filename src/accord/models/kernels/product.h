@@ -111,6 +111,17 @@ static const Shape EIGHT = {1, 0, {}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16,
 static inline void tiles_begin() { _tile_loadconfig(&EIGHT); }
 static inline void tiles_end() { _tile_release(); }
 
+// Line p of `to`: 16 columns of rows 2 p and 2 p + 1, which make up a tile; zeros from row `rows` on.
+template <typename T> static inline void paired(const T* from, int64_t stride, int64_t rows, Line* to) {
+    auto row = [&](int64_t i) {
+        if (i >= rows) return _mm512_setzero_si512();
+        if constexpr (sizeof(T) == sizeof(bf16)) return _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)(from + i * stride)));
+        else return _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(from + i * stride)));
+    };
+    for (int p = 0; p < DEEP; p++)
+        _mm512_store_si512(to + p, _mm512_or_si512(row(2 * p), _mm512_slli_epi32(row(2 * p + 1), 16)));
+}
+
 // N blocks of rows: each tile of weights is read once for all of them. The numbers of tiles have to be written out.
 template <int N> static inline void by_tiles(const bf16* w, int64_t K, const Line* x, int64_t B, float* sums) {
     constexpr int BLOCK = OUTPUTS * ROWS;

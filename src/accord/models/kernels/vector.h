@@ -77,10 +77,23 @@ template <int N, typename V> static inline float sum_of(V x) {
     }
 }
 static inline float sum(vec x) { return sum_of<WIDTH>(x); }
-static inline float largest(vec x) {
-    float y = x[0];
-    for (int i = 1; i < WIDTH; i++) y = x[i] > y ? x[i] : y;
-    return y;
+template <int N, typename V> static inline float largest_of(V x) {
+    if constexpr (N == 4) {
+        four y = swapped(x);
+        x = y > x ? y : x, y = crossed(x);
+        return (y > x ? y : x)[0];
+    } else {
+        auto y = as<Halves<N>>(x);
+        return largest_of<N / 2>(y.high > y.low ? y.high : y.low);
+    }
+}
+static inline float largest(vec x) { return largest_of<WIDTH>(x); }  // what is not a number is passed over or on
+
+// 0, 1, 2, ...
+static inline ivec counted() {
+    ivec x;
+    for (int i = 0; i < WIDTH; i++) x[i] = i;
+    return x;
 }
 
 // e^x for x < 88: 2^n e^f with n an integer and |f| <= ln 2 / 2, by its series, to 1e-7 of it. Below -87 it is 0, and
