@@ -152,11 +152,26 @@ struct Summed {
     }
 };
 
+// One side of a product that sums over tokens: lines of 16 columns for 32 tokens, zeros from token `end` on.
+struct Columns {
+    const bf16* from;
+    int64_t width;
+    bool left;
+
+    void lay(int64_t column, int64_t token, int64_t end, Line* to) const {
+        const bf16* at = from + token * width + column;
+        if (!left) return paired(at, width, end - token, to);
+        Line pairs[DEEP];
+        paired(at, width, end - token, pairs);
+        turned(pairs[0].of, ROWS, DEEP, to);
+    }
+};
+
 // What a block is to do with what is there already, and whether it will be read again.
 struct Sums { bool add, past; };
 
-// out (SIDE, SIDE) = left^T right, over 32 steps of tokens.
-void two_by_two(const Line* left, const Line* right, int64_t steps, float* out, int64_t width, Sums how, Summed& done) {
+// out (SIDE, SIDE) = left^T right, over 32 tokens a step; `next`: how far the block that follows is.
+void two_by_two(const Line* left, const Line* right, int64_t steps, float* out, int64_t width, int64_t next, Sums how, Summed& done) {
     const int64_t stride = width * sizeof(float);
     asm volatile("" ::: "memory");  // GCC does not know that tiles are read from memory
     if (how.add) {
@@ -173,10 +188,10 @@ void two_by_two(const Line* left, const Line* right, int64_t steps, float* out, 
     const Line *below = left + steps * DEEP, *beside = right + steps * DEEP;
     const int64_t each = (SIDE + steps - 1) / steps;
     for (int64_t i = 0, soon = 0; i < steps; i++) {
-        if (how.add || !how.past)  // the lines of the block to the right; behind the last one it does no harm
+        if (how.add || !how.past)  // its lines; behind the last one it does no harm
             for (int64_t end = std::min(SIDE, soon + each); soon < end; soon++) {
-                __builtin_prefetch(out + SIDE + soon * width, 1);
-                __builtin_prefetch(out + SIDE + soon * width + 16, 1);
+                __builtin_prefetch(out + next + soon * width, 1);
+                __builtin_prefetch(out + next + soon * width + 16, 1);
             }
         done.write(each);
         _tile_loadd(4, left + i * DEEP, 64);
@@ -216,35 +231,33 @@ OF(bf16, bf16)
 
 // out (N, K) = grad (T, N)^T x (T, K), or that added to it.
 void weight_gradient_bf16(const bf16* grad, const bf16* x, float* out, int64_t T, int64_t N, int64_t K, bool add, int threads) {
-    const int64_t most = (std::min(T, DEPTH) + SIDE - 1) / SIDE;
-    const int64_t room = NEAR / (most * DEEP) * 16, count = (K + room - 1) / room;
-    const int64_t some = (K / SIDE + count - 1) / count * SIDE;  // columns at a time: all alike
+    // The narrower one is laid out once, some columns at a time; of the other each thread lays out what it works on.
+    const Columns left{grad, N, true}, right{x, K, false}, kept = N < K ? left : right, taken = N < K ? right : left;
+    const int64_t most = (std::min(T, DEPTH) + SIDE - 1) / SIDE, room = NEAR / (most * DEEP) * 16;
+    const int64_t count = (kept.width + room - 1) / room, some = (kept.width / SIDE + count - 1) / count * SIDE;
     const bool aligned = uintptr_t(out) % sizeof(Line) == 0;
-    std::unique_ptr<Line[]> right(new Line[some / 16 * most * DEEP]);
+    std::unique_ptr<Line[]> near(new Line[some / 16 * most * DEEP]);
 #pragma omp parallel num_threads(threads)
     {
         tiles_begin();
-        std::unique_ptr<Line[]> left(new Line[2 * most * DEEP]);
+        std::unique_ptr<Line[]> own(new Line[2 * most * DEEP]);
         Summed done;
         for (int64_t begin = 0; begin < T; begin += DEPTH) {
-            const int64_t tokens = std::min(DEPTH, T - begin), steps = (tokens + SIDE - 1) / SIDE;
-            const Sums how{add || begin, aligned && begin + DEPTH >= T};
-            for (int64_t first = 0; first < K; first += some) {
-                const int64_t end = std::min(K, first + some);
+            const int64_t end = std::min(T, begin + DEPTH), steps = (end - begin + SIDE - 1) / SIDE;
+            const Sums how{add || begin, aligned && end == T};
+            for (int64_t first = 0; first < kept.width; first += some) {
+                const int64_t last = std::min(kept.width, first + some);
 #pragma omp for schedule(dynamic)
-                for (int64_t k = first; k < end; k += 16)
-                    for (int64_t i = 0; i < steps; i++)
-                        paired(x + (begin + SIDE * i) * K + k, K, tokens - SIDE * i, &right[((k - first) / 16 * steps + i) * DEEP]);
+                for (int64_t i = 0; i < steps; i++)
+                    for (int64_t c = first; c < last; c += 16) kept.lay(c, begin + SIDE * i, end, &near[((c - first) / 16 * steps + i) * DEEP]);
 #pragma omp for schedule(dynamic)
-                for (int64_t n = 0; n < N; n += SIDE) {
-                    for (int64_t i = 0; i < 2 * steps; i++) {
-                        Line pairs[DEEP];
-                        const int64_t t = SIDE * (i % steps);
-                        paired(grad + (begin + t) * N + n + i / steps * 16, N, tokens - t, pairs);
-                        turned(pairs[0].of, ROWS, DEEP, &left[i * DEEP]);
+                for (int64_t m = 0; m < taken.width; m += SIDE) {
+                    for (int64_t i = 0; i < 2 * steps; i++) taken.lay(m + i / steps * 16, begin + SIDE * (i % steps), end, &own[i * DEEP]);
+                    for (int64_t c = first; c < last; c += SIDE) {
+                        const Line* known = &near[(c - first) / 16 * steps * DEEP];
+                        if (kept.left) two_by_two(known, own.get(), steps, out + c * K + m, K, SIDE * K, how, done);
+                        else two_by_two(own.get(), known, steps, out + m * K + c, K, SIDE, how, done);
                     }
-                    for (int64_t k = first; k < end; k += SIDE)
-                        two_by_two(left.get(), &right[(k - first) / 16 * steps * DEEP], steps, out + n * K + k, K, how, done);
                     done.write(SIDE);
                 }
             }
