@@ -11,7 +11,8 @@ import torch._dynamo.testing
 from torch.testing import assert_close
 
 from accord.models import fused as module
-from accord.models import gates, head, norms, rotation
+from accord.models import gates, logits, norms, rotation
+from accord.models import head as head_module
 from accord.models.fused import fused
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, when its compiler is imported
@@ -22,7 +23,7 @@ def compiling(monkeypatch):
     """Compile for a CPU, as if it were a GPU."""
     if shutil.which("g++") is None:
         pytest.skip("torch.compile needs g++ on a CPU")
-    for where in (module, head):
+    for where in (module, head_module):
         monkeypatch.setattr(where, "fuses", lambda device, *functions: not module._failed)
     monkeypatch.setattr(module, "_failed", set())
     with torch.no_grad():
@@ -66,11 +67,11 @@ def test_norms_gates_and_rotations(compiling):
 @pytest.mark.parametrize("entropy", [False, True])
 @pytest.mark.parametrize(("scale", "softcap", "temperature"), [(1.0, None, 1.0), (0.5, 3.0, 0.7)])
 def test_log_probabilities_and_their_gradient(compiling, entropy, scale, softcap, temperature):
-    read, to_gradient = fresh(head._read), fresh(head._to_gradient)
+    read, to_gradient = fresh(logits.read), fresh(logits.to_gradient)
     for rows in (5, 9):
         raw, token = half(rows, 50) * 3, torch.arange(rows) * 4
         how = (scale, softcap, temperature)
-        found, expected = (f(raw, token, *how, entropy) for f in (read, head._read.__wrapped__))
+        found, expected = (f(raw, token, *how, entropy) for f in (read, logits.read.__wrapped__))
         for a, b in zip(found, expected, strict=True):
             assert (a is None) == (b is None)
             if a is not None:
@@ -78,7 +79,7 @@ def test_log_probabilities_and_their_gradient(compiling, entropy, scale, softcap
         grads = (torch.linspace(-1, 1, rows), torch.linspace(0.5, -1, rows) if entropy else None)
         ours, theirs = raw.clone(), raw.clone()
         bias = to_gradient(ours, token, *grads, *how, rows == 5)
-        expected = head._to_gradient.__wrapped__(theirs, token, *grads, *how, rows == 5)
+        expected = logits.to_gradient.__wrapped__(theirs, token, *grads, *how, rows == 5)
         assert len(bias) == (50 if rows == 5 else 0)
         assert_close(bias, expected)
         assert_close(ours, theirs, rtol=8e-3, atol=1e-3)

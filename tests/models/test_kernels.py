@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import silu
 from torch.testing import assert_close
 
-from accord.models import gates, head, kernels, norms, rotation
+from accord.models import gates, kernels, logits, norms, rotation
 from accord.models.attention import TreeLayout
 from accord.models.blocks import BlockPlan, block_attention
 from accord.models.kernels import build
@@ -184,14 +184,14 @@ def test_logprobs(dtype: torch.dtype, entropy: bool, temperature: float, threads
     raw[2, 20:70] = -torch.inf
     raw[3, 5] = 300  # all others have no probability left
     how = (0.5, None, temperature, entropy)
-    found, expected = kernels.logprob(raw, token, *how), plain(head._read, raw, token, *how)
+    found, expected = kernels.logprob(raw, token, *how), plain(logits.read, raw, token, *how)
     assert found is not None
     for ours, theirs in zip(found, expected, strict=True):
         assert ours is theirs is None or torch.allclose(ours, theirs, rtol=1e-5, atol=1e-5)
     grads = draw(7, seed=1), draw(7, seed=2) if entropy else None
     ours, theirs = raw.clone(), raw.clone()
     assert kernels.logprob_back(ours, token, *grads, *how[:3], False) is not None
-    plain(head._to_gradient, theirs, token, *grads, *how[:3], False)
+    plain(logits.to_gradient, theirs, token, *grads, *how[:3], False)
     close(ours, theirs, dtype)
 
 
@@ -201,7 +201,7 @@ def test_logprobs_of_grads_that_lie_apart() -> None:
     expected = raw.clone()
     grad = torch.tensor(2.0).expand(4)
     assert kernels.logprob_back(raw, token, grad, None, 1.0, None, 1.0, False) is not None
-    plain(head._to_gradient, expected, token, grad, None, 1.0, None, 1.0, False)
+    plain(logits.to_gradient, expected, token, grad, None, 1.0, None, 1.0, False)
     close(raw, expected, FP32)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from accord.models import head as head_module
 from accord.models import kernels, linear
 from accord.models.head import Head, token_logprob
 from accord.models.kernels import adamw
@@ -33,7 +34,7 @@ def draw(*shape: int, seed: int = 0, dtype: torch.dtype = BF16) -> Tensor:
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 31, 33, 64, 1024, 1025, 2100])
-@pytest.mark.parametrize(("outputs", "features"), [(32, 32), (96, 64), (64, 160), (32, 1216)])
+@pytest.mark.parametrize(("outputs", "features"), [(32, 32), (96, 64), (64, 160), (640, 608)])
 @pytest.mark.usefixtures("tiles")
 def test_a_weights_gradient(tokens: int, outputs: int, features: int, threads: int) -> None:
     grad, x = draw(tokens, outputs), draw(tokens, features, seed=1)
@@ -82,7 +83,7 @@ def test_what_does_not_fit_is_left_to_pytorch(monkeypatch: pytest.MonkeyPatch) -
     assert kernels.weight_gradient(grad, x) is None
 
 
-SHAPES = [(32, 32), (96, 64), (64, 160), (224, 32), (32, 1568)]
+SHAPES = [(32, 32), (96, 64), (64, 160), (224, 32), (32, 2112), (2112, 32)]  # the last two in parts of a sum
 
 
 @pytest.mark.parametrize("tokens", [1, 15, 16, 17, 32, 47, 64, 65, 130])
@@ -327,6 +328,39 @@ def test_the_heads_gradient_is_not_rounded(monkeypatch: pytest.MonkeyPatch) -> N
     assert (exact - truth).norm() < (plain - truth).norm() < 0.02 * truth.norm()
     assert torch.equal(plain, plain.to(BF16).float())
     assert not torch.equal(exact, exact.to(BF16).float())
+
+
+@pytest.mark.usefixtures("tiles")
+def test_a_token_has_its_log_probability_whatever_stands_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that policy and reference agree to the bit before the first step, however their packs are made up."""
+    state, weight, bias = draw(70, 64), draw(96, 64, seed=1, dtype=FP32), draw(96, seed=2, dtype=FP32)
+    token = torch.arange(70) % 96
+    with torch.autocast("cpu", BF16):
+        whole = token_logprob(state, Head(weight, bias), token)[0]
+        for part in (slice(0, 1), slice(3, 20), slice(31, 70)):
+            assert torch.equal(token_logprob(state[part], Head(weight, bias), token[part])[0], whole[part])
+        assert torch.equal(token_logprob(state, Head(weight.to(BF16), bias), token)[0], whole)
+        monkeypatch.setattr(head_module, "GROUP_BYTES", 9 * 2 * 96)
+        assert torch.equal(token_logprob(state, Head(weight, bias), token)[0], whole)
+
+
+@pytest.mark.parametrize("group", [2**20, 9 * 2 * 96])
+def test_gradients_of_the_head(group: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(head_module, "GROUP_BYTES", group)
+    token, found = torch.arange(40) % 96, []
+    for autocast in (True, False):
+        leaves = [draw(40, 64).float(), draw(96, 64, seed=1).float() * 0.2, draw(96, seed=2).float()]
+        state, weight, bias = (x.requires_grad_() for x in leaves)
+        with torch.autocast("cpu", BF16, enabled=autocast):
+            logprob, entropy = token_logprob(state, Head(weight, bias), token, entropy=True)
+            assert entropy is not None
+            (logprob.sum() + 0.3 * entropy.sum()).backward()
+        found.append([logprob.detach(), *(x.grad for x in (state, weight, bias))])
+    for ours, exact in zip(*found, strict=True):
+        assert ours is not None
+        assert exact is not None
+        assert ours.dtype == FP32
+        assert (ours - exact).norm() < 0.01 * exact.norm()
 
 
 def test_a_model_goes_through_them_once_it_is_prepared(monkeypatch: pytest.MonkeyPatch) -> None:

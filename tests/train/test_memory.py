@@ -164,7 +164,7 @@ def test_on_an_accelerator_scores_are_kept_only_where_there_is_a_mask():
         assert extra(other, half) == shape.layers * (places - 100 * w * (shape.query + 2 * shape.key))
     plenty = memory.Pack(tokens=10**6, scored=10**6, padded=10**6, longest=60)
     wide = dataclasses.replace(shape, vocabulary=10**5)
-    group, parts = (2**31 - 96 * 2**20), 4 * (48 - 4) * 2**20
+    group, parts = (2**31 - 192 * 2**20), 4 * (48 - 4) * 2**20
     found = [memory.head_bytes(wide, plenty, True, False, fused=fused) for fused in (True, False)]
     assert found[0] - found[1] == group + parts
 

@@ -69,6 +69,22 @@ def test_the_head_counts_scored_tokens_and_not_the_logits_it_makes_again(kept, m
     assert found.repeated["training"] == (0 if kept else 2) * SCORED * width * VOCABULARY
 
 
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.usefixtures("tiles")
+def test_the_same_where_kernels_make_the_products(kept, monkeypatch):
+    if not kept:
+        monkeypatch.setattr(head, "GROUP_BYTES", 4 * 2 * 96)
+    state, weight = torch.randn(9, 32).bfloat16().requires_grad_(), torch.randn(96, 32, requires_grad=True)
+    with (
+        torch.autocast("cpu", torch.bfloat16),
+        profile(activities=[ProfilerActivity.CPU], record_shapes=True, acc_events=True) as seen,
+    ):
+        head.token_logprob(state, head.Head(weight), torch.arange(9))[0].sum().backward()
+    found = sort_events(seen.events(), "cpu")
+    assert found.flop["training"] == {"head": (6 if kept else 8) * 9 * 32 * 96}
+    assert found.repeated["training"] == (0 if kept else 2) * 9 * 32 * 96
+
+
 def test_attention_counts_the_pairs_that_see_each_other():
     model = tiny_llama()
     _, work = measured(model, gradients=False)

@@ -15,11 +15,13 @@ from torch.autograd.function import once_differentiable
 
 from accord.losses import kl
 from accord.models import kernels
-from accord.models.fused import fused, fuses
+from accord.models.fused import fuses
+from accord.models.linear import by_kernel
+from accord.models.logits import capped, kl_gradient, of_raw, over, read, to_gradient
 
 __all__ = ["Distribution", "Head", "add_rows_alone", "exact_kl", "head_of", "token_logprob"]
 
-GROUP_BYTES = 96 * 2**20  # of logits as the product leaves them; that many are kept for the backward pass
+GROUP_BYTES = 192 * 2**20  # of logits as the product leaves them; that many are kept for the backward pass
 GROUP_BYTES_GPU = 2**31  # a second product costs a tenth of a step there, and states and moments take far more memory
 PART_BYTES = 2**20  # of float32 logits worked on at once by each thread of a CPU: they stay in its cache
 PART_BYTES_GPU = 48 * 2**20  # where what is done to them is not fused (accord.models.fused): then none are made
@@ -43,12 +45,16 @@ class Head:
     softcap: float | None = None
 
     def raw(self, hidden_CD: Tensor) -> Tensor:
-        """(C, V) hidden @ weight.T + bias, in the precision of both."""
+        """(C, V) hidden @ weight.T + bias, in the precision of the states; both are rounded to it."""
+        if not torch.is_grad_enabled():  # a kernel has no gradient
+            raw_CV = kernels.linear(hidden_CD, self.weight_VD, self.bias_V)
+            if raw_CV is not None:
+                return raw_CV
         return nn.functional.linear(hidden_CD, self.weight_VD, self.bias_V)
 
     def logits(self, raw_CV: Tensor) -> Tensor:
         """(C, V) float32 (float64 stays), from what `raw` gave."""
-        return _logits(raw_CV, self.scale, self.softcap)
+        return capped(raw_CV, self.scale, self.softcap)
 
 
 @dataclass(frozen=True)
@@ -163,14 +169,14 @@ class _TokenLogprob(torch.autograd.Function):
             for group in groups:
                 raw_CV = head.raw(hidden[group])
                 for part, here in _parts(group, raw_CV):
-                    logprob_T[part], found_C = _read(here, token_T[part], scale, softcap, temperature, entropy)
+                    logprob_T[part], found_C = read(here, token_T[part], scale, softcap, temperature, entropy)
                     if found_C is not None:
                         entropy_T[part] = found_C
                 if len(groups) == 1 and any(ctx.needs_input_grad):
                     ctx.kept = raw_CV
                 del raw_CV, here  # before the next group is made
         ctx.save_for_backward(hidden, weight_VD, bias_V, token_T)
-        ctx.compute_weight = head.weight_VD  # cast once, used again in backward
+        ctx.compute_weight = head.weight_VD  # cast once, if at all, and used again in backward
         ctx.how, ctx.hidden_dtype = how, hidden_TD.dtype
         return logprob_T, entropy_T
 
@@ -187,7 +193,7 @@ class _TokenLogprob(torch.autograd.Function):
                 raw_CV = head.raw(hidden[group]) if kept is None else kept
                 for part, here in _parts(group, raw_CV):
                     weights = grad_logprob_T[part], grad_entropy_T[part] if entropy else None
-                    sums.note(_to_gradient(here, token_T[part], *weights, scale, softcap, temperature, sums.need_bias))
+                    sums.note(to_gradient(here, token_T[part], *weights, scale, softcap, temperature, sums.need_bias))
                 sums.add(group, raw_CV)
                 del raw_CV, here  # before the next group is made
         return (*sums.of(weight_VD, bias_V), None, None)
@@ -208,7 +214,7 @@ class _ExactKl(torch.autograd.Function):
                 raw_CV, other_CV = cast.raw(hidden[group]), other.head.raw(other.state_TD[group])
                 for part, here, there in _parts(group, raw_CV, other_CV):
                     sides = cast.logits(here), other.head.logits(there)
-                    kl_T[part] = kl.exact(*(_at(temperature, logits_CV) for logits_CV in sides))
+                    kl_T[part] = kl.exact(*(over(temperature, logits_CV) for logits_CV in sides))
                 del raw_CV, other_CV, here, there, sides  # before the next group is made
         ctx.save_for_backward(hidden, weight_VD, bias_V)
         ctx.head, ctx.other, ctx.how, ctx.hidden_dtype = cast, other, how, hidden_TD.dtype
@@ -225,107 +231,13 @@ class _ExactKl(torch.autograd.Function):
             for group in _groups(hidden, ctx.head, sets=2):
                 raw_CV, other_CV = ctx.head.raw(hidden[group]), other.head.raw(other.state_TD[group])
                 for part, here, there in _parts(group, raw_CV, other_CV):
-                    capped_CV, against_CV = ctx.head.logits(here), _at(temperature, other.head.logits(there))
-                    grad_CV = _kl_gradient(against_CV, temperature, grad_T[part], capped_CV)
+                    capped_CV, against_CV = ctx.head.logits(here), over(temperature, other.head.logits(there))
+                    grad_CV = kl_gradient(against_CV, temperature, grad_T[part], capped_CV)
                     how = (ctx.head.scale, ctx.head.softcap, temperature, sums.need_bias)
-                    sums.note(_of_raw(here, grad_CV, capped_CV, *how))
+                    sums.note(of_raw(here, grad_CV, capped_CV, *how))
                 sums.add(group, raw_CV)
                 del raw_CV, other_CV, here, there, capped_CV, against_CV, grad_CV  # before the next group is made
         return (*sums.of(weight_VD, bias_V), None, None, None)
-
-
-def _logits(raw_CV: Tensor, scale: float, softcap: float | None) -> Tensor:
-    """(C, V) float32 (float64 stays): cap(scale * raw)."""
-    logits_CV = raw_CV.to(torch.promote_types(raw_CV.dtype, torch.float32))
-    if scale != 1.0:
-        logits_CV = logits_CV * scale
-    if softcap is not None:
-        logits_CV = softcap * torch.tanh(logits_CV / softcap)
-    return logits_CV
-
-
-@fused(tokens=0, on_cpu=kernels.logprob)
-def _read(
-    raw_CV: Tensor, token_C: Tensor, scale: float, softcap: float | None, temperature: float, entropy: bool
-) -> tuple[Tensor, Tensor | None]:
-    """(C,) log-probability of each token, and (C,) entropy or None."""
-    logits_CV = _at(temperature, _logits(raw_CV, scale, softcap))
-    logprob_CV = logits_CV.log_softmax(-1)  # one pass; logsumexp is four
-    logprob_C = logprob_CV.gather(-1, token_C.unsqueeze(-1)).squeeze(-1)
-    if not entropy:
-        return logprob_C, None
-    p_CV = logprob_CV.exp()
-    # A logit of -inf has probability 0 and adds nothing.
-    return logprob_C, -(p_CV.mul_(logprob_CV.masked_fill_(p_CV == 0, 0.0))).sum(-1)
-
-
-@fused(tokens=0, on_cpu=kernels.logprob_back)
-def _to_gradient(
-    raw_CV: Tensor,
-    token_C: Tensor,
-    grad_logprob_C: Tensor,
-    grad_entropy_C: Tensor | None,
-    scale: float,
-    softcap: float | None,
-    temperature: float,
-    bias: bool,
-) -> Tensor:
-    """Put the gradient of raw logits in their place; returns that of the bias as `_of_raw` does.
-
-    d logprob / d logits = onehot - p;  d entropy / d logits = -p (log p + entropy)
-    """
-    capped_CV = _logits(raw_CV, scale, softcap)
-    grad_C1, logits_CV = grad_logprob_C.unsqueeze(-1), _at(temperature, capped_CV)
-    if grad_entropy_C is None:
-        grad_CV = _softmax(logits_CV).mul_(-grad_C1)
-    else:
-        logprob_CV = logits_CV.log_softmax(-1)
-        p_CV = logprob_CV.exp()
-        finite_CV = logprob_CV.masked_fill_(p_CV == 0, 0.0)
-        entropy_C1 = -(p_CV * finite_CV).sum(-1, keepdim=True)
-        weight_CV = finite_CV.add_(entropy_C1).mul_(grad_entropy_C.unsqueeze(-1)).add_(grad_C1)
-        grad_CV = p_CV.mul_(weight_CV).neg_()
-    if torch.compiler.is_compiling():  # a scatter would need a matrix to scatter into
-        is_token_CV = torch.arange(raw_CV.shape[-1], device=raw_CV.device) == token_C.unsqueeze(-1)
-        grad_CV = grad_CV + torch.where(is_token_CV, grad_C1, 0.0)
-    else:
-        grad_CV = grad_CV.scatter_add_(-1, token_C.unsqueeze(-1), grad_C1)
-    return _of_raw(raw_CV, grad_CV, capped_CV, scale, softcap, temperature, bias)
-
-
-def _softmax(logits_CV: Tensor) -> Tensor:
-    """Written out for the compiler: torch 2.13 fails on a softmax whose input is overwritten behind it."""
-    if torch.compiler.is_compiling():
-        return (logits_CV - logits_CV.logsumexp(-1, keepdim=True)).exp()
-    return logits_CV.softmax(-1)
-
-
-def _of_raw(
-    raw_CV: Tensor,
-    grad_CV: Tensor,
-    capped_CV: Tensor,
-    scale: float,
-    softcap: float | None,
-    temperature: float,
-    bias: bool,
-) -> Tensor:
-    """From the gradient of capped logits over the temperature to that of raw ones, put in their place.
-
-    Returns (V,) their sum over places, the gradient of the bias; where there is none, a tensor of nothing.
-    """
-    if scale != temperature:
-        grad_CV = grad_CV * (scale / temperature)
-    if softcap is not None:
-        grad_CV = grad_CV * (1 - (capped_CV / softcap) ** 2)
-    raw_CV.copy_(grad_CV)
-    return grad_CV.sum(0) if bias else grad_CV.new_empty(0)
-
-
-def _kl_gradient(other_CV: Tensor, temperature: float, grad_C: Tensor, capped_CV: Tensor) -> Tensor:
-    """(C, V) gradient of the logits over the temperature; `other_CV` is over it already."""
-    with torch.enable_grad():
-        logits_CV = (capped_CV / temperature).requires_grad_()
-        return torch.autograd.grad(kl.exact(logits_CV, other_CV), logits_CV, grad_C)[0]
 
 
 class _HeadGradients:
@@ -346,7 +258,8 @@ class _HeadGradients:
 
     def add(self, group: slice, grad_CV: Tensor) -> None:
         """A group, from the gradient of its raw logits."""
-        self.hidden_TD[group] = (grad_CV @ self.head.weight_VD).to(self.hidden_TD.dtype)
+        hidden_CD = kernels.linear_back(grad_CV, self.head.weight_VD)
+        self.hidden_TD[group] = grad_CV @ self.head.weight_VD if hidden_CD is None else hidden_CD
         if self.need_weight:
             exact_VD = self._exact(grad_CV, self.hidden[group])
             if exact_VD is not None:
@@ -379,14 +292,12 @@ def _compute_dtype(hidden_TD: Tensor, head: Head) -> torch.dtype:
 
 
 def _cast(head: Head, dtype: torch.dtype) -> Head:
-    """A constant head in another precision."""
+    """A constant head in another precision; a weight that kernels read as it is stays as it is."""
+    weight_VD = head.weight_VD.detach()
+    if not by_kernel(weight_VD, dtype):
+        weight_VD = weight_VD.to(dtype)
     bias_V = None if head.bias_V is None else head.bias_V.detach().to(dtype)
-    return Head(head.weight_VD.detach().to(dtype), bias_V, head.scale, head.softcap)
-
-
-def _at(temperature: float, logits_CV: Tensor) -> Tensor:
-    """Logits over the temperature; never in place: in float32 they are the raw logits, which may be kept."""
-    return logits_CV if temperature == 1.0 else logits_CV / temperature
+    return Head(weight_VD, bias_V, head.scale, head.softcap)
 
 
 def _groups(hidden_TD: Tensor, head: Head, sets: int = 1) -> list[slice]:
@@ -400,7 +311,7 @@ def _parts(group: slice, *raw_CV: Tensor) -> Iterator[tuple[Any, ...]]:
     device = raw_CV[0].device
     room = torch.get_num_threads() * PART_BYTES if device.type == "cpu" else PART_BYTES_GPU
     most = room // (4 * len(raw_CV) * raw_CV[0].shape[1])
-    if len(raw_CV) == 1 and fuses(device, _read, _to_gradient):
+    if len(raw_CV) == 1 and fuses(device, read, to_gradient):
         most = group.stop - group.start
     for part in _even(group.start, group.stop, most):
         yield part, *(x[part.start - group.start : part.stop - group.start] for x in raw_CV)

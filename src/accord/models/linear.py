@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from accord.models import kernels
 
-__all__ = ["fits", "library_products", "own_products"]
+__all__ = ["by_kernel", "fits", "library_products", "own_products"]
 
 _by_library = False
 
@@ -35,6 +35,12 @@ def own_products(model: nn.Module) -> int:
 
 def _computes(weight: Tensor) -> bool:
     return weight.device.type == "cpu" and fits(weight) and kernels.has_tiles()  # asked last: it compiles
+
+
+def by_kernel(weight: Tensor, dtype: torch.dtype) -> bool:
+    """Whether kernels make products of this precision with a weight, and read it as it is."""
+    known = weight.dtype in (torch.float32, torch.bfloat16) and weight.is_contiguous()
+    return dtype == torch.bfloat16 and known and _computes(weight)
 
 
 def fits(weight: Tensor) -> bool:

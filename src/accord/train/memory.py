@@ -7,8 +7,8 @@ with P parameters of which P' are trained, M numbers in matrices of linear layer
     weights     4 P; with adapters under bf16 2 M less: frozen matrices are kept in it
     gradients   4 P'
     moments     8 P', AdamW's two
-    casts       2 M' under bf16: what autocast keeps of trained matrices until the end of a step; only the head's
-                where `accord.models.linear` reads matrices as they are
+    casts       2 (M' + V D) under bf16: what autocast keeps of trained matrices until the end of a step, without those
+                that `accord.models.linear` reads as they are
     update      activations of the largest pack + vocabulary head
     sampling    weights laid out for decoding + keys and values + logits of the rows decoded at once
     8%          what the allocator holds in free pieces: it keeps freed memory (accord.models.allocation)
@@ -187,7 +187,7 @@ def state_parts(shape: Shape, lora_rank: int, half: bool, *, head: bool, reads: 
     if lora_rank and half:
         weights -= (WIDE - HALF) * shape.matrices
     cast = adapters if lora_rank else shape.matrices - (shape.read if reads else 0)
-    cast += shape.head if head else 0
+    cast += shape.head if head and not (reads and shape.vocabulary % 32 == shape.hidden % 32 == 0) else 0
     how = f"LoRA of rank {lora_rank}" if lora_rank else "all of them trained"
     frozen = ", frozen matrices in bf16" if lora_rank and half else ""
     parts = [

@@ -166,7 +166,11 @@ class _Places:
 
     def repeats(self, event: Any) -> bool:
         """Whether a product in the head's backward pass is that of states and weights, as in its forward pass."""
-        if event.id not in self._engine or len(event.input_shapes) < 2:
+        if event.id not in self._engine:
+            return False
+        if event.name.startswith(KERNEL + "linear "):
+            return True
+        if len(event.input_shapes) < 2:
             return False
         return tuple(event.input_shapes[1]) in {(width, vocabulary) for vocabulary, width in self._heads}
 

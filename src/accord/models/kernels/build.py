@@ -31,7 +31,15 @@ logger = logging.getLogger("accord")
 HERE = Path(__file__).parent
 TORCH = Path(torch.__file__).parent
 HEADERS = ("vector.h", "product.h", "attention.h")
-SOURCES = ("pointwise.cpp", "attention.cpp", "attention_tiles.cpp", "linear.cpp", "head.cpp", "decoding.cpp", "adamw.cpp")
+SOURCES = (
+    "pointwise.cpp",
+    "attention.cpp",
+    "attention_tiles.cpp",
+    "linear.cpp",
+    "head.cpp",
+    "decoding.cpp",
+    "adamw.cpp",
+)
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math")
 OF_TORCH = ("-std=c++20", "-O2", f"-I{TORCH / 'include'}", f"-L{TORCH / 'lib'}", "-lc10")
 LIMIT = 300.0  # seconds; it takes some

@@ -16,6 +16,7 @@ namespace {
 
 constexpr int64_t SIDE = 32;              // of a block of a result: two by two tiles; numbers of a row of a tile
 constexpr int64_t SLAB = 1 << 15;         // lines of weights laid out at a time (2 MB): they stay near
+constexpr int64_t LONG = 64;              // steps of a sum laid out at a time, with some outputs
 constexpr int64_t HIGH = 64, ACROSS = 384, NARROW = 96;  // rows and outputs of a piece of work, at most and at least
 constexpr int64_t DEPTH = 1024, NEAR = 18432;  // tokens, and lines of their states, laid out at once: 1.2 MB, the second cache
 
@@ -50,17 +51,28 @@ struct Done {
     }
 };
 
-// y (rows, SIDE) = x (16 or 32 rows, 32 steps) times two columns of tiles.
+// The sums of a block, where a product is made in several parts; in a tile's rows of 64 bytes.
+struct alignas(64) Between { float of[4][ROWS * 16]; };
+
+// Sums (rows, SIDE) of x (16 or 32 rows, 32 steps) times two columns of tiles: taken from `sums` unless it is the first
+// part, left there or, of the last one, handed to `done`.
 template <bool TWO>
-void block(const bf16* x, int64_t stride, const Line* w, int64_t steps, const float* bias, bf16* y, int64_t width, int64_t rows, Done& done) {
+void block(const bf16* x, int64_t stride, const Line* w, int64_t steps, Between* sums, bool first, bool last, const float* bias, bf16* y,
+           int64_t width, int64_t rows, Done& done) {
     asm volatile("" ::: "memory");  // GCC does not know that tiles are read from memory
-    _tile_zero(0);
-    _tile_zero(1);
-    if constexpr (TWO) { _tile_zero(2); _tile_zero(3); }
+    if (first) {
+        _tile_zero(0);
+        _tile_zero(1);
+        if constexpr (TWO) { _tile_zero(2); _tile_zero(3); }
+    } else {
+        _tile_loadd(0, sums->of[0], 64);
+        _tile_loadd(1, sums->of[1], 64);
+        if constexpr (TWO) { _tile_loadd(2, sums->of[2], 64); _tile_loadd(3, sums->of[3], 64); }
+    }
     const bf16* below = x + ROWS * stride;
     const Line* beside = w + steps * DEEP;
     const int64_t each = (SIDE + steps - 1) / steps;
-    for (int64_t i = 0, soon = 0; i < steps; i++) {
+    for (int64_t i = 0, soon = last ? 0 : rows; i < steps; i++) {
         for (int64_t end = std::min(rows, soon + each); soon < end; soon++) __builtin_prefetch(y + soon * width, 1);
         done.write(each);
         _tile_loadd(4, x + i * SIDE, stride * sizeof(bf16));
@@ -75,38 +87,46 @@ void block(const bf16* x, int64_t stride, const Line* w, int64_t steps, const fl
         }
     }
     done.write(SIDE);
-    _tile_stored(0, done.sums[0], sizeof done.sums[0]);
-    _tile_stored(1, done.sums[0] + 16, sizeof done.sums[0]);
+    float *out = last ? done.sums[0] : sums->of[0], *right = last ? out + 16 : sums->of[1];
+    const int64_t line = last ? sizeof done.sums[0] : 64;
+    _tile_stored(0, out, line);
+    _tile_stored(1, right, line);
     if constexpr (TWO) {
-        _tile_stored(2, done.sums[16], sizeof done.sums[0]);
-        _tile_stored(3, done.sums[16] + 16, sizeof done.sums[0]);
+        _tile_stored(2, last ? done.sums[16] : sums->of[2], line);
+        _tile_stored(3, last ? done.sums[16] + 16 : sums->of[3], line);
     }
     asm volatile("" ::: "memory");
-    done.bias = bias; done.y = y; done.width = width; done.rows = rows; done.at = 0;
+    if (last) done.bias = bias, done.y = y, done.width = width, done.rows = rows, done.at = 0;
 }
 
 // y (M, O) = x (M, I) times a weight: (O, I), or, where it is turned, (I, O).
 template <bool TURNED, typename T>
 void multiply(const bf16* x, const T* w, const float* bias, bf16* y, int64_t M, int64_t O, int64_t I, int threads) {
-    const int64_t steps = I / SIDE, slab = std::max(ACROSS, SLAB / (steps * DEEP) * 16 / SIDE * SIDE);
-    std::unique_ptr<Line[]> laid(new Line[std::min(slab, O) / 16 * steps * DEEP]);
+    // Weights are laid out some outputs and, where rows are long, some steps of a sum at a time.
+    const int64_t all = I / SIDE, most = std::min(all, LONG), slab = SLAB / (most * DEEP) * 16 / SIDE * SIDE;
+    const int64_t columns = std::min(slab, O), down = (M + HIGH - 1) / HIGH;
+    std::unique_ptr<Line[]> laid(new Line[columns / 16 * most * DEEP]);
+    std::unique_ptr<Between[]> between(all > most ? new Between[(M + SIDE - 1) / SIDE * (columns / SIDE)] : nullptr);
 #pragma omp parallel num_threads(threads)
     {
         tiles_begin();
         std::unique_ptr<bf16[]> last;  // rows that do not fill a tile
         Done done;
-        for (int64_t begin = 0; begin < O; begin += slab) {
-            const int64_t some = std::min(slab, O - begin), down = (M + HIGH - 1) / HIGH;
+        for (int64_t begin = 0; begin < O; begin += slab)
+        for (int64_t step = 0; step < all; step += most) {
+            const int64_t some = std::min(slab, O - begin), steps = std::min(most, all - step);
             int64_t wide = ACROSS, across;
             while (across = (some + wide - 1) / wide, across * down < 8 * threads && wide > NARROW) wide /= 2;
             if constexpr (TURNED) {
 #pragma omp for schedule(dynamic)
                 for (int64_t i = 0; i < steps; i++)
-                    for (int64_t o = 0; o < some; o += 16) paired(w + i * SIDE * O + begin + o, O, SIDE, &laid[(o / 16 * steps + i) * DEEP]);
+                    for (int64_t o = 0; o < some; o += 16)
+                        paired(w + (step + i) * SIDE * O + begin + o, O, SIDE, &laid[(o / 16 * steps + i) * DEEP]);
             } else {
 #pragma omp for schedule(dynamic)
                 for (int64_t o = 0; o < some; o += 16)
-                    for (int64_t i = 0; i < steps; i++) paired_rows(w + (begin + o) * I + i * SIDE, I, &laid[(o / 16 * steps + i) * DEEP]);
+                    for (int64_t i = 0; i < steps; i++)
+                        paired_rows(w + (begin + o) * I + (step + i) * SIDE, I, &laid[(o / 16 * steps + i) * DEEP]);
             }
 #pragma omp for schedule(dynamic)
             for (int64_t piece = 0; piece < across * down; piece++) {
@@ -114,17 +134,19 @@ void multiply(const bf16* x, const T* w, const float* bias, bf16* y, int64_t M, 
                 const int64_t first = piece / down * wide, end = std::min(some, first + wide);
                 for (int64_t m = from; m < to; m += SIDE) {
                     const int64_t rows = std::min(SIDE, to - m);
-                    const bf16* in = x + m * I;
+                    const bf16* in = x + m * I + step * SIDE;
+                    int64_t stride = I;
                     if (rows % ROWS) {
-                        if (!last) last.reset(new bf16[SIDE * I]());
-                        memcpy(last.get(), in, rows * I * sizeof(bf16));
+                        if (!last) last.reset(new bf16[SIDE * most * SIDE]());
+                        stride = most * SIDE;
+                        for (int64_t i = 0; i < rows; i++) memcpy(last.get() + i * stride, in + i * I, steps * SIDE * sizeof(bf16));
                         in = last.get();
                     }
                     for (int64_t o = first; o < end; o += SIDE) {
-                        const Line* w = &laid[o / 16 * steps * DEEP];
-                        const float* add = bias ? bias + begin + o : nullptr;
-                        if (rows > ROWS) block<true>(in, I, w, steps, add, y + m * O + begin + o, O, rows, done);
-                        else block<false>(in, I, w, steps, add, y + m * O + begin + o, O, rows, done);
+                        auto two_or_one = rows > ROWS ? block<true> : block<false>;
+                        Between* sums = between ? &between[m / SIDE * (columns / SIDE) + o / SIDE] : nullptr;
+                        two_or_one(in, stride, &laid[o / 16 * steps * DEEP], steps, sums, !step, step + steps == all,
+                                   bias ? bias + begin + o : nullptr, y + m * O + begin + o, O, rows, done);
                     }
                 }
                 done.write(SIDE);
