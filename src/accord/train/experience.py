@@ -124,69 +124,92 @@ def collect(  # noqa: PLR0913 - one rollout needs every part of the run
         coefficient: weight of the KL penalty, reward units per nat.
         step_follows: whether the policy makes a step on it; else it is scored here in any case.
     """
-    clock = [time.perf_counter()]
+    start = time.perf_counter()
     sampling = Sampling(
         samples=config.samples, max_new_tokens=config.max_new_tokens, temperature=config.temperature, seed=seed
     )
     with record_function("accord.sampling"):
         rollouts_BK = sampler.sample(ids, sampling)
-    clock.append(time.perf_counter())
+    sampled = time.perf_counter()
     responses = as_responses(prompts, ids, rollouts_BK, template)
-    rows = [rollout for rollouts in rollouts_BK for rollout in rollouts]
-    mask_NT = _mask(rows)
-    sampled_NT = torch.zeros(mask_NT.shape)
-    sampled_NT[mask_NT] = torch.tensor([value for rollout in rows for value in rollout.sampling_logprob])
+    drawn = _Drawn.of([rollout for rollouts in rollouts_BK for rollout in rollouts])
     later = step_follows and scores_with_its_step(config)
     with record_function("accord.scoring"):
         score_N = reward(responses)
-        logprob_NT, reference_NT, value_NT, exact_NT = _score(responses.trees, actor, mask_NT, config, precision, later)
+        said = _score(responses.trees, actor, drawn.mask_NT, config, precision, later)
 
-    finished_N = torch.tensor([rollout.finish == "stop" for rollout in rows])
     normal_N = advantages.normalise_score(score_N, mean=reward.mean, std=reward.std, clip=config.score_clip)
-    estimator = kl_in_reward(config)
-    if exact_NT is not None:
-        kl_NT = exact_NT
-    elif estimator and logprob_NT is not None:
-        kl_NT = kl.ESTIMATORS[estimator](logprob_NT, reference_NT)
-    else:  # it does not stand in the reward, or weighs nothing
-        kl_NT = torch.zeros_like(reference_NT)
-    reward_NT = advantages.token_rewards(
-        normal_N,
-        kl_NT,
-        mask_NT,
-        kl_coefficient=coefficient if estimator else 0.0,
-        finished_N=finished_N,
-        missing_eos_penalty=config.missing_eos_penalty,
-    )
-    raw_NT = ALGORITHMS[config.algorithm].advantages(reward_NT, value_NT, mask_NT, config)
-    return_NT = None if value_NT is None else raw_NT + value_NT
-    clock.append(time.perf_counter())
+    reward_NT = _token_rewards(normal_N, said, drawn, config, coefficient)
+    raw_NT = ALGORITHMS[config.algorithm].advantages(reward_NT, said.value_NT, drawn.mask_NT, config)
+    return_NT = None if said.value_NT is None else raw_NT + said.value_NT
     figures = {
         "reward__normalised": float(normal_N.mean()),
         "kl__coefficient": coefficient,
-        "advantage__mean": float(raw_NT[mask_NT].mean()),
-        "seconds__sample": clock[1] - clock[0],
-        "seconds__score": clock[2] - clock[1],
-        **_of_responses(score_N, mask_NT.sum(-1), finished_N),
+        "advantage__mean": float(raw_NT[drawn.mask_NT].mean()),
+        "seconds__sample": sampled - start,
+        "seconds__score": time.perf_counter() - sampled,
+        **_of_responses(score_N, drawn.mask_NT.sum(-1), drawn.finished_N),
         **getattr(reward, "figures", {}),  # of its sources, where it has several
+        **_of_models(said, drawn, return_NT),
     }
-    if logprob_NT is not None:
-        figures["kl__reference"] = float(kl.sequence(logprob_NT, reference_NT, mask_NT).mean())
-        figures["sampler__gap"] = check_gap(float((sampled_NT - logprob_NT)[mask_NT].abs().mean()))
-    if value_NT is not None and return_NT is not None:
-        figures["value__explained"] = _explained(return_NT[mask_NT], value_NT[mask_NT])
     return Experience(
         responses=responses,
         first_B=firsts(responses.trees),
-        mask_NT=mask_NT,
-        sampled_NT=sampled_NT,
-        logprob_NT=logprob_NT,
-        reference_NT=reference_NT,
-        value_NT=value_NT,
+        mask_NT=drawn.mask_NT,
+        sampled_NT=drawn.logprob_NT,
+        logprob_NT=said.policy_NT,
+        reference_NT=said.reference_NT,
+        value_NT=said.value_NT,
         score_N=score_N,
-        advantage_NT=advantages.whiten(raw_NT, mask_NT) if config.whiten_advantages else raw_NT,
+        advantage_NT=advantages.whiten(raw_NT, drawn.mask_NT) if config.whiten_advantages else raw_NT,
         return_NT=return_NT,
         figures=figures,
+    )
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """What the sampler says of its responses: which entries are tokens, their log-probability, who ended by itself."""
+
+    mask_NT: Tensor
+    logprob_NT: Tensor
+    finished_N: Tensor
+
+    @classmethod
+    def of(cls, rows: Sequence[Rollout]) -> _Drawn:
+        length_N = torch.tensor([len(rollout.tokens) for rollout in rows])
+        mask_NT = torch.arange(int(length_N.max())) < length_N.unsqueeze(-1)
+        logprob_NT = torch.zeros(mask_NT.shape)
+        logprob_NT[mask_NT] = torch.tensor([value for rollout in rows for value in rollout.sampling_logprob])
+        return cls(mask_NT, logprob_NT, torch.tensor([rollout.finish == "stop" for rollout in rows]))
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What the models say of the tokens: log-probabilities, values, and exact KL to the reference; None: not asked."""
+
+    policy_NT: Tensor | None
+    reference_NT: Tensor
+    value_NT: Tensor | None
+    kl_NT: Tensor | None
+
+
+def _token_rewards(normal_N: Tensor, said: _Said, drawn: _Drawn, config: PpoConfig, coefficient: float) -> Tensor:
+    """(N, T): the score at the last token, less the KL of each if it stands in the reward."""
+    estimator = kl_in_reward(config)
+    if said.kl_NT is not None:
+        kl_NT = said.kl_NT
+    elif estimator and said.policy_NT is not None:
+        kl_NT = kl.ESTIMATORS[estimator](said.policy_NT, said.reference_NT)
+    else:  # it does not stand in the reward, or weighs nothing
+        kl_NT = torch.zeros_like(said.reference_NT)
+    return advantages.token_rewards(
+        normal_N,
+        kl_NT,
+        drawn.mask_NT,
+        kl_coefficient=coefficient if estimator else 0.0,
+        finished_N=drawn.finished_N,
+        missing_eos_penalty=config.missing_eos_penalty,
     )
 
 
@@ -198,6 +221,18 @@ def _of_responses(score_N: Tensor, length_N: Tensor, finished_N: Tensor) -> dict
         "length__mean": float(length_N.float().mean()),
         "length__cut": 1.0 - float(finished_N.float().mean()),
     }
+
+
+def _of_models(said: _Said, drawn: _Drawn, return_NT: Tensor | None) -> dict[str, float]:
+    """Figures of what the models say: distance to the reference and to the sampler, fit of the value function."""
+    figures = {}
+    if said.policy_NT is not None:
+        figures["kl__reference"] = float(kl.sequence(said.policy_NT, said.reference_NT, drawn.mask_NT).mean())
+        gap = float((drawn.logprob_NT - said.policy_NT)[drawn.mask_NT].abs().mean())
+        figures["sampler__gap"] = check_gap(gap)
+    if said.value_NT is not None and return_NT is not None:
+        figures["value__explained"] = _explained(return_NT[drawn.mask_NT], said.value_NT[drawn.mask_NT])
+    return figures
 
 
 def as_responses(
@@ -236,11 +271,8 @@ def from_packs(parts: Sequence[tuple[list[int], Tensor]], mask_NT: Tensor) -> Te
 @torch.no_grad()
 def _score(
     trees: Sequence[PromptTree], actor: Actor, mask_NT: Tensor, config: PpoConfig, precision: Precision, later: bool
-) -> tuple[Tensor | None, Tensor, Tensor | None, Tensor | None]:
-    """For every sampled token: log-probability under policy and reference, value, exact KL in the reward; or None.
-
-    `later`: the policy is left out.
-    """
+) -> _Said:
+    """Passes of the models over all sampled tokens; `later`: the policy is left out."""
     first_B = firsts(trees)
     parts: dict[str, list[tuple[list[int], Tensor]]] = {"policy": [], "reference": [], "value": [], "kl": []}
     actor.policy.eval()
@@ -270,12 +302,7 @@ def _score(
                 parts["value"].append((rows, values(actor.critic.eval(), batch)))
     table = {name: from_packs(part, mask_NT) if part else None for name, part in parts.items()}
     assert table["reference"] is not None
-    return table["policy"], table["reference"], table["value"], table["kl"]
-
-
-def _mask(rows: Sequence[Rollout]) -> Tensor:
-    length_N = torch.tensor([len(rollout.tokens) for rollout in rows])
-    return torch.arange(int(length_N.max())) < length_N.unsqueeze(-1)
+    return _Said(table["policy"], table["reference"], table["value"], table["kl"])
 
 
 def _explained(return_T: Tensor, value_T: Tensor) -> float:
