@@ -32,7 +32,7 @@ from accord.trees import PromptTree
 
 __all__ = ["content_key", "reference_logprobs"]
 
-FORMAT = "4"  # a change of what the file holds, or of the last bits of it, changes its name
+FORMAT = "5"  # a change of what the file holds, or of the last bits of it, changes its name
 
 
 def content_key(model_fingerprint: str, precision: Precision, trees: Sequence[PromptTree]) -> str:
