@@ -296,13 +296,13 @@ OF_TILES = (
 
 
 @pytest.mark.parametrize("window", [None, 1, 40])
+@pytest.mark.parametrize("widths", [(64, 32), (32, 96)])
 @pytest.mark.parametrize("trees", OF_TILES, ids=[f"{len(x)}x{x[0].length}" for x in OF_TILES])
 @pytest.mark.usefixtures("tiles")
-def test_attention_by_matrix_units(trees: list[PromptTree], window: int | None) -> None:
+def test_attention_by_matrix_units(trees: list[PromptTree], widths: tuple[int, int], window: int | None) -> None:
     tokens, tables = sum(one.length for one in trees), BlockPlan(pack(trees)).tables
-    args = [
-        draw(tokens, h, width, dtype=BF16, seed=i) for i, (h, width) in enumerate(((6, 64), (2, 64), (2, 32), (6, 32)))
-    ]
+    d, w = widths
+    args = [draw(tokens, h, of, dtype=BF16, seed=i) for i, (h, of) in enumerate(((6, d), (2, d), (2, w), (6, w)))]
     assert kernels._of_heads("attend", args[0], args[2]) == "attend_tiles"
     found = kernels.attend(*args[:3], *tables, window, 0.3)
     back = kernels.attend_back(*args, *tables, window, 0.3)
@@ -368,18 +368,20 @@ def test_attention_does_not_depend_on_threads(dtype: torch.dtype) -> None:
             assert_close(a, b, rtol=1e-5 if dtype == FP32 else 8e-3, atol=1e-6)
 
 
-def test_a_response_gets_the_same_in_a_tree_as_in_a_row() -> None:
+@pytest.mark.parametrize("window", [None, 40])
+@pytest.mark.parametrize("prompt", [1, 31, 32, 64, 90, 700])
+def test_a_response_gets_the_same_in_a_tree_as_in_a_row(prompt: int, window: int | None) -> None:
     """To the bit, whatever stands beside it."""
-    one = tree(90, 40, 60)
-    q, k, v = (draw(190 + 57, heads, 64, dtype=BF16, seed=at) for at, heads in enumerate((6, 2, 2)))
-    beside = kernels.attend(q, k, v, *BlockPlan(pack([one, tree(50, 7)])).tables, None, 0.125)
+    one, tokens = tree(prompt, 40, 60), prompt + 100
+    q, k, v = (draw(tokens + 57, heads, 64, dtype=BF16, seed=at) for at, heads in enumerate((6, 2, 2)))
+    beside = kernels.attend(q, k, v, *BlockPlan(pack([one, tree(50, 7)])).tables, window, 0.125)
     assert beside is not None
-    for start, stop in ((90, 130), (130, 190)):
-        row = [torch.cat([x[:90], x[start:stop]]) for x in (q, k, v)]
-        alone = kernels.attend(*row, *BlockPlan(pack([tree(90 + stop - start - 1, 1)])).tables, None, 0.125)
+    for start, stop in ((prompt, prompt + 40), (prompt + 40, tokens)):
+        row = [torch.cat([x[:prompt], x[start:stop]]) for x in (q, k, v)]
+        alone = kernels.attend(*row, *BlockPlan(pack([tree(len(row[0]) - 1, 1)])).tables, window, 0.125)
         assert alone is not None
-        assert torch.equal(alone[:90], beside[:90])
-        assert torch.equal(alone[90:], beside[start:stop])
+        assert torch.equal(alone[:prompt], beside[:prompt])
+        assert torch.equal(alone[prompt:], beside[start:stop])
 
 
 def test_what_is_not_a_number_is_passed_on() -> None:

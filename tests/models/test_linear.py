@@ -34,7 +34,7 @@ def draw(*shape: int, seed: int = 0, dtype: torch.dtype = BF16) -> Tensor:
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 31, 33, 64, 1024, 1025, 2100])
-@pytest.mark.parametrize(("outputs", "features"), [(32, 32), (96, 64), (64, 160), (640, 608)])
+@pytest.mark.parametrize(("outputs", "features"), [(32, 32), (96, 64), (64, 160), (640, 608), (608, 640)])
 @pytest.mark.usefixtures("tiles")
 def test_a_weights_gradient(tokens: int, outputs: int, features: int, threads: int) -> None:
     grad, x = draw(tokens, outputs), draw(tokens, features, seed=1)
@@ -47,6 +47,9 @@ def test_a_weights_gradient(tokens: int, outputs: int, features: int, threads: i
     added = before.clone()
     assert kernels.weight_gradient(grad, x, added) is added
     assert_close(added, before + found, rtol=1e-5, atol=1e-4)
+    apart = torch.zeros(before.numel() + 1)[1:].view_as(before)  # begins within a line of memory
+    assert kernels.weight_gradient(grad, x, apart) is apart
+    assert_close(apart, found, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.usefixtures("tiles")
@@ -83,7 +86,7 @@ def test_what_does_not_fit_is_left_to_pytorch(monkeypatch: pytest.MonkeyPatch) -
     assert kernels.weight_gradient(grad, x) is None
 
 
-SHAPES = [(32, 32), (96, 64), (64, 160), (224, 32), (32, 2112), (2112, 32)]  # the last two in parts of a sum
+SHAPES = [(32, 32), (96, 64), (64, 160), (224, 32), (640, 2112), (2112, 640)]  # the last two in parts
 
 
 @pytest.mark.parametrize("tokens", [1, 15, 16, 17, 32, 47, 64, 65, 130])
@@ -280,6 +283,9 @@ def test_nothing_is_compiled_for_another_device(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(adamw, "library", compiled)
     assert own_products(nn.Linear(64, 64, device="meta")) == 0
     assert own_products(nn.Linear(48, 64)) == 0
+    x, matrix, bias = (torch.ones(size, device="meta", dtype=BF16) for size in ((4, 64), (96, 64), (96,)))
+    assert kernels.linear(x, matrix, bias) is None
+    assert kernels.linear_back(torch.ones(4, 96, device="meta", dtype=BF16), matrix) is None
     weight = torch.ones(3, device="meta")
     assert not adamw.Parameters([weight], [weight]).fit
 
@@ -342,6 +348,19 @@ def test_a_token_has_its_log_probability_whatever_stands_beside_it(monkeypatch: 
         assert torch.equal(token_logprob(state, Head(weight.to(BF16), bias), token)[0], whole)
         monkeypatch.setattr(head_module, "GROUP_BYTES", 9 * 2 * 96)
         assert torch.equal(token_logprob(state, Head(weight, bias), token)[0], whole)
+
+
+def test_states_may_lie_apart_where_the_head_reads_them() -> None:
+    weight, token = draw(96, 64, seed=1, dtype=FP32), torch.arange(40) % 96
+    found = []
+    for state in (draw(64, 40).T, draw(64, 40).T.contiguous()):
+        own = weight.clone().requires_grad_()
+        with torch.autocast("cpu", BF16):
+            logprob = token_logprob(state, Head(own), token)[0]
+            logprob.sum().backward()
+        assert own.grad is not None
+        found.append((logprob.detach(), own.grad))
+    assert_close(found[0], found[1], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("group", [2**20, 9 * 2 * 96])

@@ -118,7 +118,11 @@ def test_state_by_hand():
     }
     sizes = {part.name: part.bytes for part in memory.state_parts(shape, 0, half=True, head=True, reads=True)}
     assert shape.read == 2 * (2 * 32 * 32 + 3 * 32 * 64)  # keys and values are 16 wide
-    assert sizes["casts"] == 2 * (2 * 2 * 32 * 16 + 260 * 32)
+    assert sizes["casts"] == 2 * (2 * 2 * 32 * 16 + 260 * 32)  # 260 is no multiple of 32
+    whole = dataclasses.replace(shape, vocabulary=256)
+    for head in (True, False):
+        sizes = {part.name: part.bytes for part in memory.state_parts(whole, 0, half=True, head=head, reads=True)}
+        assert sizes["casts"] == 2 * 2 * 2 * 32 * 16
     sizes = {part.name: part.bytes for part in memory.state_parts(shape, 0, half=True, head=False, reads=True)}
     assert sizes["casts"] == 2 * 2 * 2 * 32 * 16
     sizes = {part.name: part.bytes for part in memory.state_parts(shape, 3, half=True, head=False, reads=True)}

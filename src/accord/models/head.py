@@ -47,9 +47,10 @@ class Head:
     def raw(self, hidden_CD: Tensor) -> Tensor:
         """(C, V) hidden @ weight.T + bias, in the precision of the states; both are rounded to it."""
         if not torch.is_grad_enabled():  # a kernel has no gradient
-            raw_CV = kernels.linear(hidden_CD, self.weight_VD, self.bias_V)
+            raw_CV = kernels.linear(hidden_CD.contiguous(), self.weight_VD, self.bias_V)
             if raw_CV is not None:
                 return raw_CV
+            return nn.functional.linear(hidden_CD, self.weight_VD.to(hidden_CD.dtype), self.bias_V)
         return nn.functional.linear(hidden_CD, self.weight_VD, self.bias_V)
 
     def logits(self, raw_CV: Tensor) -> Tensor:
@@ -259,7 +260,9 @@ class _HeadGradients:
     def add(self, group: slice, grad_CV: Tensor) -> None:
         """A group, from the gradient of its raw logits."""
         hidden_CD = kernels.linear_back(grad_CV, self.head.weight_VD)
-        self.hidden_TD[group] = grad_CV @ self.head.weight_VD if hidden_CD is None else hidden_CD
+        if hidden_CD is None:
+            hidden_CD = grad_CV @ self.head.weight_VD.to(grad_CV.dtype)
+        self.hidden_TD[group] = hidden_CD
         if self.need_weight:
             exact_VD = self._exact(grad_CV, self.hidden[group])
             if exact_VD is not None:
@@ -272,7 +275,7 @@ class _HeadGradients:
         """The weight's gradient with that of a group in it, not rounded to the precision of the products."""
         if grad_CV.device.type != "cpu" or self.wide != torch.float32:
             return None
-        return kernels.weight_gradient(grad_CV, hidden_CD, self.weight_VD)
+        return kernels.weight_gradient(grad_CV, hidden_CD.contiguous(), self.weight_VD)
 
     def of(self, weight_VD: Tensor, bias_V: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """The sums, in the precision of what they are gradients of."""

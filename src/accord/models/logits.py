@@ -52,7 +52,7 @@ def to_gradient(
     temperature: float,
     bias: bool,
 ) -> Tensor:
-    """Put the gradient of raw logits in their place; returns that of the bias as `_of_raw` does.
+    """Put the gradient of raw logits in their place; returns that of the bias as `of_raw` does.
 
     d logprob / d logits = onehot - p;  d entropy / d logits = -p (log p + entropy)
     """

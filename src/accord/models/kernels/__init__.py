@@ -131,7 +131,7 @@ def attend(
         k: (T, G, D) keys, each of whose heads H / G query heads read.
         v: (T, G, W) values.
         segments: (S, 4) int64: first token and length of the prompt that is read (length 0: none), and of the tokens
-            themselves, which also read their own past.
+            themselves, which also read their own past; of a tree first the prompt, then what reads it, none empty.
         trees: (B, 4) int64: first token, length, first segment and the one behind the last.
         window: in tokens, or None.
         scaling: of the products.
@@ -215,7 +215,7 @@ def draw(logit_RV: Tensor, uniform_R: Tensor, temperature: float) -> tuple[Tenso
 
 
 def has_tiles() -> bool:
-    """Whether there are matrix units, for `linear`, `linear_back` and `weight_gradient`."""
+    """Whether there are matrix units, for the products of linear layers and for attention."""
     return best_unit() == UNITS.index("tiles")
 
 
@@ -224,11 +224,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | No
 
     Weight and bias are rounded to bfloat16 where they are read. None also where the processor has no matrix units.
     """
-    if bias is not None:
-        bias = bias.detach().to(torch.bfloat16).to(torch.float32)
     kernel, threads = _of_weight("linear", x, weight, 1)
     if kernel is None or (bias is not None and (bias.device.type != "cpu" or bias.shape != weight.shape[:1])):
         return None
+    if bias is not None:
+        bias = bias.detach().to(torch.bfloat16).to(torch.float32)
     y = x.new_empty(x.shape[0], weight.shape[0])
     kernel(*_at(x, weight, bias, y), *_longs(x.shape[0], *weight.shape), threads)
     return y
@@ -246,7 +246,8 @@ def linear_back(grad: Tensor, weight: Tensor) -> Tensor | None:
 
 def _of_weight(name: str, x: Tensor, weight: Tensor, axis: int) -> tuple[Any, Any]:
     """A product of rows with a weight along one of its axes, and the threads for it."""
-    fits = x.dtype == torch.bfloat16 and x.dim() == weight.dim() == 2 and x.shape[1] == weight.shape[axis]
+    on_cpu = x.device.type == weight.device.type == "cpu"
+    fits = on_cpu and x.dtype == torch.bfloat16 and x.dim() == weight.dim() == 2 and x.shape[1] == weight.shape[axis]
     if not (fits and weight.shape[0] % 32 == weight.shape[1] % 32 == 0 and has_tiles()):
         return None, None
     flop = 2 * weight.numel() * x.shape[0]

@@ -4,7 +4,8 @@
 #include "vector.h"
 
 // Tokens that see a prompt and, of their own, those up to themselves: a response, or a prompt (which sees no other).
-// Places are of the pack; the place of a key in prompt + own is its position.
+// Places are of the pack; the place of a key in prompt + own is its position. The first segment of a tree is its prompt,
+// which the others read; none is empty.
 struct Segment { int64_t prompt, prompt_size, own, own_size; };
 struct Tree { int64_t start, size, first, last; };  // its tokens; its segments first <= s < last
 

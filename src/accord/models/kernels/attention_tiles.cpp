@@ -112,7 +112,9 @@ void in_order(const Layout& layout, const Tree& tree, const Segment* segments, c
     }
 }
 
-// Lines for products that sum over the width: of 16 rows, pairs of columns. Column c of tiles begins at c * width / 2.
+// A tile of lines holds 32 x 16 numbers, two to a word of its 16 lines: so many numbers before it are 1 / 32 of that in lines.
+
+// Lines for products that sum over the width: of 16 rows, pairs of columns.
 void across(const bf16* x, int64_t rows, int64_t width, Line* to) {
     for (int64_t r = 0; r < rows; r += ROWS)
         for (int64_t i = 0; i < width; i += SIDE) turned((const uint32_t*)(x + r * width + i), width / 2, ROWS, to + (r * width + i * ROWS) / 32);
@@ -146,7 +148,7 @@ struct Block {
 };
 
 template <typename Do> void blocks(const Segment& s, const Place& place, int64_t all, Do what) {
-    const int64_t most = std::clamp<int64_t>(SCORES / (s.prompt_size + s.own_size) / SIDE * SIDE, SIDE, MOST);
+    const int64_t most = std::clamp<int64_t>(SCORES / std::max<int64_t>(1, s.prompt_size + s.own_size) / SIDE * SIDE, SIDE, MOST);
     for (int64_t at = 0; at < s.own_size; at += most) {
         const int64_t rows = std::min(most, s.own_size - at);
         what(Block{s, place, all, at, rows, up(rows, ROWS), up(s.prompt_size + at + rows, SIDE)});

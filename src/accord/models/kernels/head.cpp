@@ -1,5 +1,5 @@
 // What is made of the logits of a vocabulary: two passes over a row, which stays in a core's cache, in float32.
-// The equations stand in accord/models/head.py and accord/rollouts/draw.py. V, the size of the vocabulary, is a multiple
+// The equations stand in accord/models/logits.py and accord/rollouts/draw.py. V, the size of the vocabulary, is a multiple
 // of 16.
 
 #include "vector.h"
