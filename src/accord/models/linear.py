@@ -3,7 +3,8 @@
 The kernels of `accord.models.kernels` hand out a product in small pieces, so that no core waits for a slower one; read
 a float32 weight as it is, so that no copy of it in bfloat16 is made and kept; and write the gradient of a weight as the
 float32 sums of its product, where autocast rounds them first. The result and the gradient of the input are rounded as
-autocast rounds them. So are the products of the vocabulary head (`accord.models.head`). Elsewhere, and in other arithmetic, the layers are as they were.
+autocast rounds them. So are the products of the vocabulary head (`accord.models.head`). Elsewhere, and in other
+arithmetic, the layers are as they were.
 """
 
 from __future__ import annotations
