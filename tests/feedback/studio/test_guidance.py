@@ -125,8 +125,12 @@ def test_the_guideline_opens_at_a_label_and_the_prompt_stays_in_sight(desk):
     page.keyboard.press("Escape")
     page.keyboard.press("j")
     page.keyboard.press("j")
-    page.wait_for_function("scrollY > 300")  # it scrolls smoothly, more slowly where the machine is busy
-    page.wait_for_timeout(600)
+    for _ in range(50):  # it scrolls smoothly, more slowly where the machine is busy
+        before = page.evaluate("scrollY")
+        page.wait_for_timeout(300)
+        if page.evaluate("scrollY") == before > 300:
+            break
     prompt, second = (page.locator(one).bounding_box() for one in ("#part-prompt", "#response-B"))
+    assert page.evaluate("scrollY") > 300
     assert 0 <= prompt["y"] < 100  # below the bar
     assert second["y"] >= prompt["y"] + prompt["height"]  # and above what is focused
