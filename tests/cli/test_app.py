@@ -38,7 +38,7 @@ def raising(monkeypatch: pytest.MonkeyPatch) -> object:
 
 
 @pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["train", "dpo", "--help"], ["--version"], []])
-def test_help_answers_without_torch_in_half_a_second(words: list[str]) -> None:
+def test_help_answers_without_torch_and_hardly_later_than_its_libraries(words: list[str]) -> None:
     code = f"""
 import sys, time
 from accord.cli import main
@@ -47,9 +47,20 @@ heavy = {{"torch", "transformers", "peft", "numpy", "pyarrow"}} & sys.modules.ke
 assert not heavy, heavy
 print(time.process_time(), file=sys.stderr)
 """
-    results = [python("-c", code) for _ in range(3)]
-    assert [result.returncode for result in results] == [0, 0, 0], results[0].stderr
-    assert min(float(result.stderr) for result in results) < 0.5  # seconds of this process, whatever else is running
+    libraries = """
+import sys, time
+import argparse, importlib.metadata, inspect, json, logging
+import pydantic.json_schema, rich.console, rich.progress, yaml
+class Model(pydantic.BaseModel):
+    field: int = pydantic.Field(1, ge=0)
+Model.model_json_schema()
+print(time.process_time(), file=sys.stderr)
+"""
+    # Seconds of the processes, in turn: .28 and .18 on an idle machine, both twice that with a busy neighbour.
+    both = [(python("-c", code), python("-c", libraries)) for _ in range(3)]
+    assert [result.returncode for pair in both for result in pair] == [0] * 6, both[0][0].stderr
+    ours, theirs = (min(float(result.stderr) for result in side) for side in zip(*both, strict=True))
+    assert ours < 2 * theirs
 
 
 @pytest.mark.parametrize("command", app.COMMANDS, ids=lambda command: command.name)

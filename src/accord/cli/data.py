@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
+from types import ModuleType
 from typing import NamedTuple
+
+from accord.cli.options import of_module
 
 __all__ = ["ACTIONS", "add_arguments", "run"]
 
@@ -15,6 +18,10 @@ class Action(NamedTuple):
     name: str
     module: str
     help: str
+
+    def load(self) -> ModuleType:
+        """Its module."""
+        return importlib.import_module(f"accord.cli.{self.module}")
 
 
 ACTIONS = (
@@ -34,13 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what can be done with data."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, title="actions")
     for action in ACTIONS:
-        module = importlib.import_module(f"accord.cli.{action.module}")
-        chosen = actions.add_parser(action.name, help=action.help, description=module.__doc__)
-        module.add_arguments(chosen)
-        chosen.set_defaults(run_action=module.run)
+        actions.add_parser(action.name, help=action.help, fill=of_module(action.load))
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the chosen action."""
-    code: int = arguments.run_action(arguments)
+    (chosen,) = (action for action in ACTIONS if action.name == arguments.action)
+    code: int = chosen.load().run(arguments)
     return code

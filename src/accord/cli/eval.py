@@ -11,6 +11,8 @@ import importlib
 from dataclasses import dataclass
 from types import ModuleType
 
+from accord.cli.options import of_module
+
 __all__ = ["EVALUATIONS", "Evaluation", "add_arguments", "run"]
 
 
@@ -50,9 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add one subcommand per evaluation."""
     actions = parser.add_subparsers(dest="evaluation", metavar="EVALUATION", required=True, title="evaluations")
     for evaluation in EVALUATIONS:
-        module = evaluation.load()
-        own = actions.add_parser(evaluation.name, help=evaluation.help, description=module.__doc__)
-        module.add_arguments(own)
+        actions.add_parser(evaluation.name, help=evaluation.help, fill=of_module(evaluation.load))
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 import importlib
 from dataclasses import dataclass
+from types import ModuleType
+
+from accord.cli.options import of_module
 
 __all__ = ["ACTIONS", "Action", "add_arguments", "run"]
 
@@ -22,6 +25,10 @@ class Action:
     name: str
     module: str
     help: str
+
+    def load(self) -> ModuleType:
+        """Its module."""
+        return importlib.import_module(f"accord.cli.{self.module}")
 
 
 ACTIONS: tuple[Action, ...] = (
@@ -44,12 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add one subcommand per action."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, title="actions")
     for action in ACTIONS:
-        module = importlib.import_module(f"accord.cli.{action.module}")
-        module.add_arguments(actions.add_parser(action.name, help=action.help, description=module.__doc__))
+        actions.add_parser(action.name, help=action.help, fill=of_module(action.load))
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the chosen action."""
-    (module,) = (action.module for action in ACTIONS if action.name == arguments.action)
-    code: int = importlib.import_module(f"accord.cli.{module}").run(arguments)
+    (chosen,) = (action for action in ACTIONS if action.name == arguments.action)
+    code: int = chosen.load().run(arguments)
     return code

@@ -11,8 +11,9 @@ import inspect
 import re
 import shutil
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel
@@ -20,7 +21,6 @@ from pydantic.fields import FieldInfo
 from rich.text import Text
 
 from accord.cli.console import output_console
-from accord.pipelines.evaluation import EvalConfig
 from accord.pipelines.settings import (
     MissingSettings,
     Setting,
@@ -33,9 +33,9 @@ from accord.pipelines.settings import (
     shapes_of,
     show,
 )
-from accord.train.configs import JobConfig, PolicyConfig, TrainConfig
+from accord.train.configs import TrainConfig
 
-__all__ = ["Parser", "add_config_arguments", "config_from", "flag_of"]
+__all__ = ["Parser", "add_config_arguments", "config_from", "flag_of", "of_module"]
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -54,13 +54,27 @@ class HelpFormatter(argparse.HelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one-line exceptions and name the nearest right flag."""
+    """An argument parser whose errors are one-line exceptions and name the nearest right flag.
+
+    Args:
+        fill: adds the arguments, when they are read or shown for the first time: of the subcommands of a command all
+            but one are never asked, and their modules and flags take longer than the rest of a start.
+        keywords: of argparse's own.
+    """
 
     color = False  # Python 3.14 would colour the help itself
 
-    def __init__(self, **keywords: Any) -> None:
+    def __init__(self, *, fill: Callable[[Parser], None] | None = None, **keywords: Any) -> None:
         super().__init__(**{"formatter_class": HelpFormatter, "allow_abbrev": False, **keywords, "add_help": False})
         self.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
+        self._fill = fill
+
+    def filled(self) -> Parser:
+        """This parser, with its arguments."""
+        fill, self._fill = self._fill, None
+        if fill is not None:
+            fill(self)
+        return self
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the usage and leaving."""
@@ -73,6 +87,7 @@ class Parser(argparse.ArgumentParser):
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
         """Refuse what is not known here, where the flags of a subcommand can still be named."""
+        self.filled()
         known, extra = super().parse_known_args(args, namespace)
         if not extra:
             return known, extra
@@ -88,6 +103,11 @@ class Parser(argparse.ArgumentParser):
             name = action.metavar or action.dest
             self.error(f'{name} is "{value}"; expected one of {", ".join(known)}{did_you_mean(str(value), known)}')
 
+    def format_help(self) -> str:
+        """The help, with the arguments."""
+        self.filled()
+        return super().format_help()
+
     def print_help(self, file: Any = None) -> None:
         """Print the help, with colours on a terminal."""
         text = Text(self.format_help().rstrip())
@@ -95,6 +115,17 @@ class Parser(argparse.ArgumentParser):
         text.highlight_regex(r"(?<![\w-])--?[a-z][\w-]*", "cyan")
         text.highlight_regex(r"\(default [^)]*\)|\(required\)", "dim")
         output_console().print(text, soft_wrap=True)
+
+
+def of_module(load: Callable[[], ModuleType]) -> Callable[[Parser], None]:
+    """What fills a parser from a module with `add_arguments`: its arguments, and its docstring as description."""
+
+    def fill(parser: Parser) -> None:
+        module = load()
+        parser.description = module.__doc__
+        module.add_arguments(parser)
+
+    return fill
 
 
 def flag_of(name: str) -> str:
@@ -123,17 +154,15 @@ def add_config_arguments(
             parser.add_argument("--config", dest="recipe", type=Path, metavar="FILE.yaml", help="a file of settings")
         parser.set_defaults(words_field=words)
     shapes, fields = shapes_of(config), config.model_fields
-    relatives = (JobConfig, TrainConfig, PolicyConfig, EvalConfig)
-    inherited = {name for base in relatives if issubclass(config, base) for name in base.model_fields}
+    relatives = [base for base in config.__mro__ if issubclass(base, BaseModel) and "shared_by" in vars(base)]
+    inherited = {name for base in relatives for name in base.model_fields}
     required = [name for name in fields if fields[name].is_required()]
     optional = [name for name in fields if name not in required]
     own = [name for name in optional if name not in inherited]
     shared = [name for name in optional if name in inherited]
-    own_title = (
-        "settings of its own" if issubclass(config, EvalConfig) else "settings of this job" if shared else "settings"
-    )
-    every = "evaluation" if issubclass(config, EvalConfig) else "job"
-    groups = {"needed, here or in the file": required, own_title: own, f"settings of every {every}": shared}
+    kind = getattr(config, "shared_by", "job")
+    own_title = "settings of its own" if kind != "job" else "settings of this job" if shared else "settings"
+    groups = {"needed, here or in the file": required, own_title: own, f"settings of every {kind}": shared}
     for title, names in groups.items():
         group = parser.add_argument_group(title) if names else None
         for name in names:

@@ -9,6 +9,7 @@ says what was claimed, what was seen here, and what it cost; docs/evidence.md is
 from __future__ import annotations
 
 import argparse
+from functools import partial
 
 from rich.console import Console
 from rich.table import Table as Grid
@@ -27,8 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add one subcommand per experiment."""
     actions = parser.add_subparsers(dest="experiment", metavar="EXPERIMENT", required=True, title="experiments")
     for experiment in EXPERIMENTS.values():
-        own = actions.add_parser(experiment.name, help=experiment.help, description=experiment.config.__doc__)
-        add_config_arguments(own, experiment.config)
+        fill = partial(add_config_arguments, config=experiment.config)
+        actions.add_parser(experiment.name, help=experiment.help, description=experiment.config.__doc__, fill=fill)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for job in JOBS.values():
         if not job.trains:
             continue
-        own = jobs.add_parser(job.name, help=job.title, description=job.config.__doc__)
-        add_config_arguments(own, job.config)
-        own.add_argument_group("instead of training").add_argument(
-            "--dry-run",
-            action="store_true",
-            help="say how many steps and tokens there are and whether the memory is enough; write nothing",
-        )
+        fill = partial(_add_settings, config=job.config)
+        jobs.add_parser(job.name, help=job.title, description=job.config.__doc__, fill=fill)
+
+
+def _add_settings(parser: argparse.ArgumentParser, config: type[JobConfig]) -> None:
+    add_config_arguments(parser, config)
+    parser.add_argument_group("instead of training").add_argument(
+        "--dry-run",
+        action="store_true",
+        help="say how many steps and tokens there are and whether the memory is enough; write nothing",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -52,6 +52,7 @@ class EvalConfig(BaseModel):
     """What every evaluation takes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    shared_by: ClassVar[str] = "evaluation"
 
     out: Path | None = Field(
         None, description="run folder that gets the results, in its eval/; none: that of the model evaluated"

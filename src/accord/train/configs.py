@@ -62,6 +62,7 @@ class JobConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
     job: ClassVar[str] = ""
+    shared_by: ClassVar[str] = "job"  # fields of a class that says so stand under "settings of every job" in a help
 
     model: str = Field(description="starting model: hub id, folder, GGUF file, wheel:NAME, or the folder of a run")
     data: Paths = Field(description="training data: JSONL (.gz too) or Parquet files", min_length=1)
@@ -84,6 +85,7 @@ class TrainConfig(JobConfig):
     """
 
     choice: ClassVar[str | None] = None
+    shared_by: ClassVar[str] = "job"
 
     eval_data: Paths = Field((), description="held-out data of the same kind; none: no evaluation during training")
     epochs: int = Field(1, ge=1, description="passes over the data")
@@ -147,6 +149,8 @@ class TrainConfig(JobConfig):
 
 class PolicyConfig(TrainConfig):
     """What every job takes that trains a policy."""
+
+    shared_by: ClassVar[str] = "job"
 
     keep_every: int = Field(
         0,
