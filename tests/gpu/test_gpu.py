@@ -17,7 +17,7 @@ from accord.models.attention import NAME, TreeLayout, tree_attention
 from accord.models.blocks import BlockPlan, block_attention
 from accord.models.flash import takes
 from accord.models.head import Distribution, exact_kl, head_of, token_logprob
-from accord.models.score import base_of, prepare, response_scores, response_states
+from accord.models.score import base_of, prepare, response_scores, response_states, trunk
 from accord.train import policy, preference, sft
 from accord.train.configs import DpoConfig, PpoConfig, SftConfig
 from accord.train.progress import Quiet
@@ -97,8 +97,8 @@ def plain(function: Any, *args: Any) -> Any:
 def test_fused_kernels() -> None:
     for rows in (7, 300):
         x, weight = torch.randn(rows, 64, device=GPU) * 3, torch.rand(64, device=GPU) + 0.5
-        y, r = norms._normal(x, weight, 1e-5, torch.bfloat16)
-        expected = plain(norms._normal, x, weight, 1e-5, torch.bfloat16)
+        y, r = norms.normal(x, weight, 1e-5, torch.bfloat16)
+        expected = plain(norms.normal, x, weight, 1e-5, torch.bfloat16)
         assert_close(y, expected[0], rtol=1e-2, atol=1e-3)
         assert_close(r, expected[1])
         grad = torch.randn_like(x).bfloat16()
@@ -138,7 +138,7 @@ def test_exact_kl_of_equal_models_is_zero_and_its_gradient_right() -> None:
     states, weight = torch.randn(40, 16, device=GPU), torch.randn(300, 16, device=GPU)
     mine = states.clone().requires_grad_()
     on = head.Head(weight)
-    assert float(exact_kl(Distribution(mine, on), Distribution(states, on)).abs().max()) == 0
+    assert float(exact_kl(Distribution(mine, on), Distribution(states, on)).detach().abs().max()) == 0
     other = Distribution(states + 0.1, on)
     (found,) = torch.autograd.grad(exact_kl(Distribution(mine, on), other).sum(), mine)
     p, q = (mine @ weight.T).log_softmax(-1), (other.state_TD @ weight.T).log_softmax(-1)
@@ -174,6 +174,23 @@ def test_scores_and_gradients_are_those_of_a_cpu(model: Any) -> None:
         assert relative(ours, theirs) < 1e-4
     for ours, theirs in zip(gradient_of(half, batch.to(GPU), True), expected, strict=True):
         assert relative(ours, theirs) < 4e-2
+
+
+def test_whole_layers_give_what_layers_give(model: Any) -> None:
+    batch = pack(some_trees(longest=30))
+    expected = gradient_of(copy.deepcopy(model), batch, False)
+    found = []
+    for whole in (True, False):
+        made = copy.deepcopy(model).to(GPU)
+        prepare(made)
+        for layer in trunk(made).layers:
+            assert "forward" in vars(layer)
+            if not whole:
+                del layer.forward
+        found.append(gradient_of(made, batch.to(GPU), True))
+    assert not fused._failed
+    for whole, plain, exact in zip(*found, expected, strict=True):
+        assert 0 < relative(whole, exact) < max(1.25 * relative(plain, exact), 2e-3)
 
 
 def test_packs_and_order_do_not_matter(model: Any) -> None:

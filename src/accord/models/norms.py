@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from accord.models import kernels
 from accord.models.fused import fused
 
-__all__ = ["round_once", "rounds_once"]
+__all__ = ["normal", "round_once", "rounds_once"]
 
 _BEFORE_LINEAR = {
     "LlamaDecoderLayer": ("input_layernorm", "post_attention_layernorm"),
@@ -77,7 +77,7 @@ class _RmsNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
         flat = x.flatten(0, -2)
-        y, r = _normal(flat, weight, eps, dtype)
+        y, r = normal(flat, weight, eps, dtype)
         ctx.save_for_backward(x, weight, r)
         ctx.eps = eps
         return y.view(x.shape)
@@ -93,7 +93,7 @@ class _RmsNorm(torch.autograd.Function):
 
 
 @fused(tokens=0, on_cpu=kernels.norm)
-def _normal(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def normal(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """The result and r, of (T, D)."""
     r = _inverse_size(x, eps)
     return (x * r).mul_(weight).to(dtype), r

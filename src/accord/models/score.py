@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from accord.models.attention import NAME, TreeLayout, UnsupportedAttention
 from accord.models.gates import keep_two
 from accord.models.head import Distribution, exact_kl, head_of, token_logprob
+from accord.models.layers import whole_layers
 from accord.models.linear import own_products
 from accord.models.norms import round_once
 from accord.models.rotation import rotate_once
@@ -142,6 +143,8 @@ def prepare(model: nn.Module) -> str | None:
     keep_two(model)
     rotate_once(model)
     own_products(trunk(model))
+    if reason is None:
+        whole_layers(trunk(model))
     _check_head(model)
     return reason
 
