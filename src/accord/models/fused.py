@@ -58,27 +58,31 @@ def fused(tokens: int, on_cpu: Callable[..., Any] | None = None) -> Callable[[Ca
             nonlocal compiled
             first: Any = args[0]
             assert isinstance(first, Tensor)
-            with torch.autocast(first.device.type, enabled=False):
-                if torch.is_grad_enabled():
-                    return function(*args, **kwargs)
-                if not fuses(first.device, call):
-                    found: R | None = on_cpu(*args, **kwargs) if on_cpu and first.device.type == "cpu" else None
-                    return function(*args, **kwargs) if found is None else found
-                compiled = compiled or torch.compile(function, fullgraph=True)
-                count = first.shape[tokens]
-                kind = tuple(_kind(arg, count) for arg in args)
-                if kind not in seen:
-                    seen.add(kind)
-                    _mark(args, count)
-                try:
-                    result: R = compiled(*args, **kwargs)
-                    return result
-                except torch.OutOfMemoryError:
-                    raise
-                except Exception as error:  # whatever a compiler does not like on this machine
-                    _failed.add(call)
-                    _warn(call.__name__, error)
-                    return function(*args, **kwargs)
+            device = first.device.type
+            if torch.is_autocast_enabled(device):
+                with torch.autocast(device, enabled=False):
+                    return call(*args, **kwargs)
+            if torch.is_grad_enabled():
+                return function(*args, **kwargs)
+            if not fuses(first.device, call):
+                found: R | None = on_cpu(*args, **kwargs) if on_cpu and device == "cpu" else None
+                return function(*args, **kwargs) if found is None else found
+            compiled = compiled or torch.compile(function, fullgraph=True)
+            plain: Any = [arg.detach() if isinstance(arg, Tensor) else arg for arg in args]  # one kernel for both kinds
+            count = first.shape[tokens]
+            kind = tuple(_kind(arg, count) for arg in plain)
+            if kind not in seen:
+                seen.add(kind)
+                _mark(plain, count)
+            try:
+                result: R = compiled(*plain, **kwargs)
+                return result
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:  # whatever a compiler does not like on this machine
+                _failed.add(call)
+                _warn(call.__name__, error)
+                return function(*args, **kwargs)
 
         return call
 
@@ -89,7 +93,7 @@ def _kind(arg: Any, count: int) -> Any:
     """What a compiled function is compiled for: of a tensor all sizes but the number of tokens."""
     if not isinstance(arg, Tensor):
         return arg
-    return arg.dtype, arg.requires_grad, tuple(None if size == count else size for size in arg.shape)
+    return arg.dtype, tuple(None if size == count else size for size in arg.shape)
 
 
 def _mark(args: Any, count: int) -> None:

@@ -22,7 +22,9 @@ from accord.models.logits import capped, kl_gradient, of_raw, over, read, to_gra
 __all__ = ["Distribution", "Head", "add_rows_alone", "exact_kl", "head_of", "token_logprob"]
 
 GROUP_BYTES = 192 * 2**20  # of logits as the product leaves them; that many are kept for the backward pass
-GROUP_BYTES_GPU = 2**31  # a second product costs a tenth of a step there, and states and moments take far more memory
+GROUP_BYTES_GPU = (
+    5 * 2**29
+)  # a second product costs a tenth of a step there, and states and moments take far more memory
 PART_BYTES = 2**20  # of float32 logits worked on at once by each thread of a CPU: they stay in its cache
 PART_BYTES_GPU = 48 * 2**20  # where what is done to them is not fused (accord.models.fused): then none are made
 """The result does not depend on any of these."""
@@ -273,7 +275,13 @@ class _HeadGradients:
 
     def _exact(self, grad_CV: Tensor, hidden_CD: Tensor) -> Tensor | None:
         """The weight's gradient with that of a group in it, not rounded to the precision of the products."""
-        if grad_CV.device.type != "cpu" or self.wide != torch.float32:
+        if self.wide != torch.float32:
+            return None
+        if grad_CV.is_cuda and grad_CV.dtype in (torch.bfloat16, torch.float16):
+            if self.weight_VD is None:
+                return torch.mm(grad_CV.T, hidden_CD, out_dtype=torch.float32)
+            return torch.addmm(self.weight_VD, grad_CV.T, hidden_CD, out_dtype=torch.float32, out=self.weight_VD)
+        if grad_CV.device.type != "cpu":
             return None
         return kernels.weight_gradient(grad_CV, hidden_CD.contiguous(), self.weight_VD)
 

@@ -150,11 +150,12 @@ def _back_to_m(
 ) -> tuple[Tensor, Tensor, Gradients]:
     """Gradient of m, in float32 and rounded; of the second norm, gate, up and down, where `of` says so."""
     rounded = grad.to(HALF)
-    h, gate_up_grad = _gated_back(rounded @ matrices.down, kept.gate_up)
+    of_norm = kept.m, weights.next_norm, kept.next_r, HALF
+    h, gate_up_grad, n = _gated_back(rounded @ matrices.down, kept.gate_up, *of_norm)
     down = _weight_gradient(rounded, h) if of.down else None
     del h
-    n = _again(kept.m, weights.next_norm, kept.next_r, HALF)
     gate, up = _parts(gate_up_grad, n, 2 * [sizes.inner], of.gate or of.up)
+    del n
     n_grad = gate_up_grad @ matrices.gate_up
     m_grad, rounded, norm = _normal_back(n_grad, kept.m, weights.next_norm, kept.next_r, grad, bool(of.next_norm), HALF)
     return m_grad, rounded, [norm, gate, up, down]
@@ -175,9 +176,9 @@ def _back_to_x(
     a_grad = (rounded @ matrices.o).view(kept.a.shape)
     query, keys = kept.qkv[:, : sizes.heads], kept.qkv[:, sizes.heads :]
     parts = attend_back(a_grad, query, keys, kept.a, kept.lse, plan, sizes.scaling)
-    qkv_grad = _turned_back(*parts, kept.cos, kept.sin, HALF).flatten(1)
-    rows = [count * sizes.width for count in (sizes.heads, sizes.groups, sizes.groups)]
-    q, k, v = _parts(qkv_grad, _again(kept.x, weights.norm, kept.r, HALF), rows, of.q or of.k or of.v)
+    qkv_grad, n = _turned_back(*parts, kept.cos, kept.sin, kept.x, weights.norm, kept.r, HALF)
+    qkv_grad, rows = qkv_grad.flatten(1), [count * sizes.width for count in (sizes.heads, sizes.groups, sizes.groups)]
+    q, k, v = _parts(qkv_grad, n, rows, of.q or of.k or of.v)
     biases: Gradients = [None, None, None]
     if of.q_bias or of.k_bias or of.v_bias:
         biases = [*torch.split(qkv_grad.sum(0, dtype=torch.float32), rows)]
@@ -252,9 +253,20 @@ def _turned(qkv: Tensor, cos: Tensor, sin: Tensor, heads: int) -> Tensor:
 
 
 @fused(tokens=0)
-def _turned_back(q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, dtype: torch.dtype) -> Tensor:
-    """(T, N, D) gradient of what `_turned` was given."""
-    return torch.cat([turn(q, cos, -sin).to(dtype), turn(k, cos, -sin).to(dtype), v.to(dtype)], 1)
+def _turned_back(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    r: Tensor,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    """(T, N, D) gradient of what `_turned` was given, and the norm of x before it again."""
+    grad = torch.cat([turn(q, cos, -sin).to(dtype), turn(k, cos, -sin).to(dtype), v.to(dtype)], 1)
+    return grad, (x * r * weight).to(dtype)
 
 
 @fused(tokens=0)
@@ -265,12 +277,6 @@ def _sum_normal(
     total = x + part
     r = torch.rsqrt(total.pow(2).mean(-1, keepdim=True) + eps)
     return total, (total * r * weight).to(dtype), r
-
-
-@fused(tokens=0)
-def _again(x: Tensor, weight: Tensor, r: Tensor, dtype: torch.dtype) -> Tensor:
-    """The norm whose inverse size is known."""
-    return (x * r * weight).to(dtype)
 
 
 @fused(tokens=0)
@@ -292,9 +298,11 @@ def _gated(gate_up: Tensor) -> Tensor:
 
 
 @fused(tokens=0)
-def _gated_back(grad: Tensor, gate_up: Tensor) -> tuple[Tensor, Tensor]:
-    """silu(g) u, and the gradient of [g u]."""
+def _gated_back(
+    grad: Tensor, gate_up: Tensor, m: Tensor, weight: Tensor, r: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    """silu(g) u, the gradient of [g u], and the norm of m before it again."""
     gate, up = gate_up.chunk(2, -1)
     activated = nn.functional.silu(gate)
     of_gate = torch.ops.aten.silu_backward(grad * up, gate)
-    return activated * up, torch.cat([of_gate, grad * activated], -1)
+    return activated * up, torch.cat([of_gate, grad * activated], -1), (m * r * weight).to(dtype)
