@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.profiler import record_function
@@ -124,15 +125,35 @@ class TreeBatch:
         """(scored tokens,) int64, the response each scored token belongs to."""
         return self.response_T[self.scored_index]
 
+    @cached_property
+    def length_N(self) -> Tensor:
+        """(N,) int64, scored tokens of each response."""
+        return torch.bincount(self.scored_response, minlength=self.count)
+
     def to(self, device: torch.device | str) -> TreeBatch:
-        """The same pack on another device."""
-        moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "trees"}
-        return TreeBatch(**moved, trees=self.trees)
+        """The same pack on another device.
+
+        Nothing waits: whoever asks a GPU for a number of tokens waits for all that it was given to do, and it is idle
+        until the host has laid out the next pack. So the indices are counted here, and copied in their turn.
+        """
+        device = torch.device(device)
+        moved = TreeBatch(**{name: _sent(getattr(self, name), device) for name in _TENSORS}, trees=self.trees)
+        if device.type != "cpu":
+            vars(moved).update({name: _sent(getattr(self, name), device) for name in _COUNTED})
+        return moved
 
     def by_tree(self, value_N: Tensor, fill: float | int) -> Tensor:
         """Lay one value per response out as (B, K) with `fill` where a tree has fewer responses; keeps the graph."""
         table_BK = value_N.new_full((len(self.trees), self.width), fill)
         return table_BK.index_put((self.tree_N, self.slot_N), value_N)
+
+
+_COUNTED = ("scored_index", "scored_response", "length_N")
+_TENSORS = tuple(f.name for f in fields(TreeBatch) if f.name != "trees")
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    return tensor.to(device, non_blocking=True)
 
 
 @record_function("accord.data")
@@ -155,22 +176,22 @@ def pack(trees: Sequence[PromptTree]) -> TreeBatch:
             token += branch.tokens
             scored += branch.scored
             count += 1
-    segment_SF, size_S = torch.tensor(segments), torch.tensor(size)
-    index_T = torch.arange(len(token))
-    start_T, before_T, tree_T, branch_T, response_T = segment_SF.repeat_interleave(size_S, 0).T.contiguous()
-    offset_T = index_T - (size_S.cumsum(0) - size_S).repeat_interleave(size_S)
+    segment_SF, size_S = np.array(segments), np.array(size)  # by numpy: some 20 calls on a few thousand numbers
+    index_T = np.arange(len(token))
+    start_T, before_T, tree_T, branch_T, response_T = np.ascontiguousarray(np.repeat(segment_SF, size_S, 0).T)
+    offset_T = index_T - np.repeat(size_S.cumsum() - size_S, size_S)
     is_response_S = segment_SF[:, 4] >= 0
     return TreeBatch(
         token_T=torch.tensor(token, dtype=torch.int64),
-        position_T=start_T + offset_T,
-        tree_T=tree_T,
-        branch_T=branch_T,
-        response_T=response_T,
-        parent_T=torch.where(offset_T == 0, before_T, index_T - 1),
+        position_T=torch.from_numpy(start_T + offset_T),
+        tree_T=torch.from_numpy(tree_T),
+        branch_T=torch.from_numpy(branch_T),
+        response_T=torch.from_numpy(response_T),
+        parent_T=torch.from_numpy(np.where(offset_T == 0, before_T, index_T - 1)),
         scored_T=torch.tensor(scored, dtype=torch.bool),
-        end_N=size_S.cumsum(0)[is_response_S] - 1,
-        tree_N=segment_SF[is_response_S, 2],
-        slot_N=segment_SF[is_response_S, 3],
+        end_N=torch.from_numpy(size_S.cumsum()[is_response_S] - 1),
+        tree_N=torch.from_numpy(segment_SF[is_response_S, 2]),
+        slot_N=torch.from_numpy(segment_SF[is_response_S, 3]),
         trees=tuple(trees),
     )
 

@@ -11,15 +11,18 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.testing import assert_close
 
+from accord.data.batches import Preference
 from accord.losses.likelihood import segment_sum
 from accord.models import fused, gates, head, norms, rotation
 from accord.models.attention import NAME, TreeLayout, tree_attention
 from accord.models.blocks import BlockPlan, block_attention
 from accord.models.flash import takes
 from accord.models.head import Distribution, exact_kl, head_of, token_logprob
+from accord.models.in_place import backward
 from accord.models.score import base_of, prepare, response_scores, response_states, trunk
 from accord.train import policy, preference, sft
 from accord.train.configs import DpoConfig, PpoConfig, SftConfig
+from accord.train.pairs import PairTotals
 from accord.train.progress import Quiet
 from accord.train.rewards import FunctionReward
 from accord.trees import Branch, PromptTree, TreeBatch, pack
@@ -236,3 +239,37 @@ def test_policies_run_in_bf16(tiny_folder: Any, tmp_path: Any, algorithm: str) -
     rows = metrics(policy.run(config, Quiet(), FunctionReward("many_a", many_a)))
     assert all(math.isfinite(row["loss"]) for row in rows)
     assert max(row["sampler/gap"] for row in rows) < 0.05
+
+
+@pytest.mark.parametrize("loss", ["dpo", "dpo-length", "ipo"])
+def test_no_pack_of_a_step_waits_for_the_device(model: Any, loss: str) -> None:
+    """Else the device is idle until the next pack is laid out."""
+    model.to(GPU)
+    prepare(model)
+    trees = [PromptTree(tree.prompt, tree.branches[:2]) for tree in some_trees(count=9) if len(tree.branches) > 1]
+    items = [preference.Item(preference=Preference(tree=tree, ranks=(1, 2)), reference=(-3.0, -4.0)) for tree in trees]
+    config = DpoConfig(model="m", data=["d"], out="o", loss=loss)
+    point, totals = torch.zeros(()), PairTotals()
+    for mode in ("default", "error"):  # compiled first
+        torch.cuda.set_sync_debug_mode(mode)
+        try:
+            with torch.autocast(**BF16):
+                for part in (items[:2], items[2:]):
+                    backward(preference.loss_of(model, part, config, totals, point))
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert totals.decided == 2 * len(items)
+
+
+def test_gradients_add_up_in_place(model: Any) -> None:
+    model.to(GPU)
+    prepare(model)
+    packs, found = [pack(some_trees(seed)).to(GPU) for seed in range(3)], []
+    for run in (lambda loss: loss.backward(), backward):
+        model.zero_grad()
+        for batch in packs:
+            with torch.autocast(**BF16):
+                run(response_scores(model, batch).logprob_T.mean())
+        found.append([p.grad.clone() for p in model.parameters()])
+    for ours, expected in zip(*found, strict=True):
+        assert relative(ours, expected) < 2e-3

@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 from accord.losses import kl
 from accord.models import kernels
 from accord.models.fused import fuses
+from accord.models.in_place import there
 from accord.models.linear import by_kernel
 from accord.models.logits import capped, kl_gradient, of_raw, over, read, to_gradient
 
@@ -28,6 +29,7 @@ GROUP_BYTES_GPU = (
 PART_BYTES = 2**20  # of float32 logits worked on at once by each thread of a CPU: they stay in its cache
 PART_BYTES_GPU = 48 * 2**20  # where what is done to them is not fused (accord.models.fused): then none are made
 """The result does not depend on any of these."""
+_HALVES = (torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,7 @@ class _TokenLogprob(torch.autograd.Function):
         hidden, weight_VD, bias_V, token_T = ctx.saved_tensors
         scale, softcap, temperature, entropy, dtype = ctx.how
         head = Head(ctx.compute_weight, None if bias_V is None else bias_V.detach().to(dtype), scale, softcap)
-        sums = _HeadGradients(ctx, hidden, head, grad_logprob_T.dtype)
+        sums = _HeadGradients(ctx, hidden, head, grad_logprob_T.dtype, weight_VD)
         kept, ctx.kept = ctx.kept, None  # gradients take its place: a second backward pass makes the logits again
         with torch.autocast(hidden.device.type, enabled=False):
             for group in _groups(hidden, head):
@@ -228,7 +230,7 @@ class _ExactKl(torch.autograd.Function):
     def backward(ctx: Any, grad_T: Tensor) -> Any:
         hidden, weight_VD, bias_V = ctx.saved_tensors
         temperature, _ = ctx.how
-        sums = _HeadGradients(ctx, hidden, ctx.head, grad_T.dtype)
+        sums = _HeadGradients(ctx, hidden, ctx.head, grad_T.dtype, weight_VD)
         other = ctx.other
         with torch.autocast(hidden.device.type, enabled=False):
             for group in _groups(hidden, ctx.head, sets=2):
@@ -246,12 +248,14 @@ class _ExactKl(torch.autograd.Function):
 class _HeadGradients:
     """Gradients of states, weight and bias, summed over groups from gradients of their logits / temperature."""
 
-    def __init__(self, ctx: Any, hidden: Tensor, head: Head, wide: torch.dtype) -> None:
+    def __init__(self, ctx: Any, hidden: Tensor, head: Head, wide: torch.dtype, weight_VD: Tensor) -> None:
         self.hidden, self.head = hidden, head
         self.need_weight, self.wide = ctx.needs_input_grad[1], wide
         self.need_bias = head.bias_V is not None and ctx.needs_input_grad[2]
         self.hidden_TD = torch.empty_like(hidden, dtype=ctx.hidden_dtype)
-        self.weight_VD: Tensor | None = None  # the first group's, with the others added: no pass over zeros
+        # The first group's, with the others added: no pass over zeros; or what earlier packs left, with all added.
+        self.there = there(weight_VD) if self.need_weight and _sums_exactly(hidden, weight_VD) else None
+        self.weight_VD: Tensor | None = self.there
         self.bias_V = torch.zeros_like(head.bias_V, dtype=wide) if self.need_bias and head.bias_V is not None else None
 
     def note(self, bias_V: Tensor) -> None:
@@ -277,7 +281,7 @@ class _HeadGradients:
         """The weight's gradient with that of a group in it, not rounded to the precision of the products."""
         if self.wide != torch.float32:
             return None
-        if grad_CV.is_cuda and grad_CV.dtype in (torch.bfloat16, torch.float16):
+        if grad_CV.is_cuda and grad_CV.dtype in _HALVES:
             if self.weight_VD is None:
                 return torch.mm(grad_CV.T, hidden_CD, out_dtype=torch.float32)
             return torch.addmm(self.weight_VD, grad_CV.T, hidden_CD, out_dtype=torch.float32, out=self.weight_VD)
@@ -287,13 +291,21 @@ class _HeadGradients:
 
     def of(self, weight_VD: Tensor, bias_V: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """The sums, in the precision of what they are gradients of."""
-        if self.need_weight and self.weight_VD is None:  # no tokens
+        if self.there is not None:
+            self.weight_VD = None
+        elif self.need_weight and self.weight_VD is None:  # no tokens
             self.weight_VD = torch.zeros_like(weight_VD)
         return (
             self.hidden_TD,
             None if self.weight_VD is None else self.weight_VD.to(weight_VD.dtype),
             None if self.bias_V is None or bias_V is None else self.bias_V.to(bias_V.dtype),
         )
+
+
+def _sums_exactly(hidden_TD: Tensor, weight_VD: Tensor) -> bool:
+    """Whether the gradient of a weight is added up, not rounded, by the products that make it."""
+    on_gpu = hidden_TD.is_cuda and hidden_TD.dtype in _HALVES
+    return on_gpu or (len(hidden_TD) > 0 and by_kernel(weight_VD, hidden_TD.dtype))
 
 
 def _compute_dtype(hidden_TD: Tensor, head: Head) -> torch.dtype:

@@ -25,6 +25,7 @@ from torch.autograd.function import once_differentiable
 
 from accord.models.flash import FlashPlan, attend, attend_back
 from accord.models.fused import fused
+from accord.models.in_place import there
 from accord.models.norms import normal
 from accord.models.rotation import turn
 
@@ -152,9 +153,9 @@ def _back_to_m(
     rounded = grad.to(HALF)
     of_norm = kept.m, weights.next_norm, kept.next_r, HALF
     h, gate_up_grad, n = _gated_back(rounded @ matrices.down, kept.gate_up, *of_norm)
-    down = _weight_gradient(rounded, h) if of.down else None
+    down = _weight_gradient(rounded, h, weights.down) if of.down else None
     del h
-    gate, up = _parts(gate_up_grad, n, 2 * [sizes.inner], of.gate or of.up)
+    gate, up = _parts(gate_up_grad, n, (weights.gate, weights.up), (of.gate, of.up))
     del n
     n_grad = gate_up_grad @ matrices.gate_up
     m_grad, rounded, norm = _normal_back(n_grad, kept.m, weights.next_norm, kept.next_r, grad, bool(of.next_norm), HALF)
@@ -172,13 +173,13 @@ def _back_to_x(
     plan: FlashPlan,
 ) -> tuple[Tensor, Gradients, Gradients]:
     """Gradient of x; of the first norm, q, k, v and o; of biases."""
-    o = _weight_gradient(rounded, kept.a.flatten(1)) if of.o else None
+    o = _weight_gradient(rounded, kept.a.flatten(1), weights.o) if of.o else None
     a_grad = (rounded @ matrices.o).view(kept.a.shape)
     query, keys = kept.qkv[:, : sizes.heads], kept.qkv[:, sizes.heads :]
     parts = attend_back(a_grad, query, keys, kept.a, kept.lse, plan, sizes.scaling)
     qkv_grad, n = _turned_back(*parts, kept.cos, kept.sin, kept.x, weights.norm, kept.r, HALF)
     qkv_grad, rows = qkv_grad.flatten(1), [count * sizes.width for count in (sizes.heads, sizes.groups, sizes.groups)]
-    q, k, v = _parts(qkv_grad, n, rows, of.q or of.k or of.v)
+    q, k, v = _parts(qkv_grad, n, (weights.q, weights.k, weights.v), (of.q, of.k, of.v))
     biases: Gradients = [None, None, None]
     if of.q_bias or of.k_bias or of.v_bias:
         biases = [*torch.split(qkv_grad.sum(0, dtype=torch.float32), rows)]
@@ -187,16 +188,32 @@ def _back_to_x(
     return x_grad, [norm, q, k, v, o], biases
 
 
-def _parts(grad: Tensor, n: Tensor, rows: list[int], needed: Any) -> Gradients:
-    """Gradients of the weights that stand below each other in one product."""
-    return [*torch.split(_weight_gradient(grad, n), rows)] if needed else [None for _ in rows]
+def _parts(grad: Tensor, n: Tensor, weights: tuple[Tensor, ...], needed: tuple[Any, ...]) -> Gradients:
+    """Gradients of weights that stand below each other in one product, where they are needed."""
+    rows = [len(weight) for weight in weights]
+    if any(need and there(weight) is not None for weight, need in zip(weights, needed, strict=True)):
+        parts = zip(torch.split(grad, rows, 1), weights, needed, strict=True)
+        return [_weight_gradient(part, n, weight) if need else None for part, weight, need in parts]
+    return [*torch.split(_product(grad, n), rows)] if any(needed) else [None for _ in rows]
 
 
-def _weight_gradient(grad: Tensor, n: Tensor) -> Tensor:
-    """float32 grad.T @ n of bfloat16 matrices."""
-    if grad.is_cuda:
+def _weight_gradient(grad: Tensor, n: Tensor, weight: Tensor) -> Tensor | None:
+    """(rows of the weight, its columns) grad.T @ n, or None if it was added to what is there."""
+    total = there(weight)
+    if total is None:
+        return _product(grad, n)
+    _product(grad, n, total)
+    return None
+
+
+def _product(grad: Tensor, n: Tensor, total: Tensor | None = None) -> Tensor:
+    """grad.T @ n of bfloat16 matrices in float32, added to a total if there is one."""
+    if not grad.is_cuda:  # where no such products are
+        product = grad.T.float() @ n.float()
+        return product if total is None else total.add_(product)
+    if total is None:
         return torch.mm(grad.T, n, out_dtype=torch.float32)
-    return grad.T.float() @ n.float()
+    return torch.addmm(total, grad.T, n, out_dtype=torch.float32, out=total)
 
 
 class _Rooms(threading.local):
@@ -209,7 +226,7 @@ class _Rooms(threading.local):
 
     def filled(self, weights: Weights, sizes: Sizes) -> Matrices:
         """The matrices of this layer, until those of another one are asked for."""
-        key = weights.q.device, sizes
+        key = weights.q.device, HALF, sizes
         if key != self._key:
             self._matrices = _empty(sizes, weights.q.device)
             self._slots, self._key = _slots(self._matrices, sizes), key

@@ -136,7 +136,7 @@ def _pro(scored: Scored) -> Tensor:
     reward_BK = None
     if scored.settings["temperatures"]:
         given = [score for preference in scored.preferences for score in preference.scores or ()]
-        reward_BK = scored.table(torch.tensor(given, device=scored.logprob_N.device))
+        reward_BK = scored.table(torch.tensor(given).to(scored.logprob_N.device, non_blocking=True))
     mean_BK, rank_BK = scored.table(scored.mean_N), scored.rank_BK
     place_BK = torch.where(rank_BK >= 1, rank_BK, torch.iinfo(rank_BK.dtype).max)
     best_BK = (place_BK == place_BK.amin(-1, keepdim=True)) & (rank_BK >= 1)

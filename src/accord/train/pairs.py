@@ -9,8 +9,8 @@ Dimensions: B trees, N responses, P pairs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -50,6 +50,11 @@ class Pairs:
     present_B: Tensor
     trees: int
 
+    def to(self, device: torch.device) -> Pairs:
+        """The same pairs on another device; nothing waits for it."""
+        parts: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "trees"}
+        return replace(self, **{name: part.to(device, non_blocking=True) for name, part in parts.items()})
+
     @property
     def decided_P(self) -> Tensor:
         """Bool: True where somebody preferred one of the two."""
@@ -85,8 +90,7 @@ def pairs_of(
         failed: "last" puts failed responses below every ranked one, "drop" leaves them out.
         ties: also the pairs of equal rank, behind the others. Two failed responses are no tie: nobody compared them.
     """
-    device = batch.token_T.device
-    rank_BK = ranks_of(batch, items)
+    rank_BK = _rank_table(batch, items)  # laid out on the CPU, where no number of pairs is waited for
     pair_P3 = listwise.ranking_pairs(rank_BK, failed=failed)
     outcome_P = torch.ones_like(pair_P3[:, 0])
     if ties:
@@ -94,16 +98,15 @@ def pairs_of(
         pair_P3 = torch.cat([pair_P3, tie_P3])
         outcome_P = torch.cat([outcome_P, torch.zeros_like(tie_P3[:, 0])])
     tree_P = pair_P3[:, 0]
-    first_B = torch.bincount(batch.tree_N, minlength=len(items)).cumsum(0) - torch.tensor(
-        [len(item.ranks) for item in items], device=device
-    )
-    soft_B = torch.tensor([1.0 if item.probability is None else item.probability for item in items], device=device)
-    margin_B = torch.tensor([item.margin or 0.0 for item in items], device=device)
+    count_B = torch.tensor([len(item.ranks) for item in items])
+    first_B = count_B.cumsum(0) - count_B
+    soft_B = torch.tensor([1.0 if item.probability is None else item.probability for item in items])
+    margin_B = torch.tensor([item.margin or 0.0 for item in items])
     first_P, second_P = first_B[tree_P] + pair_P3[:, 1], first_B[tree_P] + pair_P3[:, 2]
     # "chosen" at probability 0.2 was not preferred. Turned round with its margin a pair has the same loss.
     turned_P = soft_B[tree_P] < 0.5
     probability_P = torch.where(turned_P, 1 - soft_B[tree_P], soft_B[tree_P])
-    return Pairs(
+    pairs = Pairs(
         better_P=torch.where(turned_P, second_P, first_P),
         worse_P=torch.where(turned_P, first_P, second_P),
         tree_P=tree_P,
@@ -113,12 +116,16 @@ def pairs_of(
         present_B=(rank_BK >= (listwise.FAILED if failed == "last" else 1)).sum(-1),
         trees=len(items),
     )
+    return pairs.to(batch.token_T.device)
 
 
 def ranks_of(batch: TreeBatch, items: Sequence[Preference]) -> Tensor:
     """(B, K) int64 ranks of a pack made from `items`, ABSENT where a tree has fewer responses."""
-    rank_N = torch.tensor([rank for item in items for rank in item.ranks], device=batch.token_T.device)
-    return batch.by_tree(rank_N, listwise.ABSENT)
+    return _rank_table(batch, items).to(batch.token_T.device, non_blocking=True)
+
+
+def _rank_table(batch: TreeBatch, items: Sequence[Preference]) -> Tensor:
+    return torch.tensor([[*item.ranks, *(batch.width - len(item.ranks)) * [listwise.ABSENT]] for item in items])
 
 
 def _tied_pairs(rank_BK: Tensor) -> Tensor:

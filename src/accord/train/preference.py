@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from accord.data.batches import Preference, preferences
+from accord.models.in_place import backward
 from accord.models.load import load_policy, resolve
 from accord.text import Template
 from accord.train import inputs, loop
@@ -215,7 +216,7 @@ def accumulate(model: nn.Module, items: Sequence[Item], config: DpoConfig) -> tu
     point = point_of(model, items, config, totals)
     for group in budget_packs([item.tree.length for item in items], config.micro_tokens):
         loss = loss_of(model, [items[i] for i in group], config, totals, point) / len(items)
-        torch.autograd.backward(loss)
+        backward(loss)
         parts.append(loss.detach())
     return loop.total(parts), totals
 
@@ -234,13 +235,14 @@ def loss_of(model: nn.Module, items: Sequence[Item], config: DpoConfig, totals: 
     objective, preferences = OBJECTIVES[config.loss], [item.preference for item in items]
     batch = pack([item.tree for item in items]).to(loop.device_of(model))
     logprob_N = sequence_logprob(model, batch)
+    reference = [value for item in items for value in item.reference]
     scored = Scored(
         batch=batch,
         preferences=preferences,
         pairs=pairs_of(batch, preferences, failed=config.failed),
         logprob_N=logprob_N,
-        reference_N=torch.tensor([value for item in items for value in item.reference], device=logprob_N.device),
-        length_N=torch.bincount(batch.scored_response, minlength=batch.count),
+        reference_N=torch.tensor(reference).to(logprob_N.device, non_blocking=True),
+        length_N=batch.length_N,
         settings=config.reads,
         failed=config.failed,
         reference_point=point,

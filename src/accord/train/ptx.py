@@ -15,6 +15,7 @@ from torch import nn
 
 from accord.data.batches import corpus_trees
 from accord.losses import likelihood
+from accord.models.in_place import backward
 from accord.models.score import response_scores
 from accord.text import Template
 from accord.train import loop
@@ -60,7 +61,7 @@ class Ptx:
             logprob_T = response_scores(model, pack([trees[i] for i in group]).to(loop.device_of(model))).logprob_T
             mask_T = torch.ones_like(logprob_T, dtype=torch.bool)
             loss = likelihood.ptx(logprob_T, mask_T, token_count=token_count, coefficient=self.coefficient)
-            torch.autograd.backward(loss)
+            backward(loss)
             total -= float(logprob_T.detach().sum())
         return {"loss__ptx": total / token_count}
 

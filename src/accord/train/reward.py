@@ -22,6 +22,7 @@ from torch.profiler import record_function
 
 from accord.data.batches import Preference, preferences
 from accord.losses.reward import calibration
+from accord.models.in_place import backward
 from accord.models.load import new_reward_model, resolve
 from accord.models.score import rewards, score_head, trunk
 from accord.text import Template
@@ -141,7 +142,7 @@ def accumulate(
         chosen = [items[i] for i in group]
         batch = pack([item.tree for item in chosen]).to(device)
         loss = loss_of(model, objective, batch, chosen, totals)[0] / len(items)
-        torch.autograd.backward(loss)
+        backward(loss)
         parts.append(loss.detach())
     return loop.total(parts), totals
 
@@ -152,7 +153,7 @@ def loss_of(
     """The objective summed over a pack's prompts, (N,) rewards, and the pairs that were compared."""
     reward_N = rewards(model, batch)
     result = objective(reward_N, batch, items)
-    totals.add(result.pairs, reward_N, torch.bincount(batch.scored_response, minlength=batch.count))
+    totals.add(result.pairs, reward_N, batch.length_N)
     if objective.tie_name:
         totals.add_figure("ties__share", (result.pairs.outcome_P == 0).float())
     if objective.coefficient:

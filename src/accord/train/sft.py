@@ -18,6 +18,7 @@ from torch.profiler import record_function
 
 from accord.data.batches import demonstration_trees
 from accord.losses.likelihood import nll
+from accord.models.in_place import backward
 from accord.models.load import load_policy, resolve
 from accord.models.score import response_scores
 from accord.text import Template
@@ -93,7 +94,7 @@ def accumulate(model: nn.Module, trees: list[PromptTree], micro_tokens: int) -> 
         batch = pack([trees[i] for i in group]).to(device)
         logprob_T = response_scores(model, batch).logprob_T
         loss = nll(logprob_T, torch.ones_like(logprob_T, dtype=torch.bool), token_count=token_count)
-        torch.autograd.backward(loss)
+        backward(loss)
         parts.append(loss.detach())
     return loop.total(parts)
 

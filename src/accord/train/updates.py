@@ -18,6 +18,7 @@ from torch import Tensor
 from accord.data.batches import step_batches
 from accord.losses import kl
 from accord.losses import policy as losses
+from accord.models.in_place import backward
 from accord.models.score import ResponseScores, response_scores, values
 from accord.train import loop
 from accord.train.algorithms import ALGORITHMS, Coefficients, kl_in_loss, weighted_sum
@@ -116,7 +117,7 @@ def accumulate(
     sums: dict[str, Tensor] = {}
     for group in budget_packs([trees[b].length for b in chosen], config.micro_tokens):
         loss, parts = loss_of(experience, [chosen[i] for i in group], actor, config, coefficients, counts)
-        torch.autograd.backward(loss / counts["tokens"])
+        backward(loss / counts["tokens"])
         for name, value in parts.items():
             sums[name] = sums[name] + value.detach().float() if name in sums else value.detach().float()
     return {name: float(value) / counts["tokens"] for name, value in sums.items()}
@@ -146,7 +147,7 @@ def loss_of(
 
     def packed(table_NT: Tensor | None) -> Tensor:
         assert table_NT is not None
-        return to_pack(table_NT, experience.mask_NT, rows).to(batch.token_T.device)
+        return to_pack(table_NT, experience.mask_NT, rows).to(batch.token_T.device, non_blocking=True)
 
     scores, advantage_T = _scores(batch, actor, config), packed(experience.advantage_NT)
     first = experience.logprob_NT is None  # these are the weights that sampled
