@@ -86,8 +86,6 @@ def specification(job: str, rows: int | None, chosen: argparse.Namespace) -> dic
     size = dict((workload.GPU_JOBS if chosen.device == "cuda" else workload.JOBS)[job])
     if chosen.peer_batch:
         size["peer_batch"] = chosen.peer_batch
-    if chosen.micro_tokens:
-        size["micro_tokens"] = chosen.micro_tokens
     model = chosen.model or model_of(chosen)
     spec: dict[str, Any] = {
         "job": job,
@@ -117,18 +115,31 @@ def model_of(chosen: argparse.Namespace) -> str:
     return str(shapes.make(chosen.shape, cache_folder() / "benchmark-models", smol, device=chosen.device))
 
 
-def compare(job: str, rows: int | None, chosen: argparse.Namespace) -> dict[str, Any]:
-    """Both sides in turn; returns what is written."""
+def compare(job: str, rows: int | None, chosen: argparse.Namespace) -> list[dict[str, Any]]:
+    """Both sides in turn; returns what is written, one result for each number of tokens at once."""
     peer, spec = chosen.peer, specification(job, rows, chosen)
-    sides = ["accord", peer]
+    budgets = chosen.micro_tokens or [spec["size"].get("micro_tokens")]
+    sides = [("accord", budget) for budget in budgets] + [(peer, None)]
     if chosen.device == "cuda" and peer == "trl" and job in ("sft", "dpo"):
-        sides.append(peers.LIGER)
-    runs: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
+        sides.append((peers.LIGER, None))
+    runs: dict[Any, list[dict[str, Any]]] = {side: [] for side in sides}
     for number in range(chosen.repeats):
-        for side in sides if number % 2 == 0 else reversed(sides):
+        for side, budget in sides if number % 2 == 0 else reversed(sides):
+            if budget:
+                spec["size"]["micro_tokens"] = budget
             if result := run_or_halve(side, job, spec, chosen.limit):
-                runs[side].append(result)
+                runs[side, budget].append(result)
                 print(f"{job} {rows or ''} {side}: {result['seconds']:.1f} s, {result['peak_gb']:.2f} GB", flush=True)
+    theirs = {side: found for (side, _), found in runs.items() if side != "accord"}
+    return [facts_of(spec, budget, {"accord": runs["accord", budget]} | theirs, chosen) for budget in budgets]
+
+
+def facts_of(
+    spec: dict[str, Any], budget: int | None, runs: dict[str, list[dict[str, Any]]], chosen: argparse.Namespace
+) -> dict[str, Any]:
+    """What is written of both sides' runs, ours with a number of tokens at once."""
+    job, peer, rows = spec["job"], chosen.peer, spec.get("rows")
+    spec = spec | {"size": spec["size"] | ({"micro_tokens": budget} if budget else {})}
     facts = {
         "job": job,
         "rows": rows,
@@ -261,7 +272,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--shape", choices=shapes.SHAPES, help="random weights of a shape; cuda: llama-3.2-1b")
     parser.add_argument("--model", help="folder of the model to use, as benchmarks.shapes makes it")
     parser.add_argument("--peer-batch", type=int, help="rows (or pairs) the peer puts through its model at once")
-    parser.add_argument("--micro-tokens", type=int, help="tokens Accord puts through its model at once")
+    parser.add_argument(
+        "--micro-tokens", type=int, nargs="+", help="tokens Accord puts through its model at once; several: a row each"
+    )
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     chosen = parser.parse_args()
     if chosen.device == "cuda" and (missing := set(chosen.jobs) - workload.GPU_JOBS.keys()):
@@ -280,15 +293,16 @@ def main() -> None:
         sizes = (workload.GPU_JOBS if chosen.device == "cuda" else workload.JOBS)[job]
         for rows in (chosen.rows or sizes["rows"]) if job.startswith("sampling") else [None]:
             try:
-                result = compare(job, rows, chosen)
+                results = compare(job, rows, chosen)
             except (RunFailed, subprocess.TimeoutExpired) as failure:
                 print(failure, file=sys.stderr, flush=True)
                 failed = True
                 continue
-            name = file_name(result)
-            (chosen.out / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
-            r = result["ratio"]
-            print(f"{name}: {r['median']:.2f} times as fast [{r['low']:.2f}, {r['high']:.2f}]", flush=True)
+            for result in results:
+                name = file_name(result)
+                (chosen.out / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+                r = result["ratio"]
+                print(f"{name}: {r['median']:.2f} times as fast [{r['low']:.2f}, {r['high']:.2f}]", flush=True)
     sys.exit(1 if failed else None)
 
 

@@ -35,7 +35,7 @@ _PPO: dict[str, Any] = {"rows": 64, **_ROLLOUT, "samples": 1, "epochs": 2, "mini
 GPU_JOBS: dict[str, dict[str, Any]] = {
     "sft": {"rows": 256, **_TEXTS, "batch_size": 64, "peer_batch": 32, "learning_rate": 2e-5},
     "reward": {"rows": 128, **_TEXTS, "batch_size": 32, "peer_batch": 16, "learning_rate": 1e-5},
-    "dpo": {"rows": 384, **_TEXTS, "batch_size": 128, "peer_batch": 16, "learning_rate": 5e-6},
+    "dpo": {"rows": 512, **_TEXTS, "batch_size": 128, "peer_batch": 16, "learning_rate": 5e-6},
     "ppo": _PPO,
     "ppo-shared": _PPO,
     "grpo": {"rows": 16, **_ROLLOUT, "samples": 8, "peer_batch": 32},

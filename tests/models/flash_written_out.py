@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+
+from accord.models import attention, flash, layers
+
+__all__ = ["as_on_a_gpu", "backward_written_out", "written_out"]
+
+
+def as_on_a_gpu(monkeypatch: Any) -> None:
+    """Let a CPU go the way of a GPU: flash attention, its two operations in float64, and layers as one function."""
+    monkeypatch.setattr(torch.ops.aten, "_flash_attention_forward", written_out)
+    monkeypatch.setattr(torch.ops.aten, "_flash_attention_backward", backward_written_out)
+    for module in (layers, flash):
+        monkeypatch.setattr(module, "runs_on", lambda device, width: True)
+    monkeypatch.setattr(attention, "_in_blocks", lambda device, dropout: False)
 
 
 def pieces(q_start, k_start):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from flash_written_out import backward_written_out, written_out
 from torch.testing import assert_close
 
 from accord.models.blocks import BlockPlan, block_attention
 from accord.models.flash import FlashPlan, attend, attend_back, flash_attention, takes
 from accord.trees import Branch, PromptTree, pack
+from models.flash_written_out import backward_written_out, written_out
 
 
 def tree(prompt: int, *responses: int) -> PromptTree:

@@ -46,10 +46,10 @@ def half(*shape: int, seed: int = 0) -> torch.Tensor:
 
 @pytest.mark.slow
 def test_norms_gates_and_rotations(compiling):
-    normal, gradients, product = fresh(norms._normal), fresh(norms._gradients), fresh(gates._product)
+    normal, gradients, product = fresh(norms.normal), fresh(norms._gradients), fresh(gates._product)
     for rows in (5, 9):  # one kernel for every length
         x, weight, grad = half(rows, 16).float() * 3, half(16, seed=1).float(), half(rows, 16, seed=2)
-        y, r = plain(norms._normal, x, weight, 1e-5, torch.bfloat16)
+        y, r = plain(norms.normal, x, weight, 1e-5, torch.bfloat16)
         found_y, found_r = normal(x, weight, 1e-5, torch.bfloat16)
         assert_close(found_r, r)
         assert_close(found_y, y, rtol=8e-3, atol=1e-3)

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from flash_written_out import backward_written_out, written_out
 from torch.testing import assert_close
 
-from accord.models import attention, flash, head, in_place, kernels, layers
+from accord.models import head, in_place, kernels
 from accord.models.in_place import backward, there
 from accord.models.score import prepare, response_scores, trunk
 from accord.trees import Branch, PromptTree, pack
 from fakes import tiny_llama
+from models.flash_written_out import as_on_a_gpu
 
 
 def tree(seed: int) -> PromptTree:
@@ -27,11 +27,7 @@ def tree(seed: int) -> PromptTree:
 def model(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     """With the products of a CPU with matrix units, where there are; or with layers as on a GPU."""
     if request.param == "whole layers":
-        monkeypatch.setattr(torch.ops.aten, "_flash_attention_forward", written_out)
-        monkeypatch.setattr(torch.ops.aten, "_flash_attention_backward", backward_written_out)
-        for module in (layers, flash):
-            monkeypatch.setattr(module, "runs_on", lambda device, width: True)
-        monkeypatch.setattr(attention, "_in_blocks", lambda device, dropout: False)
+        as_on_a_gpu(monkeypatch)
     made = tiny_llama(hidden=64)
     prepare(made)
     assert ("forward" in vars(trunk(made).layers[0])) == (request.param == "whole layers")

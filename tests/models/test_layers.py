@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 import torch
-from flash_written_out import backward_written_out, written_out
 from torch import nn
 from torch.testing import assert_close
 
 from accord.losses.likelihood import segment_sum
-from accord.models import attention, flash, layers, whole_layer
+from accord.models import layers, whole_layer
 from accord.models.score import prepare, response_scores, trunk
 from accord.train.loop import Precision, add_lora
 from accord.trees import Branch, PromptTree, TreeBatch, pack
 from fakes import tiny_llama, tiny_qwen
+from models.flash_written_out import as_on_a_gpu
 
 BF16 = {"device_type": "cpu", "dtype": torch.bfloat16}
 MAKERS = {"llama": tiny_llama, "qwen2": tiny_qwen}
@@ -35,11 +35,7 @@ def trees(seed: int = 0) -> list[PromptTree]:
 @pytest.fixture(autouse=True)
 def kernel_written_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Attention as on a GPU, the kernel's two operations in float64."""
-    monkeypatch.setattr(torch.ops.aten, "_flash_attention_forward", written_out)
-    monkeypatch.setattr(torch.ops.aten, "_flash_attention_backward", backward_written_out)
-    for module in (layers, flash):
-        monkeypatch.setattr(module, "runs_on", lambda device, width: True)
-    monkeypatch.setattr(attention, "_in_blocks", lambda device, dropout: False)
+    as_on_a_gpu(monkeypatch)
 
 
 def lively(model: Any) -> Any:

@@ -18,6 +18,7 @@ from accord.models.score import prepare, response_states
 from accord.train import loop, memory
 from accord.trees import Branch, PromptTree, pack
 from fakes import FAMILIES, tiny_llama, tiny_tokenizer
+from models.flash_written_out import as_on_a_gpu
 from train.data import comparisons, demonstrations, prompts, write
 
 SHORT_TREES = [
@@ -57,6 +58,19 @@ def test_activations_are_what_autograd_keeps(family, trees, half):
     expected = kept_bytes(model, trees, half)
     found = memory.activation_bytes(shape, memory.largest([trees]), half)
     assert found == pytest.approx(expected, rel=0.05 if family in ("llama", "qwen") else 0.2)
+
+
+@pytest.mark.parametrize("trees", [SHORT_TREES, LONG_TREES], ids=["short", "long"])
+@pytest.mark.parametrize("family", ["llama", "qwen"])
+def test_activations_of_whole_layers_are_what_autograd_keeps(family, trees, monkeypatch):
+    as_on_a_gpu(monkeypatch)
+    model = FAMILIES[family](hidden=48)
+    shape = memory.shape_of(model)
+    assert shape.whole
+    expected = kept_bytes(model, trees, half=True)
+    found = memory.activation_bytes(shape, memory.largest([trees]), half=True, fused=True, whole=True)
+    assert found == pytest.approx(expected, rel=0.06)  # angles and inverse sizes, which wide models have next to none of
+    assert found < memory.activation_bytes(shape, memory.largest([trees]), half=True, fused=True)
 
 
 def test_the_largest_pack_has_the_largest_of_every_figure():
@@ -125,6 +139,8 @@ def test_state_by_hand():
         assert sizes["casts"] == 2 * 2 * 2 * 32 * 16
     sizes = {part.name: part.bytes for part in memory.state_parts(shape, 0, half=True, head=False, reads=True)}
     assert sizes["casts"] == 2 * 2 * 2 * 32 * 16
+    sizes = {part.name: part.bytes for part in memory.state_parts(shape, 0, half=True, head=True, whole=True)}
+    assert sizes["casts"] == 2 * (2 * shape.matrices // 2 + 260 * 32)  # two layers of two, and the head
     sizes = {part.name: part.bytes for part in memory.state_parts(shape, 3, half=True, head=False, reads=True)}
     assert sizes["casts"] == 2 * 3 * shape.adapter_width
     sizes = {part.name: part.bytes for part in memory.state_parts(shape, 3, half=True, head=False)}
@@ -168,7 +184,7 @@ def test_on_an_accelerator_scores_are_kept_only_where_there_is_a_mask():
         assert extra(other, half) == shape.layers * (places - 100 * w * (shape.query + 2 * shape.key))
     plenty = memory.Pack(tokens=10**6, scored=10**6, padded=10**6, longest=60)
     wide = dataclasses.replace(shape, vocabulary=10**5)
-    group, parts = (2**31 - 192 * 2**20), 4 * (48 - 4) * 2**20
+    group, parts = (5 * 2**29 - 192 * 2**20), 4 * (48 - 4) * 2**20
     found = [memory.head_bytes(wide, plenty, True, False, fused=fused) for fused in (True, False)]
     assert found[0] - found[1] == group + parts
 

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from accord.models.attention import TreeLayout
 from accord.models.flash import runs_on
+from accord.models.gates import SILU
 from accord.models.whole_layer import HALF, Sizes, Weights, whole_layer
 from accord.trees import Branch, PromptTree, pack
 
-__all__ = ["whole_layers"]
+__all__ = ["knows_layers", "whole_layers"]
 
 _FAMILIES = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer")
 
@@ -34,12 +35,23 @@ def whole_layers(model: nn.Module) -> int:
     return len(layers)
 
 
+def knows_layers(model: nn.Module) -> bool:
+    """Whether the layers of a model are of a kind that `whole_layers` takes."""
+    layers = [module for module in model.modules() if type(module).__name__.endswith("DecoderLayer")]
+    return bool(layers) and all(map(_is_of_its_kind, layers))
+
+
 def _is_known(layer: Any) -> bool:
-    """Whether this is a layer the function is written for: of a known family, biases at q, k and v or nowhere."""
-    if type(layer).__name__ not in _FAMILIES or "forward" in vars(layer):
+    """Whether its parts are those of `accord.models.norms`, `gates` and `rotation`, and it has no function yet."""
+    if not _is_of_its_kind(layer) or "forward" in vars(layer):
         return False
     parts = (layer.self_attn, layer.mlp, layer.input_layernorm, layer.post_attention_layernorm)
-    if not all("forward" in vars(part) for part in parts):
+    return all("forward" in vars(part) for part in parts)
+
+
+def _is_of_its_kind(layer: Any) -> bool:
+    """Whether this is a layer the function is written for: of a known family, biases at q, k and v or nowhere."""
+    if type(layer).__name__ not in _FAMILIES or type(layer.mlp.act_fn).__name__ not in SILU:
         return False
     biased = [module.bias is not None for module in _linear(layer)]
     return not any(biased[3:]) and len(set(biased[:3])) == 1

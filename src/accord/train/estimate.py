@@ -118,6 +118,11 @@ class Case:
     fused: bool
     reads: bool
 
+    def whole(self, config: Any) -> bool:
+        """Whether layers are one function under these settings."""
+        plain = not (config.lora_rank or config.gradient_checkpointing)
+        return self.fused and self.half and self.shape.whole and plain
+
 
 def estimate(config: TrainConfig) -> Estimate:
     """Read what the job would read, and say what it would take.
@@ -259,10 +264,11 @@ def _parts(job: Case, config: Any) -> Iterator[Part]:
         shape = _without_head(job.shape)
     if job.used:
         yield Part("process", job.used, "Python and its libraries, measured now")
-    yield from memory.state_parts(shape, config.lora_rank, half, head=head, reads=job.reads)
+    whole = job.whole(config)
+    yield from memory.state_parts(shape, config.lora_rank, half, head=head, reads=job.reads, whole=whole)
     if _samples(config):
         yield from _frozen(job, config)
-    kept = memory.activation_bytes(shape, pack, half, config.gradient_checkpointing, fused=job.fused)
+    kept = memory.activation_bytes(shape, pack, half, config.gradient_checkpointing, fused=job.fused, whole=whole)
     kept += 0 if job.fused else memory.score_bytes(shape, pack)
     update = [Part("activations", kept, f"of a pack of {pack.tokens:,} tokens, longest tree {pack.longest:,}")]
     if head:
@@ -291,7 +297,8 @@ def _frozen(job: Case, config: PpoConfig) -> Iterator[Part]:
     for name, shape in job.rewards:
         yield Part("reward model", memory.frozen_bytes(_without_head(shape), job.half), f"{name}, frozen")
     if config.critic == "separate" and ALGORITHMS[config.algorithm].fits_values(config):
-        critic = memory.state_parts(_without_head(job.shape), 0, job.half, head=False, reads=job.reads)
+        how = {"reads": job.reads, "whole": job.whole(config)}
+        critic = memory.state_parts(_without_head(job.shape), 0, job.half, head=False, **how)
         size = sum(part.bytes for part in critic)
         yield Part("critic", size, "a value model with gradients and moments")
 

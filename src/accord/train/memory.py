@@ -8,7 +8,8 @@ with P parameters of which P' are trained, M numbers in matrices of linear layer
     gradients   4 P'
     moments     8 P', AdamW's two
     casts       2 (M' + V D) under bf16: what autocast keeps of trained matrices until the end of a step, without those
-                that `accord.models.linear` reads as they are
+                that `accord.models.linear` reads as they are; where layers are one function (`accord.models.layers`)
+                V D and the matrices of two layers
     update      activations of the largest pack + vocabulary head
     sampling    weights laid out for decoding + keys and values + logits of the rows decoded at once
     8%          what the allocator holds in free pieces: it keeps freed memory (accord.models.allocation)
@@ -16,7 +17,8 @@ with P parameters of which P' are trained, M numbers in matrices of linear layer
 Activations are those that autograd keeps (tests count them), per layer and token of the pack, w bytes of a number:
 
     norms       4 D each, 8 D each in float32 or where a family's norms do not round once
-    linear      2 w D + w Q (inputs of the products; Q width of all query heads, K of all key heads)
+    linear      2 w D + w Q (inputs of the products; Q width of all query heads, K of all key heads); w Q of a layer
+                that is one function
     attention   w (Q + 2 K), and the scores of one block of queries, made again in the backward pass; on an accelerator
                 flash attention keeps 4 H more (H heads) and no scores; where it cannot run (float32, sliding windows)
                 the kernel with a mask keeps 4 w Q + w S for each place of the layout, S tokens of the longest tree
@@ -38,6 +40,7 @@ from transformers.pytorch_utils import Conv1D
 from accord.models.blocks import SCORES, SIZE
 from accord.models.gates import keeps_two
 from accord.models.head import GROUP_BYTES, GROUP_BYTES_GPU, PART_BYTES, PART_BYTES_GPU
+from accord.models.layers import knows_layers
 from accord.models.linear import fits
 from accord.models.norms import rounds_once
 from accord.rollouts.cache import ROOM
@@ -85,6 +88,7 @@ class Shape:
         key_bias: keys have a bias: in bfloat16 it then does not.
         tied: the vocabulary head is the embedding.
         windows: some layers see a sliding window.
+        whole: layers of this family are one function on an accelerator: in bfloat16, without adapters, checkpointing.
     """
 
     parameters: int
@@ -105,6 +109,7 @@ class Shape:
     key_bias: bool
     tied: bool
     windows: bool
+    whole: bool
 
     @property
     def head(self) -> int:
@@ -136,6 +141,7 @@ def shape_of(model: Any) -> Shape:
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
     key_heads = getattr(config, "num_key_value_heads", None) or heads
     linear = [m for m in trunk.modules() if isinstance(m, (nn.Linear, Conv1D))]
+    windows = bool(getattr(config, "sliding_window", None)) and getattr(config, "use_sliding_window", True)
     norms = sum(
         _normalised(name, module, heads, key_heads)
         for name, module in trunk.named_modules()
@@ -159,7 +165,8 @@ def shape_of(model: Any) -> Shape:
         decodes=knows_family(model),
         key_bias=knows_family(model) and attends_with_bias(model),
         tied=model.get_output_embeddings().weight is model.get_input_embeddings().weight,
-        windows=bool(getattr(config, "sliding_window", None)) and getattr(config, "use_sliding_window", True),
+        windows=windows,
+        whole=knows_layers(model) and not windows,
     )
 
 
@@ -171,7 +178,9 @@ def _normalised(name: str, module: nn.Module, heads: int, key_heads: int) -> int
     return int(weight.numel()) * times // (2 if isinstance(module, nn.LayerNorm) else 1)
 
 
-def state_parts(shape: Shape, lora_rank: int, half: bool, *, head: bool, reads: bool = False) -> list[Part]:
+def state_parts(
+    shape: Shape, lora_rank: int, half: bool, *, head: bool, reads: bool = False, whole: bool = False
+) -> list[Part]:
     """What a trained model holds from its second step on: weights, gradients, moments, cast copies.
 
     Args:
@@ -180,6 +189,7 @@ def state_parts(shape: Shape, lora_rank: int, half: bool, *, head: bool, reads: 
         half: whether forward passes run in bfloat16.
         head: whether there is a vocabulary head (a reward model and a critic have none; a tied one is an embedding).
         reads: whether products read float32 matrices as they are: on a CPU with matrix units.
+        whole: whether layers are one function.
     """
     adapters = lora_rank * shape.adapter_width
     trained = adapters or shape.parameters
@@ -187,6 +197,7 @@ def state_parts(shape: Shape, lora_rank: int, half: bool, *, head: bool, reads: 
     if lora_rank and half:
         weights -= (WIDE - HALF) * shape.matrices
     cast = adapters if lora_rank else shape.matrices - (shape.read if reads else 0)
+    cast = 2 * shape.matrices // shape.layers if whole else cast  # forward and backward passes have a thread each
     cast += shape.head if head and not (reads and shape.vocabulary % 32 == shape.hidden % 32 == 0) else 0
     how = f"LoRA of rank {lora_rank}" if lora_rank else "all of them trained"
     frozen = ", frozen matrices in bf16" if lora_rank and half else ""
@@ -203,11 +214,17 @@ def frozen_bytes(shape: Shape, half: bool) -> int:
     return WIDE * shape.parameters - ((WIDE - HALF) * shape.matrices if half else 0)
 
 
-def activation_bytes(shape: Shape, pack: Pack, half: bool, checkpointing: bool = False, *, fused: bool = False) -> int:
-    """What autograd keeps of a forward pass over a pack, the vocabulary head left out; `fused`: on an accelerator."""
+def activation_bytes(
+    shape: Shape, pack: Pack, half: bool, checkpointing: bool = False, *, fused: bool = False, whole: bool = False
+) -> int:
+    """What autograd keeps of a forward pass over a pack, the vocabulary head left out.
+
+    `fused`: on an accelerator; `whole`: layers are one function there.
+    """
     w = HALF if half else WIDE
     norms = shape.norms * (WIDE if shape.rounds_once and half else 2 * WIDE)
-    per_token = norms + w * (2 * shape.hidden + shape.query) + shape.inner_copies * w * shape.inner
+    inputs = shape.query + (0 if whole else 2 * shape.hidden)
+    per_token = norms + w * inputs + shape.inner_copies * w * shape.inner
     if fused and (shape.windows or not half):
         layer = pack.tokens * per_token + pack.padded * (4 * w * shape.query + w * pack.longest + WIDE * shape.heads)
     else:
@@ -230,7 +247,7 @@ def head_bytes(shape: Shape, pack: Pack, half: bool, trained: bool, *, fused: bo
     """The vocabulary head's backward pass: a group of logits, and the gradient of its matrix with a product of it."""
     w = HALF if half else WIDE
     group = min(GROUP_BYTES_GPU if fused else GROUP_BYTES, w * shape.vocabulary * pack.scored)
-    matrix = (WIDE + w) * shape.head if trained else 0
+    matrix = (WIDE + (0 if fused and half else w)) * shape.head if trained else 0
     parts = 4 * (PART_BYTES_GPU if fused else THREADS * PART_BYTES)
     return group + min(parts, 4 * WIDE * shape.vocabulary * pack.scored) + w * shape.hidden * pack.scored + matrix
 
