@@ -69,7 +69,7 @@ def test_activations_of_whole_layers_are_what_autograd_keeps(family, trees, monk
     assert shape.whole
     expected = kept_bytes(model, trees, half=True)
     found = memory.activation_bytes(shape, memory.largest([trees]), half=True, fused=True, whole=True)
-    assert found == pytest.approx(expected, rel=0.06)  # angles and inverse sizes, which wide models have next to none of
+    assert found == pytest.approx(expected, rel=0.06)  # angles and inverse sizes: wide models have next to none
     assert found < memory.activation_bytes(shape, memory.largest([trees]), half=True, fused=True)
 
 

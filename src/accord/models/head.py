@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from accord.losses import kl
 from accord.models import kernels
 from accord.models.fused import fuses
-from accord.models.in_place import there
+from accord.models.in_place import product, there
 from accord.models.linear import by_kernel
 from accord.models.logits import capped, kl_gradient, of_raw, over, read, to_gradient
 
@@ -282,9 +282,7 @@ class _HeadGradients:
         if self.wide != torch.float32:
             return None
         if grad_CV.is_cuda and grad_CV.dtype in _HALVES:
-            if self.weight_VD is None:
-                return torch.mm(grad_CV.T, hidden_CD, out_dtype=torch.float32)
-            return torch.addmm(self.weight_VD, grad_CV.T, hidden_CD, out_dtype=torch.float32, out=self.weight_VD)
+            return product(grad_CV.T, hidden_CD, self.weight_VD)
         if grad_CV.device.type != "cpu":
             return None
         return kernels.weight_gradient(grad_CV, hidden_CD.contiguous(), self.weight_VD)

@@ -7,10 +7,12 @@ for each pack but the first, and a tensor as large as the weight. A product can 
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
-__all__ = ["backward", "there"]
+__all__ = ["backward", "product", "there"]
 
 _asked_for = False
 
@@ -31,3 +33,33 @@ def there(weight: Tensor) -> Tensor | None:
         return None
     grad = weight.grad
     return grad if grad is not None and grad.dtype == torch.float32 and grad.is_contiguous() else None
+
+
+def product(left: Tensor, right: Tensor, total: Tensor | None = None) -> Tensor:
+    """float32 left @ right of half-precision matrices, not rounded on the way.
+
+    Args:
+        left: (N, T).
+        right: (T, M).
+        total: (N, M) float32 to which it is added, in place.
+    Returns: (N, M), the total if there is one.
+    """
+    if not left.is_cuda:  # where no such products are
+        found = left.float() @ right.float()
+        return found if total is None else total.add_(found)
+    if total is not None and _adds_up(left.device, left.dtype):
+        return torch.addmm(total, left, right, out_dtype=torch.float32, out=total)
+    found = torch.mm(left, right, out_dtype=torch.float32)
+    return found if total is None else total.add_(found)
+
+
+@functools.cache
+def _adds_up(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether torch adds a product of half precision to a float32 matrix: 2.11 does, tried on numbers."""
+    a, total = torch.eye(16, device=device, dtype=dtype), torch.full((16, 16), 0.1, device=device)
+    expected = total + a
+    try:
+        torch.addmm(total, a, a, out_dtype=torch.float32, out=total)
+    except (RuntimeError, TypeError):
+        return False
+    return torch.equal(total, expected)

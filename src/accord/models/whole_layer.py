@@ -3,12 +3,12 @@
     n = norm(x) w1           [q k v] = n Wqkv' + b       a = attention(turn q, turn k, v)      m = x + a Wo'
     l = norm(m) w2           [g u] = l Wgu'              h = silu(g) u                         y = m + h Wd'
 
-A pack of a few thousand tokens is computed faster than autograd, autocast and the modules of a layer can ask for it:
-some 120 kernels each way of 16 layers. Written out there are 12 forward and 28 backward. Queries, keys and values come
-of one product, gate and up of another; sums of the residual stream and the norm behind them are one pass; gradients of
-weights are written in float32 by the product that sums them, not rounded first. Kept for the backward pass are x, m,
-[q k v] turned, a, and [g u]; norms and h are made again from these. Matrices are rounded to bfloat16 layer by layer,
-into a room that the next layer takes over: no copy of all of them is kept.
+A GPU computes a pack of a few thousand tokens faster than autograd, autocast and modules can ask for it: some 120
+kernels a layer, both ways. Written out there are some 40. Queries, keys and values come of one product, gate and up of
+another; a sum of the residual stream and the norm behind it are one pass; gradients of weights are written in float32
+by the product that sums them, not rounded first. Kept for the backward pass are x, m, [q k v] turned, a, and [g u];
+norms and h are made again from these. Matrices are rounded to bfloat16 layer by layer, into a room that the next layer
+takes over: no copy of all of them is kept. What that buys: docs/decisions/0049-whole-layers.md.
 
 Dimensions: T tokens of the pack, M width of the states, H query heads, G key heads, N = H + 2 G, D width of a head, I
 inner width of the gates.
@@ -25,7 +25,7 @@ from torch.autograd.function import once_differentiable
 
 from accord.models.flash import FlashPlan, attend, attend_back
 from accord.models.fused import fused
-from accord.models.in_place import there
+from accord.models.in_place import product, there
 from accord.models.norms import normal
 from accord.models.rotation import turn
 
@@ -194,26 +194,16 @@ def _parts(grad: Tensor, n: Tensor, weights: tuple[Tensor, ...], needed: tuple[A
     if any(need and there(weight) is not None for weight, need in zip(weights, needed, strict=True)):
         parts = zip(torch.split(grad, rows, 1), weights, needed, strict=True)
         return [_weight_gradient(part, n, weight) if need else None for part, weight, need in parts]
-    return [*torch.split(_product(grad, n), rows)] if any(needed) else [None for _ in rows]
+    return [*torch.split(product(grad.T, n), rows)] if any(needed) else [None for _ in rows]
 
 
 def _weight_gradient(grad: Tensor, n: Tensor, weight: Tensor) -> Tensor | None:
     """(rows of the weight, its columns) grad.T @ n, or None if it was added to what is there."""
     total = there(weight)
     if total is None:
-        return _product(grad, n)
-    _product(grad, n, total)
+        return product(grad.T, n)
+    product(grad.T, n, total)
     return None
-
-
-def _product(grad: Tensor, n: Tensor, total: Tensor | None = None) -> Tensor:
-    """grad.T @ n of bfloat16 matrices in float32, added to a total if there is one."""
-    if not grad.is_cuda:  # where no such products are
-        product = grad.T.float() @ n.float()
-        return product if total is None else total.add_(product)
-    if total is None:
-        return torch.mm(grad.T, n, out_dtype=torch.float32)
-    return torch.addmm(total, grad.T, n, out_dtype=torch.float32, out=total)
 
 
 class _Rooms(threading.local):
