@@ -107,3 +107,14 @@ def test_budget_packs_by_hand():
 def test_what_cannot_be_trained_on_is_refused(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def test_a_pack_for_another_device_is_counted_before_it_goes():
+    """Where numbers of tokens would be waited for, all that depends on them is there already."""
+    batch = pack([PromptTree((1, 2), (Branch.response((3, 4)), Branch((5, 6, 7), (True, False, True))))])
+    assert batch.length_N.tolist() == [2, 2]
+    assert "scored_index" not in vars(batch.to("cpu"))
+    moved = batch.to("meta")
+    assert {"scored_index", "scored_response", "length_N"} <= vars(moved).keys()
+    assert all(getattr(moved, name).device.type == "meta" for name in ("token_T", "end_N", "length_N"))
+    assert moved.scored_index.shape == (4,)

@@ -153,7 +153,7 @@ _TENSORS = tuple(f.name for f in fields(TreeBatch) if f.name != "trees")
 
 
 def _sent(tensor: Tensor, device: torch.device) -> Tensor:
-    return tensor.to(device, non_blocking=True)
+    return tensor.to(device, non_blocking=device.type != "cpu")  # a CPU would read what has not arrived
 
 
 @record_function("accord.data")
@@ -176,7 +176,8 @@ def pack(trees: Sequence[PromptTree]) -> TreeBatch:
             token += branch.tokens
             scored += branch.scored
             count += 1
-    segment_SF, size_S = np.array(segments), np.array(size)  # by numpy: some 20 calls on a few thousand numbers
+    # By numpy: some 20 calls on a few thousand numbers.
+    segment_SF, size_S = (np.array(rows, dtype=np.int64) for rows in (segments, size))
     index_T = np.arange(len(token))
     start_T, before_T, tree_T, branch_T, response_T = np.ascontiguousarray(np.repeat(segment_SF, size_S, 0).T)
     offset_T = index_T - np.repeat(size_S.cumsum() - size_S, size_S)

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from accord.data.batches import Preference
 from accord.losses.likelihood import segment_sum
-from accord.models import fused, gates, head, norms, rotation
+from accord.models import fused, gates, head, in_place, norms, rotation, whole_layer
 from accord.models.attention import NAME, TreeLayout, tree_attention
 from accord.models.blocks import BlockPlan, block_attention
 from accord.models.flash import takes
@@ -261,7 +261,10 @@ def test_no_pack_of_a_step_waits_for_the_device(model: Any, loss: str) -> None:
     assert totals.decided == 2 * len(items)
 
 
-def test_gradients_add_up_in_place(model: Any) -> None:
+def test_gradients_add_up_in_place(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    added: list[Any] = []
+    for module in (head, whole_layer):
+        monkeypatch.setattr(module, "there", lambda weight: added.append(in_place.there(weight)) or added[-1])
     model.to(GPU)
     prepare(model)
     packs, found = [pack(some_trees(seed)).to(GPU) for seed in range(3)], []
@@ -273,3 +276,4 @@ def test_gradients_add_up_in_place(model: Any) -> None:
         found.append([p.grad.clone() for p in model.parameters()])
     for ours, expected in zip(*found, strict=True):
         assert relative(ours, expected) < 2e-3
+    assert sum(total is not None for total in added) >= 2 * (2 * 7 + 1)

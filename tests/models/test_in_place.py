@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from accord.models import head, in_place, kernels
+from accord.models import head, in_place, kernels, linear, whole_layer
 from accord.models.in_place import backward, there
 from accord.models.score import prepare, response_scores, trunk
 from accord.trees import Branch, PromptTree, pack
@@ -43,27 +43,50 @@ def gradients(model: Any) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-def test_packs_add_up_as_by_autograd(model) -> None:
-    found = []
+@pytest.fixture
+def added(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
+    """The gradients that products were given to add to."""
+    found: list[torch.Tensor] = []
+
+    def seen(weight: torch.Tensor) -> torch.Tensor | None:
+        total = there(weight)
+        if total is not None:
+            found.append(total)
+        return total
+
+    for module in (head, linear, whole_layer):
+        monkeypatch.setattr(module, "there", seen)
+    return found
+
+
+def by_products(whole: bool) -> int:
+    """Weights whose products add: all matrices of two layers, where there are such products."""
+    return 14 if whole or kernels.has_tiles() else 0
+
+
+def test_packs_add_up_as_by_autograd(model, added) -> None:
+    found, layer = [], trunk(model).layers[0]
     for run in (lambda loss: loss.backward(), backward):
         model.zero_grad()
         for seed in range(3):
             run(loss_of(model, seed))
+        places = {total.data_ptr() for total in added}
+        assert len(places) == (by_products("forward" in vars(layer)) if found else 0)
         found.append(gradients(model))
     assert found[0].keys() == found[1].keys()
     for name, expected in found[0].items():
         assert_close(found[1][name], expected, rtol=1e-4, atol=1e-6, msg=name)
 
 
-def test_sums_stay_where_they_are(model) -> None:
-    """No other tensor as large as the weight takes their place."""
-    weights = [p for name, p in model.named_parameters() if "proj" in name]
-    backward(loss_of(model, 0))
-    places = [p.grad.data_ptr() for p in weights]
-    before = [p.grad.clone() for p in weights]
-    backward(loss_of(model, 1))
-    assert [p.grad.data_ptr() for p in weights] == places
-    assert not any(torch.equal(p.grad, old) for p, old in zip(weights, before, strict=True))
+def test_a_hook_of_a_weight_gets_every_gradient(model, added) -> None:
+    weight = trunk(model).layers[1].mlp.up_proj.weight
+    seen: list[int] = []
+    weight.register_hook(lambda grad: seen.append(1) or grad * 0)
+    for seed in range(3):
+        backward(loss_of(model, seed))
+    assert seen == [1, 1, 1]
+    assert not weight.grad.any()
+    assert weight.grad.data_ptr() not in {total.data_ptr() for total in added}
 
 
 def test_a_gradient_that_is_asked_for_is_returned_and_leaves_what_is_there(model) -> None:
@@ -128,7 +151,7 @@ def test_a_gradient_that_products_cannot_write_is_left_to_autograd(monkeypatch) 
 
 @pytest.mark.skipif(not kernels.has_tiles(), reason="no matrix units")
 @pytest.mark.parametrize("room", [head.GROUP_BYTES, 4096], ids=["one group", "several"])
-def test_the_heads_products_add_too(monkeypatch, room) -> None:
+def test_the_heads_products_add_too(monkeypatch, added, room) -> None:
     monkeypatch.setattr(head, "GROUP_BYTES", room)
     generator, grads = torch.Generator().manual_seed(0), []
     weight = torch.randn(96, 64, generator=generator).requires_grad_()
@@ -136,11 +159,9 @@ def test_the_heads_products_add_too(monkeypatch, room) -> None:
     token = torch.arange(70) % 96
     for run in (lambda loss: loss.backward(), backward):
         weight.grad = None
-        places = []
         for state in hidden:
             with torch.autocast("cpu", torch.bfloat16):
                 run(head.token_logprob(state, head.Head(weight), token)[0].mean())
-            places.append(weight.grad.data_ptr())
         grads.append(weight.grad)
-    assert places[0] == places[1]
+    assert [total.data_ptr() for total in added] == [weight.grad.data_ptr()]
     assert_close(*grads, rtol=1e-5, atol=1e-7)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
+from transformers import MistralConfig, MistralForCausalLM
 
 from accord.losses.likelihood import segment_sum
 from accord.models import layers, whole_layer
@@ -19,7 +20,24 @@ from fakes import tiny_llama, tiny_qwen
 from models.flash_written_out import as_on_a_gpu
 
 BF16 = {"device_type": "cpu", "dtype": torch.bfloat16}
-MAKERS = {"llama": tiny_llama, "qwen2": tiny_qwen}
+
+
+def tiny_mistral(hidden: int, window: int | None = None) -> Any:
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=260,
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        sliding_window=window,
+        max_position_embeddings=512,
+    )
+    return MistralForCausalLM(config).eval()
+
+
+MAKERS = {"llama": tiny_llama, "qwen2": tiny_qwen, "mistral": tiny_mistral}
 
 
 def trees(seed: int = 0) -> list[PromptTree]:
@@ -108,9 +126,8 @@ def test_in_bfloat16_it_is_as_close_to_float32_as_the_layer_is(model, calls) -> 
     exact = results(prepared(model, whole=False), batch, half=False)
     plain = results(prepared(model, whole=False), batch, half=True)
     made = prepared(model, whole=True)
-    calls.clear()  # those that saw whether both ways agree
     ours = results(made, batch, half=True)
-    assert len(calls) == len(trunk(model).layers)
+    assert len(calls) == 1 + len(trunk(model).layers)  # one to see whether both ways agree
     for name, expected in exact.items():
         gaps = [float((found[name] - expected).norm() / expected.norm()) for found in (ours, plain)]
         assert gaps[0] < max(1.25 * gaps[1], 1e-3), name
@@ -159,9 +176,25 @@ def checkpointed(made: Any) -> None:
     made.train()
 
 
+def hooked_backward(made: Any) -> None:
+    for layer in trunk(made).layers:
+        layer.mlp.register_full_backward_hook(lambda module, grads, outs: None)
+
+
 def windowed(made: Any) -> None:
     for layer in trunk(made).layers:
-        layer.self_attn.sliding_window = 4
+        layer.self_attn.sliding_window = layer.self_attn.config.sliding_window = 4
+
+
+def normed(made: Any) -> None:
+    for layer in trunk(made).layers:
+        layer.input_layernorm = nn.LayerNorm(64)
+
+
+def patched(made: Any) -> None:
+    for layer in trunk(made).layers:
+        plain = layer.mlp.forward
+        layer.mlp.forward = lambda x, plain=plain: 2 * plain(x)
 
 
 def replaced(made: Any) -> None:
@@ -170,7 +203,7 @@ def replaced(made: Any) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable` is deprecated:FutureWarning")  # until v6
-@pytest.mark.parametrize("change", [hooked, checkpointed, windowed, replaced])
+@pytest.mark.parametrize("change", [hooked, hooked_backward, checkpointed, windowed, replaced, normed, patched])
 def test_what_a_layer_became_since_is_respected(model, calls, change) -> None:
     batch, found = pack(trees()), []
     for whole in (True, False):
@@ -213,12 +246,40 @@ def test_float32_rows_without_trees_and_what_is_no_pack_go_the_plain_way(model, 
     assert not calls
 
 
-def test_a_layer_that_does_something_else_is_left_alone(model, monkeypatch) -> None:
+def test_a_layer_that_does_something_else_is_left_alone(model, monkeypatch, caplog) -> None:
     kind = type(trunk(model).layers[0])
     plain = kind.forward
     monkeypatch.setattr(kind, "forward", lambda *args, **kwargs: 1.1 * plain(*args, **kwargs))
-    prepare(model)
-    assert all("forward" not in vars(layer) for layer in trunk(model).layers)
+    found, batch = [], pack(trees())
+    for whole in (True, False):
+        made = prepared(model, whole=whole)
+        for _ in range(2):
+            with torch.no_grad(), torch.autocast(**BF16):
+                found.append(response_scores(made, batch).logprob_T)
+    assert all(torch.equal(one, found[0]) for one in found)
+    assert caplog.text.count("going on without") == 1
+
+
+def test_a_window_that_a_family_says_in_its_configuration_is_seen(calls) -> None:
+    """Longer than the tree on which both ways are tried, shorter than the prompt."""
+    made, batch = tiny_mistral(64, window=24), pack([PromptTree(tuple(range(3, 103)), trees()[0].branches)])
+    prepare(made)
+    with torch.no_grad():
+        exact = response_scores(made, batch).logprob_T
+        with torch.autocast(**BF16):
+            found = response_scores(made, batch).logprob_T
+    assert not calls
+    assert (found - exact).abs().max() < 0.1
+
+
+def test_scores_in_inference_mode_leave_a_model_that_trains(model) -> None:
+    made, batch = prepared(model, whole=True), pack(trees())
+    with torch.autocast(**BF16):
+        with torch.inference_mode():
+            expected = response_scores(made, batch).logprob_T
+        found = response_scores(made, batch).logprob_T
+    found.mean().backward()
+    assert torch.equal(found.detach(), expected.clone())
 
 
 def test_second_derivatives_are_refused(model) -> None:

@@ -76,7 +76,7 @@ def test_activations_of_whole_layers_are_what_autograd_keeps(family, trees, monk
 def test_the_largest_pack_has_the_largest_of_every_figure():
     """Many response tokens in one pack, a longer tree in another: the head and the attention each meet theirs."""
     found = memory.largest([[PromptTree((3,) * 10, (Branch.response((4,) * 50),))] * 2, [LONG_TREES[0]]])
-    assert found == memory.Pack(tokens=340, scored=100, padded=340, longest=340)
+    assert found == memory.Pack(tokens=340, scored=100, padded=340, longest=340, keys=650)
 
 
 def test_blocks_that_are_computed_again_keep_their_input():
@@ -172,7 +172,7 @@ def test_weights_are_laid_out_where_the_sampler_decodes_by_itself():
 
 
 def test_on_an_accelerator_scores_are_kept_only_where_there_is_a_mask():
-    shape, pack_ = memory.shape_of(tiny_llama()), memory.Pack(tokens=100, scored=50, padded=120, longest=60)
+    shape, pack_ = memory.shape_of(tiny_llama()), memory.Pack(tokens=100, scored=50, padded=120, longest=60, keys=150)
 
     def extra(shape, half):
         both = (memory.activation_bytes(shape, pack_, half, fused=fused) for fused in (True, False))
@@ -182,7 +182,11 @@ def test_on_an_accelerator_scores_are_kept_only_where_there_is_a_mask():
     for other, half, w in ((shape, False, 4), (dataclasses.replace(shape, windows=True), True, 2)):
         places = 120 * (4 * w * shape.query + w * 60 + 4 * shape.heads)
         assert extra(other, half) == shape.layers * (places - 100 * w * (shape.query + 2 * shape.key))
-    plenty = memory.Pack(tokens=10**6, scored=10**6, padded=10**6, longest=60)
+    laid, summed = 150 * (8 * shape.key + 4 * shape.query + 4 * shape.key), 800 * shape.key
+    assert memory.laid_bytes(shape, pack_, True) == laid + summed
+    alone = dataclasses.replace(pack_, keys=100)
+    assert memory.laid_bytes(shape, alone, True) == memory.laid_bytes(shape, pack_, False) == 0
+    plenty = memory.Pack(tokens=10**6, scored=10**6, padded=10**6, longest=60, keys=10**6)
     wide = dataclasses.replace(shape, vocabulary=10**5)
     group, parts = (5 * 2**29 - 192 * 2**20), 4 * (48 - 4) * 2**20
     found = [memory.head_bytes(wide, plenty, True, False, fused=fused) for fused in (True, False)]

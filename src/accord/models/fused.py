@@ -68,7 +68,8 @@ def fused(tokens: int, on_cpu: Callable[..., Any] | None = None) -> Callable[[Ca
                 found: R | None = on_cpu(*args, **kwargs) if on_cpu and device == "cpu" else None
                 return function(*args, **kwargs) if found is None else found
             compiled = compiled or torch.compile(function, fullgraph=True)
-            plain: Any = [arg.detach() if isinstance(arg, Tensor) else arg for arg in args]  # one kernel for both kinds
+            # One kernel, whether or not an argument asks for gradients.
+            plain: Any = [arg.detach() if isinstance(arg, Tensor) else arg for arg in args]
             count = first.shape[tokens]
             kind = tuple(_kind(arg, count) for arg in plain)
             if kind not in seen:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from accord.models import kernels
 from accord.models.fused import fused
 
-__all__ = ["SILU", "keep_two", "keeps_two"]
+__all__ = ["SILU", "is_kept_two", "keep_two", "keeps_two"]
 
 _GATED = ("LlamaMLP", "MistralMLP", "Qwen2MLP", "Qwen3MLP")
 """Layers that compute down_proj(act_fn(gate_proj(x)) * up_proj(x)), by their class."""
@@ -39,6 +39,11 @@ def keep_two(model: nn.Module) -> int:
                 layer.forward = types.MethodType(_forward, layer)
                 count += 1
     return count
+
+
+def is_kept_two(layer: nn.Module) -> bool:
+    """Whether a layer is as `keep_two` left it."""
+    return getattr(vars(layer).get("forward"), "__func__", None) is _forward
 
 
 def _gated(layer: nn.Module) -> bool:

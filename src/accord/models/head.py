@@ -16,20 +16,17 @@ from torch.autograd.function import once_differentiable
 from accord.losses import kl
 from accord.models import kernels
 from accord.models.fused import fuses
-from accord.models.in_place import product, there
+from accord.models.in_place import product, sums_exactly, there
 from accord.models.linear import by_kernel
 from accord.models.logits import capped, kl_gradient, of_raw, over, read, to_gradient
 
 __all__ = ["Distribution", "Head", "add_rows_alone", "exact_kl", "head_of", "token_logprob"]
 
 GROUP_BYTES = 192 * 2**20  # of logits as the product leaves them; that many are kept for the backward pass
-GROUP_BYTES_GPU = (
-    5 * 2**29
-)  # a second product costs a tenth of a step there, and states and moments take far more memory
+GROUP_BYTES_GPU = 5 * 2**29  # where a second product costs a tenth of a step: 10,000 tokens of 128,000 entries
 PART_BYTES = 2**20  # of float32 logits worked on at once by each thread of a CPU: they stay in its cache
 PART_BYTES_GPU = 48 * 2**20  # where what is done to them is not fused (accord.models.fused): then none are made
 """The result does not depend on any of these."""
-_HALVES = (torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True)
@@ -281,7 +278,7 @@ class _HeadGradients:
         """The weight's gradient with that of a group in it, not rounded to the precision of the products."""
         if self.wide != torch.float32:
             return None
-        if grad_CV.is_cuda and grad_CV.dtype in _HALVES:
+        if sums_exactly(grad_CV.device, grad_CV.dtype):
             return product(grad_CV.T, hidden_CD, self.weight_VD)
         if grad_CV.device.type != "cpu":
             return None
@@ -302,8 +299,9 @@ class _HeadGradients:
 
 def _sums_exactly(hidden_TD: Tensor, weight_VD: Tensor) -> bool:
     """Whether the gradient of a weight is added up, not rounded, by the products that make it."""
-    on_gpu = hidden_TD.is_cuda and hidden_TD.dtype in _HALVES
-    return on_gpu or (len(hidden_TD) > 0 and by_kernel(weight_VD, hidden_TD.dtype))
+    if sums_exactly(hidden_TD.device, hidden_TD.dtype):
+        return True
+    return len(hidden_TD) > 0 and by_kernel(weight_VD, hidden_TD.dtype)
 
 
 def _compute_dtype(hidden_TD: Tensor, head: Head) -> torch.dtype:

@@ -2,7 +2,8 @@
 
 Autograd adds a gradient that is returned to it in a pass of its own: for a weight of n numbers that is 12 n bytes moved
 for each pack but the first, and a tensor as large as the weight. A product can begin its sums with what is there.
-`torch.autograd.grad` wants its gradients returned: so it is asked for, by `backward`.
+`torch.autograd.grad` wants its gradients returned: so it is asked for, by `backward`. While that runs, nobody else may
+differentiate by the same weights, in another thread or within a backward pass.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import functools
 import torch
 from torch import Tensor
 
-__all__ = ["backward", "product", "there"]
+__all__ = ["backward", "product", "sums_exactly", "there"]
 
 _asked_for = False
 
@@ -29,10 +30,15 @@ def backward(loss: Tensor) -> None:
 
 def there(weight: Tensor) -> Tensor | None:
     """The float32 gradient of a weight, if a product may add to it."""
-    if not _asked_for or not weight.is_leaf:
+    if not _asked_for or not weight.is_leaf or weight._backward_hooks:  # which would be given None
         return None
     grad = weight.grad
     return grad if grad is not None and grad.dtype == torch.float32 and grad.is_contiguous() else None
+
+
+def sums_exactly(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether products of a dtype are written in float32 on a device: on an NVIDIA GPU."""
+    return device.type == "cuda" and torch.version.hip is None and dtype in (torch.bfloat16, torch.float16)
 
 
 def product(left: Tensor, right: Tensor, total: Tensor | None = None) -> Tensor:
@@ -44,7 +50,7 @@ def product(left: Tensor, right: Tensor, total: Tensor | None = None) -> Tensor:
         total: (N, M) float32 to which it is added, in place.
     Returns: (N, M), the total if there is one.
     """
-    if not left.is_cuda:  # where no such products are
+    if not sums_exactly(left.device, left.dtype):
         found = left.float() @ right.float()
         return found if total is None else total.add_(found)
     if total is not None and _adds_up(left.device, left.dtype):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import types
 from typing import Any
 
@@ -10,28 +11,31 @@ from torch import Tensor, nn
 
 from accord.models.attention import TreeLayout
 from accord.models.flash import runs_on
-from accord.models.gates import SILU
+from accord.models.gates import SILU, is_kept_two
+from accord.models.norms import is_rounded_once
+from accord.models.rotation import is_rotated_once
 from accord.models.whole_layer import HALF, Sizes, Weights, whole_layer
 from accord.trees import Branch, PromptTree, pack
 
 __all__ = ["knows_layers", "whole_layers"]
 
+logger = logging.getLogger("accord")
+
 _FAMILIES = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer")
 
 
 def whole_layers(model: nn.Module) -> int:
-    """Let the layers of known families be computed as one function where that can be; returns how many do.
+    """Let the layers of known families be computed as one function where that can be; returns how many may be.
 
-    A layer is taken whose norms, gates and rotation are those of `accord.models.norms`, `gates` and `rotation`, and if
-    both ways agree on some numbers. Whether a call goes this way is decided by what it is given: a pack of trees, under
-    autocast in bfloat16, on a device with flash attention; and by what has become of the layer since: adapters,
-    checkpointing and hooks are for the layer as it is.
+    A layer is taken whose norms, gates and rotation are those of `accord.models.norms`, `gates` and `rotation`, on a
+    device with flash attention. Whether a call goes this way is decided by what it is given: a pack of trees, under
+    autocast in bfloat16; and by what has become of the layer since: adapters, other modules or functions in it, hooks
+    of its modules and checkpointing are for the layer as it is. Before the first one both ways are tried on numbers.
     """
     layers = [layer for layer in model.modules() if _is_known(layer)]
-    if not layers or not _agree(layers[0]):
-        return 0
+    agreement = _Agreement()
     for layer in layers:
-        layer.forward = types.MethodType(_forward_with(_sizes(layer)), layer)
+        layer.forward = types.MethodType(_forward_with(_sizes(layer), agreement), layer)
     return len(layers)
 
 
@@ -42,11 +46,9 @@ def knows_layers(model: nn.Module) -> bool:
 
 
 def _is_known(layer: Any) -> bool:
-    """Whether its parts are those of `accord.models.norms`, `gates` and `rotation`, and it has no function yet."""
-    if not _is_of_its_kind(layer) or "forward" in vars(layer):
+    if not _is_of_its_kind(layer) or "forward" in vars(layer) or not _is_ours(layer):
         return False
-    parts = (layer.self_attn, layer.mlp, layer.input_layernorm, layer.post_attention_layernorm)
-    return all("forward" in vars(part) for part in parts)
+    return runs_on(layer.self_attn.q_proj.weight.device, layer.self_attn.head_dim)
 
 
 def _is_of_its_kind(layer: Any) -> bool:
@@ -55,6 +57,12 @@ def _is_of_its_kind(layer: Any) -> bool:
         return False
     biased = [module.bias is not None for module in _linear(layer)]
     return not any(biased[3:]) and len(set(biased[:3])) == 1
+
+
+def _is_ours(layer: Any) -> bool:
+    """Whether its parts compute what the function does."""
+    norms = layer.input_layernorm, layer.post_attention_layernorm
+    return all(map(is_rounded_once, norms)) and is_kept_two(layer.mlp) and is_rotated_once(layer.self_attn)
 
 
 def _sizes(layer: Any) -> Sizes:
@@ -76,33 +84,45 @@ def _linear(layer: Any) -> tuple[Any, ...]:
     return (a.q_proj, a.k_proj, a.v_proj, a.o_proj, m.gate_proj, m.up_proj, m.down_proj)
 
 
+class _Agreement:
+    """Whether both ways agree, for the layers of a model; tried when the first one is about to be taken."""
+
+    def __init__(self) -> None:
+        self._found: bool | None = None
+
+    def __deepcopy__(self, _: Any) -> _Agreement:
+        return _Agreement()
+
+    def of(self, layer: Any, sizes: Sizes) -> bool:
+        """Try it with a layer, if none was tried; say so if they do not agree."""
+        if self._found is None:
+            self._found = _agree(layer, sizes)
+            if not self._found:
+                name = type(layer).__name__
+                logger.warning("%s as one function gives other states than the layer; going on without: slower", name)
+        return self._found
+
+
 @torch.no_grad()
-def _agree(layer: Any) -> bool:
+def _agree(layer: Any, sizes: Sizes) -> bool:
     """Whether a small tree comes out of the layer as it comes out of the function."""
-    weight = layer.self_attn.q_proj.weight
-    device, sizes = weight.device, _sizes(layer)
-    if not runs_on(device, sizes.width):
-        return False
+    device = layer.self_attn.q_proj.weight.device
     tree = PromptTree((1,) * 9, (Branch.response((2,) * 5), Branch.response((3,) * 4)))
     batch = pack([tree]).to(device)
     x = torch.linspace(-2, 3, 18 * sizes.hidden, device=device).sin().view(1, 18, sizes.hidden)
     angle = batch.position_T[None, :, None] * torch.linspace(1, 0.1, sizes.width // 2, device=device).repeat(2)
-    angles, layout, training = (angle.cos(), angle.sin()), TreeLayout(batch), layer.training
-    layer.eval()
-    try:
-        with torch.autocast(device.type, HALF):
-            expected = type(layer).forward(layer, x, position_embeddings=angles, tree=layout)
-            found = _called(layer, x, sizes, angles, layout)
-    finally:
-        layer.train(training)
+    angles, layout = (angle.cos(), angle.sin()), TreeLayout(batch)
+    expected = type(layer).forward(layer, x, position_embeddings=angles, tree=layout)
+    found = _called(layer, x, sizes, angles, layout)
     return bool((found - expected).norm() < 0.03 * (expected - x).norm())
 
 
-def _forward_with(sizes: Sizes) -> Any:
+def _forward_with(sizes: Sizes, agreement: _Agreement) -> Any:
     """The forward function of a layer of these sizes."""
 
     def forward(self: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if not args and _takes(self, hidden_states, kwargs) and runs_on(hidden_states.device, sizes.width):
+        taken = not args and _takes(self, hidden_states, kwargs) and runs_on(hidden_states.device, sizes.width)
+        if taken and agreement.of(self, sizes):
             return _called(self, hidden_states, sizes, kwargs["position_embeddings"], kwargs["tree"])
         plain: Tensor = type(self).forward(self, hidden_states, *args, **kwargs)
         return plain
@@ -117,18 +137,24 @@ def _takes(layer: Any, x: Tensor, kwargs: dict[str, Any]) -> bool:
         return False
     if not torch.is_autocast_enabled(device) or torch.get_autocast_dtype(device) != HALF:
         return False
-    attention = layer.self_attn
-    if getattr(attention, "sliding_window", None) is not None:
+    if _window(layer.self_attn) is not None:
         return False
-    if layer.training and (layer.gradient_checkpointing or attention.attention_dropout):
+    if layer.training and (layer.gradient_checkpointing or layer.self_attn.attention_dropout):
         return False
     linear = _linear(layer)
-    inside = (*linear, attention, layer.mlp, layer.input_layernorm, layer.post_attention_layernorm)
-    return all(type(module) is nn.Linear for module in linear) and not any(map(_is_hooked, inside))
+    inside = (*linear, layer.self_attn, layer.mlp, layer.input_layernorm, layer.post_attention_layernorm)
+    return all(type(module) is nn.Linear for module in linear) and _is_ours(layer) and not any(map(_is_hooked, inside))
 
 
-def _is_hooked(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks)
+def _window(attention: Any) -> int | None:
+    """Of a layer: some families say it of each, others of all in their configuration."""
+    of_all = getattr(attention.config, "sliding_window", None)
+    return getattr(attention, "sliding_window", of_all)
+
+
+def _is_hooked(module: Any) -> bool:
+    forward = module._forward_hooks or module._forward_pre_hooks
+    return bool(forward or module._backward_hooks or module._backward_pre_hooks)
 
 
 def _called(
@@ -152,4 +178,4 @@ def _called(
     )
     half = sizes.width // 2
     cos, sin = (angle[0, :, None, :half] for angle in position_embeddings)
-    return whole_layer(x[0], cos, sin, tree.runs, sizes, weights).unsqueeze(0)
+    return whole_layer(x.squeeze(0), cos, sin, tree.runs, sizes, weights).unsqueeze(0)

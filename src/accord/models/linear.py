@@ -92,7 +92,8 @@ class _Linear(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         of_x, of_weight, _ = ctx.needs_input_grad
         ctx.save_for_backward(x if of_weight else None, weight if of_x else None)
-        ctx.shape, ctx.weight, ctx.bias = x.shape, weight if of_weight else None, None if bias is None else bias.dtype
+        ctx.shape, ctx.weight = x.shape, weight if of_weight else None
+        ctx.bias_dtype = None if bias is None else bias.dtype
         y = kernels.linear(x.flatten(0, -2).contiguous(), weight, bias)
         if y is not None:
             return y.view(*x.shape[:-1], weight.shape[0])
@@ -110,12 +111,12 @@ class _Linear(torch.autograd.Function):
                 x_grad = kernels.linear_back(flat, weight) if kernel else None
                 x_grad = (flat @ weight.to(flat.dtype) if x_grad is None else x_grad).view(ctx.shape)
             if ctx.needs_input_grad[1]:
-                rows, total = x.flatten(0, -2).contiguous(), there(ctx.weight) if kernel else None
+                rows = x.flatten(0, -2).contiguous()
+                total = there(ctx.weight) if kernel else None
                 weight_grad = kernels.weight_gradient(flat, rows, total) if kernel else None
-                if weight_grad is None:
-                    weight_grad = (flat.T @ rows).to(ctx.weight.dtype)
-                else:
-                    weight_grad = weight_grad.to(ctx.weight.dtype) if total is None else None
+                added = weight_grad is not None and weight_grad is total
+                weight_grad = flat.T @ rows if weight_grad is None else weight_grad
+                weight_grad = None if added else weight_grad.to(ctx.weight.dtype)
             if ctx.needs_input_grad[2]:
-                bias_grad = flat.sum(0, dtype=torch.float32).to(ctx.bias)
+                bias_grad = flat.sum(0, dtype=torch.float32).to(ctx.bias_dtype)
         return x_grad, weight_grad, bias_grad

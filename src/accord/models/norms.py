@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from accord.models import kernels
 from accord.models.fused import fused
 
-__all__ = ["normal", "round_once", "rounds_once"]
+__all__ = ["is_rounded_once", "normal", "round_once", "rounds_once"]
 
 _BEFORE_LINEAR = {
     "LlamaDecoderLayer": ("input_layernorm", "post_attention_layernorm"),
@@ -48,6 +48,11 @@ def round_once(model: nn.Module) -> int:
                 norm.forward = types.MethodType(_forward, norm)
                 count += 1
     return count
+
+
+def is_rounded_once(norm: nn.Module) -> bool:
+    """Whether a norm is as `round_once` left it."""
+    return getattr(vars(norm).get("forward"), "__func__", None) is _forward
 
 
 @torch.no_grad()

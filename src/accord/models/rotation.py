@@ -10,6 +10,7 @@ to ours, in a copy of the function. Tried on numbers against the family's own fi
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 import types
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from accord.models import kernels
 from accord.models.fused import fused
 
-__all__ = ["rotate_once", "turn"]
+__all__ = ["is_rotated_once", "rotate_once", "turn"]
 
 _ATTENTION = ("LlamaAttention", "MistralAttention", "Qwen2Attention", "Qwen3Attention")
 _NAME = "apply_rotary_pos_emb"
@@ -31,12 +32,20 @@ def rotate_once(model: nn.Module) -> int:
     """Let the attention of known families turn queries and keys in one pass; returns how many layers do."""
     count = 0
     for layer in model.modules():
-        if type(layer).__name__ in _ATTENTION and "forward" not in vars(layer) and _is_rotation(layer):
-            layer.forward = types.MethodType(_bound(type(layer)), layer)
+        kind: Any = type(layer)
+        if kind.__name__ in _ATTENTION and "forward" not in vars(layer) and _is_rotation(layer):
+            layer.forward = types.MethodType(_bound(kind), layer)
             count += 1
     return count
 
 
+def is_rotated_once(layer: nn.Module) -> bool:
+    """Whether an attention is as `rotate_once` left it."""
+    kind: Any = type(layer)
+    return getattr(vars(layer).get("forward"), "__func__", None) is _bound(kind)
+
+
+@functools.cache
 def _bound(kind: type) -> Any:
     """The forward function of a class with its rotation replaced."""
     plain: Any = inspect.unwrap(kind.forward)  # type: ignore[attr-defined]

@@ -191,10 +191,12 @@ def _back_to_x(
 def _parts(grad: Tensor, n: Tensor, weights: tuple[Tensor, ...], needed: tuple[Any, ...]) -> Gradients:
     """Gradients of weights that stand below each other in one product, where they are needed."""
     rows = [len(weight) for weight in weights]
-    if any(need and there(weight) is not None for weight, need in zip(weights, needed, strict=True)):
+    if not any(needed):
+        return [None for _ in rows]
+    if not all(needed) or any(there(weight) is not None for weight in weights):
         parts = zip(torch.split(grad, rows, 1), weights, needed, strict=True)
         return [_weight_gradient(part, n, weight) if need else None for part, weight, need in parts]
-    return [*torch.split(product(grad.T, n), rows)] if any(needed) else [None for _ in rows]
+    return [*torch.split(product(grad.T, n), rows)]
 
 
 def _weight_gradient(grad: Tensor, n: Tensor, weight: Tensor) -> Tensor | None:
@@ -207,7 +209,10 @@ def _weight_gradient(grad: Tensor, n: Tensor, weight: Tensor) -> Tensor | None:
 
 
 class _Rooms(threading.local):
-    """Where the matrices of a layer are laid out; a thread has one room, its passes come one after the other."""
+    """Where the matrices of a layer are laid out.
+
+    A thread has one room, which stays when the model is gone; its passes come one after the other, on one stream.
+    """
 
     def __init__(self) -> None:
         self._key: Any = None
@@ -216,7 +221,8 @@ class _Rooms(threading.local):
 
     def filled(self, weights: Weights, sizes: Sizes) -> Matrices:
         """The matrices of this layer, until those of another one are asked for."""
-        key = weights.q.device, HALF, sizes
+        # What is made in inference mode can be written in no other.
+        key = weights.q.device, HALF, sizes, torch.is_inference_mode_enabled()
         if key != self._key:
             self._matrices = _empty(sizes, weights.q.device)
             self._slots, self._key = _slots(self._matrices, sizes), key

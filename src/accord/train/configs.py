@@ -62,7 +62,7 @@ class JobConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
     job: ClassVar[str] = ""
-    shared_by: ClassVar[str] = "job"  # fields of a class that says so stand under "settings of every job" in a help
+    shared_by: ClassVar[str] = "job"  # in a help fields stand under "settings of every job" if their own class says so
 
     model: str = Field(description="starting model: hub id, folder, GGUF file, wheel:NAME, or the folder of a run")
     data: Paths = Field(description="training data: JSONL (.gz too) or Parquet files", min_length=1)

@@ -120,8 +120,11 @@ class Case:
 
     def whole(self, config: Any) -> bool:
         """Whether layers are one function under these settings."""
-        plain = not (config.lora_rank or config.gradient_checkpointing)
-        return self.fused and self.half and self.shape.whole and plain
+        if config.lora_rank or config.gradient_checkpointing:
+            return False
+        if isinstance(config, PpoConfig) and ALGORITHMS[config.algorithm].natural:  # second derivatives
+            return False
+        return self.fused and self.half and self.shape.whole
 
 
 def estimate(config: TrainConfig) -> Estimate:
@@ -269,7 +272,7 @@ def _parts(job: Case, config: Any) -> Iterator[Part]:
     if _samples(config):
         yield from _frozen(job, config)
     kept = memory.activation_bytes(shape, pack, half, config.gradient_checkpointing, fused=job.fused, whole=whole)
-    kept += 0 if job.fused else memory.score_bytes(shape, pack)
+    kept += memory.laid_bytes(shape, pack, half) if job.fused else memory.score_bytes(shape, pack)
     update = [Part("activations", kept, f"of a pack of {pack.tokens:,} tokens, longest tree {pack.longest:,}")]
     if head:
         needed = memory.head_bytes(shape, pack, half, trained=not config.lora_rank, fused=job.fused)

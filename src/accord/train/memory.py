@@ -20,7 +20,9 @@ Activations are those that autograd keeps (tests count them), per layer and toke
     linear      2 w D + w Q (inputs of the products; Q width of all query heads, K of all key heads); w Q of a layer
                 that is one function
     attention   w (Q + 2 K), and the scores of one block of queries, made again in the backward pass; on an accelerator
-                flash attention keeps 4 H more (H heads) and no scores; where it cannot run (float32, sliding windows)
+                flash attention keeps 4 H more (H heads) and no scores, and lays keys out once for each response,
+                one layer at a time: w (4 K + 2 Q) + 4 K for each and 8 K for a token; where it cannot run (float32,
+                sliding windows)
                 the kernel with a mask keeps 4 w Q + w S for each place of the layout, S tokens of the longest tree
     feed-forward  4 w I, I its inner width; 2 w I where `accord.models.gates` keeps less, or where it has no gate and
                 the kernel of its activation is one
@@ -47,7 +49,17 @@ from accord.rollouts.cache import ROOM
 from accord.rollouts.decoder import attends_with_bias, knows_family
 from accord.trees import PromptTree
 
-__all__ = ["Pack", "Part", "Shape", "activation_bytes", "head_bytes", "sampling_bytes", "shape_of", "state_parts"]
+__all__ = [
+    "Pack",
+    "Part",
+    "Shape",
+    "activation_bytes",
+    "head_bytes",
+    "laid_bytes",
+    "sampling_bytes",
+    "shape_of",
+    "state_parts",
+]
 
 WIDE = 4  # bytes of float32
 HALF = 2  # and of bfloat16
@@ -126,12 +138,14 @@ class Pack:
         scored: of them those the head runs on.
         padded: trees times the longest one: places of the layout of the fused kernel.
         longest: tokens of the longest tree.
+        keys: tokens of all responses, each with its prompt.
     """
 
     tokens: int
     scored: int
     padded: int
     longest: int
+    keys: int
 
 
 def shape_of(model: Any) -> Shape:
@@ -234,6 +248,17 @@ def activation_bytes(
     return shape.layers * layer + 2 * WIDE * shape.hidden * pack.tokens
 
 
+def laid_bytes(shape: Shape, pack: Pack, half: bool) -> int:
+    """Keys and values of one layer laid out for flash attention, and their gradients: by head, by group, summed.
+
+    Where every prompt has one response they are not laid out, and where there is a mask they are not either.
+    """
+    if shape.windows or not half or pack.keys == pack.tokens:
+        return 0
+    for_each_key = HALF * (4 * shape.key + 2 * shape.query) + WIDE * shape.key
+    return pack.keys * for_each_key + 2 * WIDE * shape.key * pack.tokens
+
+
 def score_bytes(shape: Shape, pack: Pack) -> int:
     """What the backward pass makes again of one block's attention: scores, shares and their gradients, float32.
 
@@ -282,4 +307,6 @@ def largest(packs: Sequence[Sequence[PromptTree]]) -> Pack:
 def _pack(trees: Sequence[PromptTree]) -> Pack:
     lengths = [tree.length for tree in trees]
     scored = sum(sum(branch.scored) for tree in trees for branch in tree.branches)
-    return Pack(tokens=sum(lengths), scored=scored, padded=len(lengths) * max(lengths), longest=max(lengths))
+    keys = sum(len(tree.prompt) + len(branch.tokens) for tree in trees for branch in tree.branches)
+    padded = len(lengths) * max(lengths)
+    return Pack(tokens=sum(lengths), scored=scored, padded=padded, longest=max(lengths), keys=keys)

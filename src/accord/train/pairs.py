@@ -51,9 +51,10 @@ class Pairs:
     trees: int
 
     def to(self, device: torch.device) -> Pairs:
-        """The same pairs on another device; nothing waits for it."""
+        """The same pairs on another device; nothing waits for a GPU."""
         parts: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "trees"}
-        return replace(self, **{name: part.to(device, non_blocking=True) for name, part in parts.items()})
+        wait = device.type == "cpu"
+        return replace(self, **{name: part.to(device, non_blocking=not wait) for name, part in parts.items()})
 
     @property
     def decided_P(self) -> Tensor:
@@ -147,6 +148,7 @@ class PairTotals:
         self._decided = 0
         self._sums: dict[str, tuple[float, int]] = {}
         self._waiting: list[tuple[Pairs, Tensor, Tensor, dict[str, Tensor]]] = []
+        self._figures: list[tuple[str, Tensor]] = []
 
     @property
     def decided(self) -> int:
@@ -171,6 +173,10 @@ class PairTotals:
         waiting, self._waiting = self._waiting, []
         for pairs, score_N, length_N, extra_N in waiting:
             self._read(pairs, score_N, length_N, extra_N)
+        figures, self._figures = self._figures, []
+        for name, value_P in figures:
+            total, count = self._sums.get(name, (0.0, 0))
+            self._sums[name] = total + float(value_P.sum()), count + value_P.numel()
 
     def _read(self, pairs: Pairs, score_N: Tensor, length_N: Tensor, extra_N: dict[str, Tensor]) -> None:
         tied_P = pairs.outcome_P == 0
@@ -190,8 +196,7 @@ class PairTotals:
 
     def add_figure(self, name: str, value_P: Tensor) -> None:
         """Add values, one per pair or prompt, to the mean of that name."""
-        total, count = self._sums.get(name, (0.0, 0))
-        self._sums[name] = total + float(value_P.sum()), count + value_P.numel()
+        self._figures.append((name, value_P.detach()))
 
     def means(self) -> dict[str, float]:
         """Means over all pairs added; none of what was not measured."""

@@ -62,7 +62,7 @@ _PRODUCTS: dict[str, Callable[[Shapes], float]] = {
     "aten::baddbmm": lambda s: 2.0 * prod(s[1]) * s[2][-1],
 }
 """FLOP of a product from the shapes of its inputs: a multiplication and an addition per element of the inner sum."""
-_FUSED = "aten::_scaled_dot_product"
+_FUSED = ("aten::_scaled_dot_product", "aten::_flash_attention")
 
 
 @dataclass(frozen=True)

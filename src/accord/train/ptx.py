@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from accord.data.batches import corpus_trees
 from accord.losses import likelihood
@@ -56,14 +56,14 @@ class Ptx:
         """Add the gradient of this step's rows to the policy's; returns the loss in nats per token, not weighted."""
         trees = [self.trees[row] for row in self.rows(step)]
         token_count = sum(sum(branch.scored) for tree in trees for branch in tree.branches)
-        total = 0.0
+        said = list[Tensor]()
         for group in budget_packs([tree.length for tree in trees], self.micro_tokens):
             logprob_T = response_scores(model, pack([trees[i] for i in group]).to(loop.device_of(model))).logprob_T
             mask_T = torch.ones_like(logprob_T, dtype=torch.bool)
             loss = likelihood.ptx(logprob_T, mask_T, token_count=token_count, coefficient=self.coefficient)
             backward(loss)
-            total -= float(logprob_T.detach().sum())
-        return {"loss__ptx": total / token_count}
+            said.append(-logprob_T.detach().sum())
+        return {"loss__ptx": loop.total(said) / token_count}
 
 
 def ptx_of(records: list[Any], config: PpoConfig, run: Run, template: Template, limit: int) -> Ptx:

@@ -25,6 +25,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from accord.losses import kl
 from accord.losses import policy as losses
 from accord.models.head import Distribution, Head, exact_kl, head_of, token_logprob
+from accord.models.in_place import backward
 from accord.models.score import read_number, response_states, values
 from accord.train import loop
 from accord.train.configs import PpoConfig
@@ -251,7 +252,7 @@ def fit_values(parts: Parts, pieces: Sequence[Piece], rate: float, where: Callab
             states = [response_states(actor.policy, piece.batch) for piece in pieces]
     total = 0.0
     for _ in range(config.value_updates):
-        fitted = 0.0
+        fitted = list[Tensor]()
         for index, piece in enumerate(pieces):
             if actor.critic is None:
                 assert actor.value_head is not None
@@ -259,8 +260,9 @@ def fit_values(parts: Parts, pieces: Sequence[Piece], rate: float, where: Callab
             else:
                 value_T = values(actor.critic, piece.batch)
             loss = losses.value_loss(value_T, piece.return_T).sum() / token_count
-            torch.autograd.backward(loss)
-            fitted += float(loss.detach())
-        loop.optimise(parts.optimiser, rate, config.max_grad_norm, fitted, where)
-        total += fitted
+            backward(loss)
+            fitted.append(loss.detach())
+        loss_of_all = loop.total(fitted)
+        loop.optimise(parts.optimiser, rate, config.max_grad_norm, loss_of_all, where)
+        total += loss_of_all
     return {"loss__value": total / config.value_updates} if config.value_updates else {}
