@@ -162,6 +162,7 @@ def test_what_is_frozen_gets_no_gradient_and_the_rest_the_same(model) -> None:
     for name, gradient in found.items():
         if not name or name.endswith(left):
             assert torch.equal(gradient, expected[name]), name
+            assert gradient.untyped_storage().nbytes() == gradient.nbytes, name  # nothing is kept beside it
         else:
             assert gradient is None, name
 
