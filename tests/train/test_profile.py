@@ -13,7 +13,7 @@ from accord.models import head, kernels
 from accord.models.quiet import quiet
 from accord.models.score import prepare, response_scores
 from accord.rollouts.decoder import Decoder
-from accord.train import loop, sft, work
+from accord.train import loop, profile_events, sft, work
 from accord.train.configs import SftConfig
 from accord.train.profile_events import sort_events, tracing_modules
 from accord.train.progress import Quiet
@@ -156,6 +156,20 @@ def test_other_families(make):
 def config(folder, tiny, data, **extra):
     settings = {"precision": "fp32", "batch_size": 4, "max_steps": 6, "max_length": 128, "learning_rate": 1e-3}
     return SftConfig(model=str(tiny), data=(data,), out=folder, **settings, **extra)
+
+
+def test_the_rate_is_the_higher_of_before_and_behind(tmp_path, tiny_folder, monkeypatch):
+    measured_rates = iter([3e9, 5e9, 4e9, 2e9])  # fp32 and bf16, before and behind
+    monkeypatch.setattr("accord.train.profile.matmul_rate", lambda dtype, device: next(measured_rates))
+    folder = sft.run(config(tmp_path / "run", tiny_folder, demonstrations(tmp_path / "d.jsonl"), profile=True), Quiet())
+    found = json.loads((folder / "profile.json").read_text(encoding="utf8"))
+    assert found["matmul_rate"] == {"fp32": 4e9, "bf16": 5e9}
+    assert found["share_of_ceiling"] == pytest.approx(found["useful_flop_per_second"] / 4e9)
+
+
+@pytest.mark.parametrize("name", ["aten::_flash_attention_forward", "aten::_flash_attention_backward"])
+def test_flash_attention_is_attention_wherever_it_is_called(name):
+    assert profile_events._kind(name, None) == "attention"
 
 
 def test_a_profiled_run(tmp_path, tiny_folder, capfd):

@@ -8,6 +8,9 @@ sorted by `accord.train.profile_events`, the useful arithmetic is counted by `ac
 are the same. Without `profile` nothing of this is imported.
 
     share of the ceiling = useful FLOP / (seconds of the steps x measured rate of a large matrix product)
+
+The rate is measured before and behind the window, and the higher one counts: on a machine that is shared it changes
+from one second to the next.
 """
 
 from __future__ import annotations
@@ -52,6 +55,7 @@ def window_of(steps: range, config: TrainConfig, run: Run, precision: Precision,
         return
     device = precision.device
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device.type == "cuda" else [])
+    rates = _rates(device)
     profiler: Any = torch_profile(activities=activities, record_shapes=True, acc_events=True)
     with tracing_modules(), counting_work(), _recording(profiler):
         _wait(device)
@@ -59,6 +63,7 @@ def window_of(steps: range, config: TrainConfig, run: Run, precision: Precision,
         yield from window
         _wait(device)
         seconds = time.perf_counter() - began
+    rates = {name: max(rate, rates[name]) for name, rate in _rates(device).items()}
     display.note(f"{FILE}: sorting where the time of the steps went")
     found = sort_events(profiler.events(), device.type)
     del profiler
@@ -71,7 +76,7 @@ def window_of(steps: range, config: TrainConfig, run: Run, precision: Precision,
         "steps": [step + 1 for step in window],
         "first_step_included": window[0] == steps[0],
         "seconds": seconds,
-        **summary(found, seconds, {name: matmul_rate(dtype, device) for name, dtype in DTYPES.items()}, precision),
+        **summary(found, seconds, rates, precision),
         **environment(),
     }
     write_text(run.folder / FILE, json.dumps(facts, indent=2))
@@ -109,6 +114,11 @@ def summary(found: Any, seconds: float, rates: dict[str, float], precision: Prec
         "matmul_rate": rates,
         "share_of_ceiling": rate / rates[precision.name],
     }
+
+
+def _rates(device: torch.device) -> dict[str, float]:
+    """FLOP/s by precision, now."""
+    return {name: matmul_rate(dtype, device) for name, dtype in DTYPES.items()}
 
 
 def matmul_rate(dtype: torch.dtype, device: torch.device) -> float:
