@@ -95,7 +95,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_every_example_names_a_command_and_parses() -> None:
     for example, _ in app.EXAMPLES:
         _, name, *words = example.split()
-        app.parser_of(app.find(name)).parse_args(words)
+        arguments = app.parser_of(app.find(name)).parse_args(words)
+        assert callable(arguments.run_command)
 
 
 @pytest.mark.parametrize(
