@@ -65,9 +65,10 @@ def train(spec: dict[str, Any], folder: Path) -> dict[str, Any]:
     data = folder / "rows.jsonl"
     common = {"model": spec["model"], "data": [data], "out": folder / "run", "precision": "bf16", "max_length": 1024}
     common |= {"warmup": 0.0, "schedule": "constant", "save_every": 10**6}
-    common |= {"micro_tokens": size.get("micro_tokens", 2048)}
+    common |= {"micro_tokens": size.get("micro_tokens", 2048), "lora_rank": size.get("lora_rank", 0)}
     if job.startswith("ppo") or job in ("rloo", "grpo"):
         return policy(spec, size, data, common)
+    job = job.removesuffix("-lora")
     rows = workload.text_rows(job, spec["texts"])
     workload.write_rows(data, in_training_order(rows, size["batch_size"]))
     common |= {"batch_size": size["batch_size"], "learning_rate": size.get("learning_rate", 5e-6)}
@@ -121,7 +122,7 @@ def policy(spec: dict[str, Any], size: dict[str, Any], data: Path, common: dict[
     if spec["job"] != "rloo":  # which takes one step a rollout and reads neither
         common |= {"minibatches": minibatches, "ppo_epochs": epochs}
     if ppo:  # TRL's value model is a second model; one trunk for both is our default
-        common |= {"critic": "shared" if spec["job"] == "ppo-shared" else "separate"}
+        common |= {"critic": "separate" if spec["job"] == "ppo" else "shared"}
     clock = Clock()
     out = JOBS["ppo"].trainer()(JOBS["ppo"].config(**common), clock)
     figures = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]

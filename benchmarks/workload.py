@@ -13,16 +13,21 @@ from typing import Any
 
 __all__ = ["GPU_JOBS", "JOBS", "prompt_rows", "ranking_rows", "text_rows", "write_rows"]
 
+_SMALL_PPO: dict[str, Any] = {"rows": 16, "prompt_words": 48, "new_tokens": 48}
+_SMALL_PPO |= {"samples": 1, "epochs": 2, "minibatches": 4}
 JOBS: dict[str, dict[str, Any]] = {
     "sft": {"rows": 48, "prompt_words": 64, "response_words": 64, "batch_size": 8, "learning_rate": 2e-5},
     "reward": {"rows": 32, "prompt_words": 64, "response_words": 48, "batch_size": 8, "learning_rate": 1e-5},
     "dpo": {"rows": 32, "prompt_words": 64, "response_words": 48, "batch_size": 8, "learning_rate": 5e-6},
     "listwise-4": {"rows": 12, "responses": 4, "prompt_words": 96, "response_words": 32, "batch_size": 4},
     "listwise-8": {"rows": 8, "responses": 8, "prompt_words": 96, "response_words": 32, "batch_size": 4},
-    "ppo": {"rows": 16, "prompt_words": 48, "new_tokens": 48, "samples": 1, "epochs": 2, "minibatches": 4},
-    "ppo-shared": {"rows": 16, "prompt_words": 48, "new_tokens": 48, "samples": 1, "epochs": 2, "minibatches": 4},
+    "ppo": _SMALL_PPO,
+    "ppo-shared": _SMALL_PPO,
+    "ppo-lora": {**_SMALL_PPO, "lora_rank": 16},
     "rloo": {"rows": 8, "prompt_words": 48, "new_tokens": 48, "samples": 4},
     "grpo": {"rows": 8, "prompt_words": 48, "new_tokens": 48, "samples": 4},
+    "sft-lora": {"rows": 48, "prompt_words": 64, "response_words": 64, "batch_size": 8, "lora_rank": 16},
+    "dpo-lora": {"rows": 32, "prompt_words": 64, "response_words": 48, "batch_size": 8, "lora_rank": 16},
     "sampling": {"rows": (8, 32, 64), "prompt_words": 24, "new_tokens": 64, "samples": 1},
     "sampling-4": {"rows": (32, 64), "prompt_words": 24, "new_tokens": 64, "samples": 4},
 }
@@ -62,7 +67,7 @@ def sentence(generator: random.Random, vocabulary: list[str], longest: int) -> s
 def ranking_rows(job: str, seed: int = 0, size: dict[str, Any] | None = None) -> list[dict[str, Any]]:
     """Prompts with K responses, best first; K = 1 for sft, 2 for pairs."""
     size, generator, vocabulary = size or JOBS[job], random.Random(seed), words()
-    count = size.get("responses", 1 if job == "sft" else 2)
+    count = size.get("responses", 1 if job.startswith("sft") else 2)
     return [
         {
             "prompt": sentence(generator, vocabulary, size["prompt_words"]),

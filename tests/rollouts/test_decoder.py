@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import product
 
 import pytest
 import torch
@@ -13,10 +14,12 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from accord.models import kernels
 from accord.models.kernels import decoding
 from accord.models.kernels.decoding import Steps
-from accord.rollouts import Rollout, Sampling
+from accord.rollouts import Rollout, Sampling, products
 from accord.rollouts.cache import RowCache
 from accord.rollouts.decoder import Decoder, decoder_of
 from accord.rollouts.native import NativeSampler
+from accord.rollouts.products import Apart
+from accord.train.loop import Precision
 from fakes import tiny_gemma, tiny_gpt2, tiny_llama, tiny_qwen
 
 PROMPTS = [list(range(20, 43)), [7, 3], [9, 8], [60, 61, 62, 63, 64, 65, 66]]
@@ -46,9 +49,11 @@ def lively(model: nn.Module) -> nn.Module:
     return model
 
 
-def adapted(model: nn.Module, size: float = 1.0) -> nn.Module:
+def adapted(
+    model: nn.Module, size: float = 1.0, rank: int = 4, names: str | list[str] = "all-linear", **how: object
+) -> nn.Module:
     """With low-rank adapters of numbers of this size that are not zero."""
-    model = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
+    model = get_peft_model(model, LoraConfig(r=rank, target_modules=names, task_type="CAUSAL_LM", **how))
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "lora_B" in name:
@@ -138,9 +143,21 @@ def test_a_prompt_of_one_token_is_left_to_the_model() -> None:
     assert [[r.tokens for r in rows] for rows in ours] == [[r.tokens for r in rows] for rows in plain]
 
 
-def test_autocast_differs_by_rounding_alone() -> None:
+def where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frozen weights are read as on a GPU."""
+    monkeypatch.setattr(products, "_in_place", lambda device: True)
+
+
+@pytest.mark.parametrize(("adapter", "in_place"), [(None, False), *product([1e-3, 1.0], [False, True])])
+def test_autocast_differs_by_rounding_alone(
+    adapter: float | None, in_place: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The same tokens through both, step by step: each errs about as much as the other against float64."""
     model = lively(tiny_llama(hidden=64))
+    if adapter is not None:
+        model = adapted(Precision("bf16", torch.device("cpu")).freeze(model), adapter)
+    if in_place:
+        where_they_are(monkeypatch)
     token_RT = torch.randint(0, 260, (4, 14), generator=torch.Generator().manual_seed(2))
     mask_RT = torch.ones_like(token_RT)
     mask_RT[1, :3] = mask_RT[3, :1] = 0
@@ -148,6 +165,7 @@ def test_autocast_differs_by_rounding_alone() -> None:
     errors = torch.zeros(2)
     exact = copy.deepcopy(model).double()
     decoder = Decoder(model, torch.bfloat16)
+    assert isinstance(decoder.layers[0].down, Apart) == in_place
     assert decoder_of(model, torch.bfloat16) is not None
 
     def step(which: nn.Module, cache: RowCache, columns: slice) -> torch.Tensor:
@@ -176,8 +194,6 @@ def test_autocast_differs_by_rounding_alone() -> None:
 
 
 def test_what_bfloat16_would_round_away_is_left_to_the_model() -> None:
-    adapted = get_peft_model(tiny_llama(), LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
-    assert decoder_of(adapted, torch.bfloat16) is None  # a small adapter on a bfloat16 weight
     assert decoder_of(tiny_qwen(), torch.bfloat16) is None  # large scores by biases of queries and keys
     assert decoder_of(tiny_qwen(), torch.float32) is not None
 
@@ -199,6 +215,79 @@ def test_adapters_count_while_they_are_switched_on() -> None:
         off = sampled(model, False)
         assert [rollout.tokens for rollout in off] == [rollout.tokens for rollout in sampled(model, True)]
     assert on != off
+
+
+def small_step(model: nn.Module) -> torch.Tensor:
+    decoder = Decoder(model, torch.bfloat16)
+    _, _, cache = decoder.prefill([[5, 6, 7], [8, 9]])
+    mask = torch.tensor([[1, 1, 1, 1], [0, 1, 1, 1]])
+    return decoder.step(torch.tensor([4, 3]), torch.tensor([3, 2]), mask, cache)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_an_adapter_too_small_for_bfloat16_weights_counts(in_place: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Added to its weight it would be rounded away: no weight changes by as much as half a step of bfloat16."""
+    plain = lively(tiny_llama(hidden=128))
+    with torch.no_grad():  # outputs near zero, where a small part is not rounded away either
+        for name, weight in plain.named_parameters():
+            if "o_proj" in name or "down_proj" in name:
+                weight.copy_(1.0 + 0.3 * torch.rand_like(weight))
+                weight[:, 1::2] *= -1
+    if in_place:
+        where_they_are(monkeypatch)
+    model = adapted(Precision("bf16", torch.device("cpu")).freeze(plain), 1e-4)
+    for module in model.modules():
+        if hasattr(module, "get_delta_weight"):
+            weight = module.base_layer.weight.bfloat16()
+            change = (weight.float() + module.get_delta_weight("default")).bfloat16() != weight
+            assert change.float().mean() < 0.2
+    on = small_step(model)
+    with model.disable_adapter():
+        off = small_step(model)
+    assert not torch.equal(on, off)
+
+
+def test_frozen_weights_of_bfloat16_are_tried_in_float32() -> None:
+    """Where rounding hides nothing; and no weight is copied for it."""
+    model = adapted(Precision("bf16", torch.device("cpu")).freeze(lively(tiny_llama(hidden=64))), 0.3)
+    decoder = decoder_of(model, torch.bfloat16)
+    assert decoder is not None
+    base = model.get_base_model()
+    linear = base.model.layers[0].mlp.down_proj
+    assert linear.base_layer.weight.dtype == torch.bfloat16
+    with torch.no_grad():
+        linear.lora_B["default"].register_forward_hook(lambda module, inputs, output: output * 1.01)
+    assert decoder_of(model, torch.bfloat16) is None
+
+
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings")
+@pytest.mark.parametrize("kind", [{"use_dora": True}, {"lora_bias": True}, {"target_modules": ["embed_tokens"]}])
+def test_adapters_of_other_kinds_go_the_models_own_way(kind: dict[str, object]) -> None:
+    """Also where they do nothing yet, and a trial would not tell."""
+    how: dict[str, object] = {"r": 4, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
+    base = tiny_llama(attention_bias=True, mlp_bias=True)
+    model = get_peft_model(base, LoraConfig(**how | kind))
+    for tried in (False, True):
+        assert decoder_of(model, torch.float32, tried=tried) is None
+
+
+def test_several_adapters_of_several_layers_count() -> None:
+    """Of one product some layers have an adapter, some have two, with scales of their own."""
+    base = lively(tiny_llama(hidden=64))
+    model = adapted(base, 1.0, 3, ["q_proj", "v_proj", "down_proj"], lora_alpha=12)
+    model.add_adapter("other", LoraConfig(r=5, lora_alpha=2, target_modules=["v_proj", "up_proj", "o_proj"]))
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.5)
+    model.base_model.set_adapter(["default", "other"])
+    token_RT = torch.tensor([[5, 6, 7, 4], [8, 9, 2, 3]])
+    exact = copy.deepcopy(model).double()(input_ids=token_RT, attention_mask=torch.ones_like(token_RT)).logits[:, -1]
+    for apart in (False, True):
+        decoder = Decoder(model, torch.float32, apart=apart)
+        _, _, cache = decoder.prefill(token_RT[:, :3].tolist())
+        found = decoder.step(token_RT[:, 3], torch.tensor([3, 3]), torch.ones(2, 4, dtype=torch.long), cache)
+        torch.testing.assert_close(found.double(), exact, rtol=1e-4, atol=1e-4)
 
 
 def test_what_it_does_not_know_goes_the_models_own_way() -> None:

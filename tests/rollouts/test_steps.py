@@ -14,6 +14,7 @@ from accord.models.kernels import decoding
 from accord.rollouts.cache import RowCache
 from accord.rollouts.decoder import Decoder, _steps
 from fakes import tiny_llama
+from rollouts.test_decoder import adapted
 
 BF16, FP32, FP64 = torch.bfloat16, torch.float32, torch.float64
 COLUMNS = 12
@@ -22,8 +23,8 @@ COLUMNS = 12
 pytestmark = pytest.mark.usefixtures("compiled")
 
 
-def model(heads: int = 6, groups: int = 2, vocabulary: int = 50, size: int = 32) -> nn.Module:
-    """Biases and norms of heads, widths that differ, a vocabulary that is no multiple of 16."""
+def model(heads: int = 6, groups: int = 2, vocabulary: int = 50, size: int = 32, rank: int = 0) -> nn.Module:
+    """Biases and norms of heads, widths that differ, a vocabulary that is no multiple of 16; some layers adapted."""
     torch.manual_seed(0)
     config = Qwen3Config(
         vocab_size=vocabulary,
@@ -40,7 +41,8 @@ def model(heads: int = 6, groups: int = 2, vocabulary: int = 50, size: int = 32)
     with torch.no_grad():
         for weight in made.parameters():
             weight.mul_(3).add_(0.2 * torch.randn_like(weight))
-    return made
+    names = ["q_proj", "v_proj", "o_proj", "gate_proj", "down_proj"]
+    return adapted(made, 0.1, rank, names) if rank else made
 
 
 def begun(
@@ -78,12 +80,13 @@ def kept(cache: RowCache) -> Tensor:
     return torch.stack([torch.stack([layer.keys, layer.values]) for layer in cache.layers])  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("rank", [0, 4, 40])
 @pytest.mark.parametrize("rows", [1, 5, 16, 17, 64, 70, 130])
 @pytest.mark.parametrize(("heads", "groups", "vocabulary", "size"), [(6, 2, 50, 32), (1, 1, 16, 64), (10, 2, 64, 96)])
 def test_float32_is_that_of_pytorch(
-    rows: int, heads: int, groups: int, vocabulary: int, size: int, threads: int
+    rows: int, heads: int, groups: int, vocabulary: int, size: int, rank: int, threads: int
 ) -> None:
-    made = model(heads, groups, vocabulary, size)
+    made = model(heads, groups, vocabulary, size, rank)
     (*step, ours), (*_, theirs), (*_, exact) = (begun(rows, x, groups=groups, size=size) for x in (FP32, FP32, FP64))
     found = Decoder(made, FP32)._at_once(*step, made_room(ours))
     expected = plain(made, FP32).step(*step, theirs)
@@ -100,10 +103,10 @@ def made_room(cache: RowCache) -> RowCache:
 
 
 @pytest.mark.parametrize("rows", [1, 8, 20, 33, 70])
-@pytest.mark.parametrize("size", [32, 128])
+@pytest.mark.parametrize(("size", "rank"), [(32, 0), (128, 0), (32, 24), (64, 64)])
 @pytest.mark.parametrize("unit", decoding.UNITS)
-def test_bfloat16_errs_as_much_as_pytorch(rows: int, size: int, unit: str, threads: int) -> None:
-    made = model(size=size)
+def test_bfloat16_errs_as_much_as_pytorch(rows: int, size: int, rank: int, unit: str, threads: int) -> None:
+    made = model(size=size, rank=rank)
     (*step, ours), (*_, theirs), (*_, exact) = (begun(rows, x, size=size) for x in (BF16, BF16, FP64))
     found = by(unit, made)._at_once(*step, made_room(ours))
     expected = plain(made, BF16).step(*step, theirs)
@@ -117,7 +120,7 @@ def test_bfloat16_errs_as_much_as_pytorch(rows: int, size: int, unit: str, threa
 @pytest.mark.parametrize("unit", decoding.UNITS)
 def test_a_row_does_not_depend_on_the_rows_beside_it(unit: str) -> None:
     """To the bit: alone, among 70, beside one of numbers that are none, with any number of threads."""
-    decoder, before = by(unit, model()), torch.get_num_threads()
+    decoder, before = by(unit, model(rank=4)), torch.get_num_threads()
     token_R, position_R, mask_RT, cache = begun(70, BF16)
     rows = torch.tensor([3, 20, 66])
     few = cache.repeated(rows)
@@ -230,5 +233,8 @@ def test_weights_of_other_kinds_are_left_to_pytorch() -> None:
     how = {"key_heads": 2, "eps": 1e-5, "eps_heads": 0.0, "scaling": 1.0}
     assert decoding.Steps.of([given], decoder.head, norm, **how) is not None
     assert decoding.Steps.of([given], head, norm, **how) is None
+    wider = torch.cat([given.down.weight, given.down.weight[:, :16]], 1)
+    odd = replace(given, down=decoding.Linear(wider, None, given.down.weight[:16]))  # a rank the kernel cannot read
+    assert decoding.Steps.of([odd], decoder.head, norm, **how) is None
     assert decoding.Steps.of([given], decoder.head, norm, **how | {"key_heads": 3}) is None
     assert decoding.Steps.of([given], decoder.head, norm, **how, unit="tiles") is None  # of float32

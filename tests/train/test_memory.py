@@ -166,7 +166,9 @@ def test_weights_are_laid_out_where_the_sampler_decodes_by_itself():
             assert laid_out == (decoder_of(make(), dtype) is not None), (make, half)
     shape = memory.shape_of(tiny_llama())
     plain = memory.sampling_bytes(dataclasses.replace(shape, decodes=False), 4, 20, True)
-    assert memory.sampling_bytes(shape, 4, 20, True, adapters=True) == plain
+    assert memory.sampling_bytes(shape, 4, 20, True, adapters=True) == memory.sampling_bytes(shape, 4, 20, True)
+    in_place = memory.sampling_bytes(shape, 4, 20, True, adapters=True, fused=True)
+    assert in_place == memory.sampling_bytes(shape, 4, 20, True, fused=True) - 2 * shape.matrices
     biased = memory.shape_of(tiny_qwen())  # laid out in bfloat16 by an accelerator alone
     assert memory.sampling_bytes(biased, 4, 20, True, fused=True) > memory.sampling_bytes(biased, 4, 20, True)
 

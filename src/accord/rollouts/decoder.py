@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,8 +29,10 @@ from accord.models.gates import SILU
 from accord.models.kernels import decoding
 from accord.models.kernels.decoding import Linear, Steps
 from accord.models.rotation import turn
+from accord.models.score import base_of
 from accord.rollouts.cache import RowCache
 from accord.rollouts.graphs import GraphStep
+from accord.rollouts.products import Product, in_float32, product_of
 from accord.trees import Branch, PromptTree, pack
 
 __all__ = ["Decoder", "attends_with_bias", "decoder_of", "knows_family"]
@@ -43,10 +47,10 @@ _WORST_GAP = 1e-3  # nats; float32 rounding gives about 1e-5
 class _Layer:
     """A block's weights."""
 
-    query_key_value: Linear
-    output: Linear
-    gate_up: Linear
-    down: Linear
+    query_key_value: Product
+    output: Product
+    gate_up: Product
+    down: Product
     before_attention: Any
     before_mlp: Any
     query_norm: Any
@@ -59,23 +63,29 @@ class Decoder:
     """A model's weights as one step wants them; stale once they change.
 
     Args:
-        model: of a family in the table, PEFT-wrapped or not; adapters that are switched on are added to the weights.
+        model: of a family in the table, PEFT-wrapped or not; low-rank adapters that are switched on are read
+            beside the weights.
         dtype: of the matrix products, keys and values.
+        apart: see `product_of`.
     """
 
-    def __init__(self, model: Any, dtype: torch.dtype) -> None:
-        base = _base(model)
+    def __init__(self, model: Any, dtype: torch.dtype, *, apart: bool = False) -> None:
+        base: Any = base_of(model)
         config = base.config.get_text_config()
         self.dtype = dtype
         self.key_heads = config.num_key_value_heads
         self.queries = config.num_attention_heads // config.num_key_value_heads
         trunk = base.model
+        if hasattr(trunk.embed_tokens, "base_layer"):
+            raise ValueError("the embedding has an adapter, which the written-out step does not know")
         self.embedding: Tensor = trunk.embed_tokens.weight
         self.device = self.embedding.device
         self.wide = torch.promote_types(self.embedding.dtype, torch.float32)
-        self.rotary, self.norm = trunk.rotary_emb, trunk.norm
-        self.layers = [_layer(block, dtype) for block in trunk.layers]
-        self.head = _linear([base.get_output_embeddings()], dtype)
+        self.rotary: Any = trunk.rotary_emb
+        self.norm: Any = trunk.norm
+        of = partial(product_of, dtype=dtype, apart=apart)
+        self.layers = [_layer(block, of) for block in trunk.layers]
+        self.head = of([base.get_output_embeddings()])
         self._steps = _steps(self)
 
     @torch.no_grad()
@@ -197,28 +207,35 @@ class Decoder:
         return *_turned(query_key[:, :queries], query_key[:, queries:], cos, sin, self.dtype), value
 
 
-def decoder_of(model: Any, dtype: torch.dtype) -> Decoder | None:
+def decoder_of(model: Any, dtype: torch.dtype, *, tried: bool = False) -> Decoder | None:
     """A decoder for a model, or None if its family is not known or the decoder would not say what the model says.
 
-    Tried on two rows, one of them padded, in the precision of the weights: with float32 rounding hides nothing.
+    Tried on two rows, one of them padded, in the precision of the weights: with float32 rounding hides nothing. Of
+    adapters only plain low-rank ones are taken, so that new numbers in them need no new trial.
+
+    Args:
+        model: PEFT-wrapped or not.
+        dtype: of the matrix products, keys and values.
+        tried: whether this was done before with this model.
     """
-    base = _base(model)
+    base = base_of(model)
     weight = next(base.parameters())
     on_gpu = weight.device.type == "cuda"
     if weight.device.type not in ("cpu", "cuda") or not knows_family(base):
         return None
-    if dtype == torch.bfloat16 and (hasattr(model, "peft_config") or (attends_with_bias(base) and not on_gpu)):
-        # Added to a bfloat16 weight, a small adapter would be rounded away: samples of the reference, not the policy.
+    if dtype == torch.bfloat16 and attends_with_bias(base) and not on_gpu:
         # Biases of queries and keys make scores large, and their differences would be rounded away; the kernel of a GPU
         # keeps scores in float32.
         return None
     try:
-        gap = _gap(model, Decoder(model, weight.dtype))
-        why = f"its log-probabilities differ by {gap:.2g} nats" if not gap < _WORST_GAP else None
+        frozen = any(x.dtype != weight.dtype for x in base.parameters())  # in bfloat16, under adapters
+        with in_float32() if frozen else nullcontext():
+            gap = 0.0 if tried else _gap(model, Decoder(model, weight.dtype, apart=frozen))
+        if gap < _WORST_GAP:
+            return Decoder(model, dtype)
+        why = f"its log-probabilities differ by {gap:.2g} nats"
     except (AttributeError, RuntimeError, TypeError, ValueError) as error:  # a block or an adapter with its own parts
         why = str(error)
-    if why is None:
-        return Decoder(model, dtype)
     if on_gpu:  # where it makes much of a difference
         logger.warning(
             "sampler: decoding by the model's own forward pass, which is slow; the written-out step: %s", why
@@ -280,13 +297,13 @@ def _gap(model: Any, decoder: Decoder) -> float:
     return max(float((a.float().log_softmax(-1) - b.float().log_softmax(-1)).abs().max()) for a, b in pairs)
 
 
-def _layer(block: Any, dtype: torch.dtype) -> _Layer:
+def _layer(block: Any, of: Callable[[Sequence[nn.Module]], Product]) -> _Layer:
     attention, mlp = block.self_attn, block.mlp
     return _Layer(
-        query_key_value=_linear([attention.q_proj, attention.k_proj, attention.v_proj], dtype),
-        output=_linear([attention.o_proj], dtype),
-        gate_up=_linear([mlp.gate_proj, mlp.up_proj], dtype),
-        down=_linear([mlp.down_proj], dtype),
+        query_key_value=of([attention.q_proj, attention.k_proj, attention.v_proj]),
+        output=of([attention.o_proj]),
+        gate_up=of([mlp.gate_proj, mlp.up_proj]),
+        down=of([mlp.down_proj]),
         before_attention=block.input_layernorm,
         before_mlp=block.post_attention_layernorm,
         query_norm=getattr(attention, "q_norm", None),
@@ -296,47 +313,28 @@ def _layer(block: Any, dtype: torch.dtype) -> _Layer:
     )
 
 
-def _linear(modules: Sequence[nn.Module], dtype: torch.dtype) -> Linear:
-    """Several layers that read the same x as one."""
-    weights = [_weight(module) for module in modules]
-    biases = [getattr(_base_layer(module), "bias", None) for module in modules]
-    bias: Tensor | None = None
-    if any(bias is not None for bias in biases):
-        parts = [w.new_zeros(len(w)) if b is None else b.detach() for w, b in zip(weights, biases, strict=True)]
-        bias = torch.cat([part.to(dtype) for part in parts])
-    if len(weights) == 1:
-        return Linear(weights[0].to(dtype), bias)
-    joined = weights[0].new_empty(sum(map(len, weights)), weights[0].shape[1], dtype=dtype)
-    for part, weight in zip(torch.split(joined, [*map(len, weights)]), weights, strict=True):
-        part.copy_(weight)  # cast where it comes to lie
-    return Linear(joined, bias)
-
-
 def _steps(decoder: Decoder, unit: str | None = None) -> Steps | None:
     """The kernel of a step, on a CPU, if all layers are of one kind and it knows that; `unit` as for `Steps.of`."""
     first = decoder.layers[0]
-    norms = [norm for layer in decoder.layers for norm in (layer.before_attention, layer.before_mlp)]
+    of_states = [norm for layer in decoder.layers for norm in (layer.before_attention, layer.before_mlp)]
     of_heads = [norm for layer in decoder.layers for norm in (layer.query_norm, layer.key_norm) if norm is not None]
-    eps = {norm.variance_epsilon for norm in (*norms, decoder.norm)}
+    eps = {norm.variance_epsilon for norm in (*of_states, decoder.norm)}
     eps_heads = {norm.variance_epsilon for norm in of_heads} or {0.0}
     scalings = {layer.scaling for layer in decoder.layers}
     gates = {type(layer.activation).__name__ in SILU for layer in decoder.layers}
     if decoder.device.type != "cpu" or gates != {True} or not len(eps) == len(eps_heads) == len(scalings) == 1:
         return None
+    if not isinstance(decoder.head, Linear):
+        return None
+    layers = []
+    for layer in decoder.layers:
+        linear: Any = (layer.query_key_value, layer.output, layer.gate_up, layer.down)
+        if not all(isinstance(x, Linear) for x in linear):
+            return None
+        norms = layer.before_attention, layer.before_mlp, layer.query_norm, layer.key_norm
+        layers.append(decoding.Layer(*linear, *(None if norm is None else norm.weight for norm in norms)))
     return Steps.of(
-        [
-            decoding.Layer(
-                heads=layer.query_key_value,
-                output=layer.output,
-                gate_up=layer.gate_up,
-                down=layer.down,
-                norm=layer.before_attention.weight,
-                norm_mlp=layer.before_mlp.weight,
-                norm_query=None if layer.query_norm is None else layer.query_norm.weight,
-                norm_key=None if layer.key_norm is None else layer.key_norm.weight,
-            )
-            for layer in decoder.layers
-        ],
+        layers,
         decoder.head,
         decoder.norm.weight,
         key_heads=decoder.key_heads,
@@ -345,24 +343,6 @@ def _steps(decoder: Decoder, unit: str | None = None) -> Steps | None:
         scaling=first.scaling,
         unit=unit,
     )
-
-
-def _base(model: Any) -> Any:
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def _base_layer(module: Any) -> Any:
-    return getattr(module, "base_layer", module)
-
-
-def _weight(module: Any) -> Tensor:
-    """The weight with whatever low-rank adapters are switched on."""
-    weight: Tensor = _base_layer(module).weight.detach()
-    if hasattr(module, "base_layer") and not module.disable_adapters and not module.merged:
-        for name in module.active_adapters:
-            if name in module.lora_A:
-                weight = weight.float() + module.get_delta_weight(name).detach().float()
-    return weight
 
 
 def _add_norm(norm: Any, x: Tensor, more: Tensor) -> tuple[Tensor, Tensor]:

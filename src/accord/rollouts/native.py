@@ -276,10 +276,7 @@ class NativeSampler:
             weight = next(self.model.parameters())
             device, dtype = weight.device.type, weight.dtype
             dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else dtype
-            # What adapters do can change between calls, so with them it is tried each time.
-            tried = self._decodes is not None and not hasattr(self.model, "peft_config")
-            make = Decoder if tried else decoder_of
-            self._decoder = make(self.model, dtype)
+            self._decoder = decoder_of(self.model, dtype, tried=self._decodes is not None)
             self._decodes = self._decoder is not None
         if self._decoder is not None:
             if self._graphs is None and self._decoder.device.type == "cuda":

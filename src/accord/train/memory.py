@@ -287,13 +287,14 @@ def sampling_bytes(
         rows: decoded at once.
         columns: tokens of the longest prompt with its response.
         half: whether it runs in bfloat16.
-        adapters: whether the model has any: in bfloat16 their weights are not laid out.
+        adapters: whether the model has any: on an accelerator frozen matrices in bfloat16 are then read as they are.
         fused: on an accelerator, where keys with a bias are no hindrance in bfloat16. Its room is no wider than the
             responses, so what is wider there than `ROOM` is what they fill.
     """
     w = HALF if half else WIDE
-    decodes = shape.decodes and not (half and (adapters or (shape.key_bias and not fused)))
-    laid_out = w * (shape.matrices + shape.head) if decodes else 0
+    decodes = shape.decodes and (fused or not (half and shape.key_bias))
+    in_place = fused and half and adapters
+    laid_out = w * (shape.head + (0 if in_place else shape.matrices)) if decodes else 0
     cache = 2 * w * shape.layers * shape.key * rows * (columns + ROOM)
     return laid_out + 2 * cache + 3 * WIDE * rows * shape.vocabulary  # the buffer is copied when it is full
 

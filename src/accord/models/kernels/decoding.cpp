@@ -10,7 +10,9 @@
 
 namespace {
 
-template <typename T> struct Weights { const T* w; const float* bias; };  // (outputs, features), (outputs) or null
+// (outputs, features + rank); (outputs) or null; (rank, features) or null. What `down` makes of the features is read behind
+// them: so an adapter's part is summed in the same product.
+template <typename T> struct Weights { const T* w; const float* bias; const T* down; int64_t rank; };
 
 // Buffers of keys and values are (rows, G, room, D).
 template <typename T> struct Layer {
@@ -126,7 +128,7 @@ void attend(const Step& is, const Layer<T>& layer, int64_t row, int64_t g, const
 // All threads come here; `use(n, b, sums)` is called for 16 outputs from n on and block b of rows, until all had theirs.
 // Where outputs are no multiple of 16, some of the last have it twice.
 template <typename T, typename Use>
-void product(const Step& is, Weights<T> of, int64_t outputs, int64_t features, const Line* x, Use use) {
+void products(const Step& is, const T* w, const float* bias, int64_t outputs, int64_t features, const Line* x, Use use) {
     const int64_t B = (is.rows + ROWS - 1) / ROWS;
     alignas(64) float sums[BLOCKS * OUTPUTS * ROWS];
 #pragma omp for schedule(guided, 2)
@@ -134,14 +136,34 @@ void product(const Step& is, Weights<T> of, int64_t outputs, int64_t features, c
         for (int64_t b = 0; b < B; b += BLOCKS) {
             const int64_t n = begin + OUTPUTS <= outputs ? begin : outputs - OUTPUTS;
             const int64_t count = B - b < BLOCKS ? B - b : BLOCKS;
-            multiply(of.w + n * features, features, x, B, b, count, sums, Unit(is.unit));
+            multiply(w + n * features, features, x, B, b, count, sums, Unit(is.unit));
             for (int64_t i = 0; i < count; i++) {
                 float* block = sums + i * OUTPUTS * ROWS;
-                for (int o = 0; of.bias && o < OUTPUTS; o++)
-                    for (int r = 0; r < ROWS; r++) block[o * ROWS + r] += of.bias[n + o];
+                for (int o = 0; bias && o < OUTPUTS; o++)
+                    for (int r = 0; r < ROWS; r++) block[o * ROWS + r] += bias[n + o];
                 use(n, b + i, block);
             }
         }
+}
+
+// 16 outputs from n on as lines behind a product.
+template <typename T> void to_line(const Step& is, int64_t n, int64_t b, const float* sums, Line* to) {
+    const int64_t B = (is.rows + ROWS - 1) / ROWS;
+    for (int o = 0; o < OUTPUTS; o += PER<T>)
+        put(to[place((n + o) / PER<T>, b, B)], sums + o * ROWS, sums + (o + 1) * ROWS, T{});
+}
+
+// What an adapter makes of the features comes behind them. Returns how wide they are then.
+template <typename T> int64_t with_adapter(const Step& is, const Weights<T>& of, int64_t features, Line* x) {
+    if (of.rank)
+        products(is, of.down, nullptr, of.rank, features, x,
+                 [&](int64_t n, int64_t b, const float* sums) { to_line<T>(is, features + n, b, sums, x); });
+    return features + of.rank;
+}
+
+template <typename T, typename Use>
+void product(const Step& is, const Weights<T>& of, int64_t outputs, int64_t features, Line* x, Use use) {
+    products(is, of.w, of.bias, outputs, with_adapter(is, of, features, x), x, use);
 }
 
 // Into rows (rows, outputs): 16 outputs from n on.
@@ -200,8 +222,8 @@ template <typename T> void norm(const Step& is, const float* states, const float
 }
 
 // Lines of silu(gate) * up, the first and the second half of one product.
-template <typename T> void gated(const Step& is, Weights<T> of, const Line* x, Line* to) {
-    const int64_t B = (is.rows + ROWS - 1) / ROWS, K = is.hidden;
+template <typename T> void gated(const Step& is, const Weights<T>& of, Line* x, Line* to) {
+    const int64_t B = (is.rows + ROWS - 1) / ROWS, K = with_adapter(is, of, is.hidden, x);
     alignas(64) float sums[2][BLOCKS * OUTPUTS * ROWS];
 #pragma omp for schedule(guided, 2)
     for (int64_t n = 0; n < is.inner; n += OUTPUTS)
@@ -218,11 +240,7 @@ template <typename T> void gated(const Step& is, Weights<T> of, const Line* x, L
                     store(gate + i, rounded<T>(g * sigmoid(g)) * rounded<T>(u));
                 }
             }
-            for (int64_t i = 0; i < count; i++)
-                for (int o = 0; o < OUTPUTS; o += PER<T>) {
-                    const float* y = sums[0] + (i * OUTPUTS + o) * ROWS;
-                    put(to[place((n + o) / PER<T>, b + i, B)], y, y + ROWS, T{});
-                }
+            for (int64_t i = 0; i < count; i++) to_line<T>(is, n, b + i, sums[0] + i * OUTPUTS * ROWS, to);
         }
 }
 
@@ -230,7 +248,11 @@ template <typename T>
 void step(const Step& is, const Layer<T>* layers, Weights<T> head, const float* last_norm, const float* embedded,
           const float* cos, const float* sin, const int64_t* first, T* logits) {
     const int64_t B = (is.rows + ROWS - 1) / ROWS, lanes = B * ROWS, all = (is.H + 2 * is.G) * is.D, read = is.H * is.D;
-    auto lines = [&](int64_t features) { return std::make_unique<Line[]>(features / PER<T> * B); };
+    int64_t rank = 0;  // the largest
+    for (int64_t i = 0; i < is.layers; i++)
+        for (const Weights<T>* of : {&layers[i].heads, &layers[i].output, &layers[i].gate_up, &layers[i].down})
+            rank = of->rank > rank ? of->rank : rank;
+    auto lines = [&](int64_t features) { return std::make_unique<Line[]>((features + rank) / PER<T> * B); };
     auto x = lines(is.hidden), of_read = lines(read), of_inner = lines(is.inner);
     auto floats = [&](int64_t count) { return std::unique_ptr<float[]>(new float[count]); };
     auto states = floats(is.hidden * lanes), squares = floats(is.hidden / OUTPUTS * lanes);
@@ -282,7 +304,7 @@ int best_unit_of_bf16() { return best_unit(); }
 #define OF(T, NAME)                                                                                                         \
     void decode_##NAME(const Step* is, const Layer<T>* layers, const T* head, const float* bias, const float* norm,         \
                        const float* embedded, const float* cos, const float* sin, const int64_t* first, T* logits) {        \
-        step(*is, layers, Weights<T>{head, bias}, norm, embedded, cos, sin, first, logits);                                 \
+        step(*is, layers, Weights<T>{head, bias, nullptr, 0}, norm, embedded, cos, sin, first, logits);                                 \
     }
 OF(float, f32)
 OF(bf16, bf16)

@@ -26,11 +26,22 @@ _SIZES = ("layers", "rows", "hidden", "inner", "vocabulary", "H", "G", "D", "roo
 
 
 _PRODUCTS, _NORMS = ("heads", "output", "gate_up", "down"), ("norm", "norm_mlp", "norm_query", "norm_key")
-_POINTERS = (*(name for product in _PRODUCTS for name in (product, f"{product}_bias")), *_NORMS, "keys", "values")
+
+
+class _Weights(ctypes.Structure):
+    _fields_ = [
+        ("weight", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+        ("down", ctypes.c_void_p),
+        ("rank", ctypes.c_int64),
+    ]
 
 
 class _Layer(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_void_p) for name in _POINTERS]
+    _fields_ = [
+        *((name, _Weights) for name in _PRODUCTS),
+        *((name, ctypes.c_void_p) for name in (*_NORMS, "keys", "values")),
+    ]
 
 
 class _Step(ctypes.Structure):
@@ -43,13 +54,27 @@ class _Step(ctypes.Structure):
 
 @dataclass(frozen=True)
 class Linear:
-    """x @ weight.T + bias."""
+    """x @ weight.T + bias; with an adapter what it makes of x stands behind x, and is summed in the same product.
+
+    Attributes:
+        weight: (outputs, features + rank).
+        bias: (outputs).
+        down: (rank, features).
+    """
 
     weight: Tensor
     bias: Tensor | None
+    down: Tensor | None = None
+
+    @property
+    def rank(self) -> int:
+        """How many features the adapter adds."""
+        return 0 if self.down is None else len(self.down)
 
     def __call__(self, x: Tensor) -> Tensor:
         """(R, outputs) of (R, features)."""
+        if self.down is not None:
+            x = torch.cat([x, torch.nn.functional.linear(x, self.down)], -1)
         return torch.nn.functional.linear(x, self.weight, self.bias)
 
 
@@ -76,8 +101,8 @@ class Steps:
         for at, layer in zip(self._layers, layers, strict=True):
             for name in _PRODUCTS:
                 product: Linear = getattr(layer, name)
-                setattr(at, name, self._keep(product.weight))
-                setattr(at, f"{name}_bias", self._keep(product.bias, torch.float32))
+                bias = self._keep(product.bias, torch.float32)
+                setattr(at, name, _Weights(self._keep(product.weight), bias, self._keep(product.down), product.rank))
             for name in _NORMS:
                 setattr(at, name, self._keep(getattr(layer, name), torch.float32))
         self._weights = sum(x.numel() for x in self._kept if x.dim() == 2) + head.weight.numel()
@@ -111,14 +136,16 @@ class Steps:
             unit: one of UNITS; None: the best there is.
         """
         first = layers[0]
-        dtype, hidden, read = head.weight.dtype, first.heads.weight.shape[1], first.output.weight.shape[1]
+        dtype, hidden, read, inner = head.weight.dtype, head.weight.shape[1], _width(first.output), _width(first.down)
         heads = (len(first.heads.weight) - read) // 2 // key_heads  # width of one
-        inner = first.down.weight.shape[1]
-        weights = [x.weight for layer in layers for x in (layer.heads, layer.output, layer.gate_up, layer.down)]
+        linear = [x for layer in layers for x in (layer.heads, layer.output, layer.gate_up, layer.down)]
         shapes = [(read + 2 * key_heads * heads, hidden), (hidden, read), (2 * inner, hidden), (hidden, inner)]
-        same = [tuple(x.shape) for x in weights] == shapes * len(layers) and head.weight.shape[1] == hidden
-        same = same and all(x.dtype == dtype and x.device.type == "cpu" for x in (*weights, head.weight))
+        same = [(len(x.weight), _width(x)) for x in linear] == shapes * len(layers)
+        same = same and all(x.down is None or tuple(x.down.shape) == (x.rank, _width(x)) for x in linear)
+        weights = [x for part in (*linear, head) for x in (part.weight, part.down) if x is not None]
+        same = same and all(x.dtype == dtype and x.device.type == "cpu" for x in weights)
         fits = all(x > 0 and x % _FEATURES == 0 for x in (hidden, inner, heads, read))
+        fits = fits and head.rank == 0 and all(x.rank % _FEATURES == 0 for x in linear)
         fits = fits and read % (key_heads * heads) == 0 and len(head.weight) >= _OUTPUTS
         kernel = getattr(library(), f"decode_{_NAMES.get(dtype)}", None) if fits and same else None
         if kernel is None:
@@ -191,6 +218,11 @@ class Steps:
             return None
         self._kept.append(x.detach().to(dtype or x.dtype).contiguous())
         return self._kept[-1].data_ptr()
+
+
+def _width(part: Linear) -> int:
+    """Features, without those an adapter adds."""
+    return part.weight.shape[1] - part.rank
 
 
 @functools.cache
