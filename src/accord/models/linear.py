@@ -20,7 +20,16 @@ from torch import Tensor, nn
 from accord.models import kernels
 from accord.models.in_place import there
 
-__all__ = ["by_kernel", "fits", "library_products", "own_products"]
+__all__ = [
+    "by_kernel",
+    "by_library",
+    "fits",
+    "in_bfloat16",
+    "library_products",
+    "multiplied",
+    "multiplied_back",
+    "own_products",
+]
 
 _by_library = False
 
@@ -64,21 +73,39 @@ def library_products() -> Iterator[None]:
         _by_library = before
 
 
+def by_library() -> bool:
+    """Whether layers are as they were: see `library_products`."""
+    return _by_library
+
+
+def multiplied(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """(T, outputs) of bfloat16 x (T, features), with what else is there rounded to it."""
+    y = kernels.linear(x, weight, bias) if x.device.type == "cpu" else None
+    return nn.functional.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype)) if y is None else y
+
+
+def multiplied_back(grad: Tensor, weight: Tensor) -> Tensor:
+    """(T, features), the gradient of x, of that of its product."""
+    found = kernels.linear_back(grad, weight) if grad.device.type == "cpu" else None
+    return grad @ weight.to(grad.dtype) if found is None else found
+
+
 def _forward(self: Any, input: Tensor) -> Tensor:
-    if not _by_library and _in_bfloat16(input, self.weight):
+    if not _by_library and input.device.type == "cpu" and in_bfloat16(input, self.weight):
         result: Tensor = _Linear.apply(input.to(torch.bfloat16), self.weight, self.bias)  # type: ignore[no-untyped-call]
         return result
     plain: Tensor = type(self).forward(self, input)
     return plain
 
 
-def _in_bfloat16(x: Tensor, weight: Tensor) -> bool:
+def in_bfloat16(x: Tensor, weight: Tensor) -> bool:
     """Whether this product is one of bfloat16: by autocast, or because both sides are."""
-    if not (x.device.type == weight.device.type == "cpu" and x.dim() > 1):
+    device = x.device.type
+    if not (device == weight.device.type and x.dim() > 1):
         return False
     wanted = (
-        torch.get_autocast_dtype("cpu")
-        if torch.is_autocast_enabled("cpu")
+        torch.get_autocast_dtype(device)
+        if torch.is_autocast_enabled(device)
         else torch.promote_types(x.dtype, weight.dtype)
     )
     known = (torch.bfloat16, torch.float32)
@@ -94,11 +121,8 @@ class _Linear(torch.autograd.Function):
         ctx.save_for_backward(x if of_weight else None, weight if of_x else None)
         ctx.shape, ctx.weight = x.shape, weight if of_weight else None
         ctx.bias_dtype = None if bias is None else bias.dtype
-        y = kernels.linear(x.flatten(0, -2).contiguous(), weight, bias)
-        if y is not None:
-            return y.view(*x.shape[:-1], weight.shape[0])
         with torch.autocast("cpu", enabled=False):
-            return nn.functional.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
+            return multiplied(x.flatten(0, -2).contiguous(), weight, bias).view(*x.shape[:-1], len(weight))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
@@ -108,8 +132,8 @@ class _Linear(torch.autograd.Function):
             flat = grad.flatten(0, -2).contiguous()
             kernel = not torch.is_grad_enabled()  # second derivatives (TRPO) need operations that have derivatives
             if ctx.needs_input_grad[0]:
-                x_grad = kernels.linear_back(flat, weight) if kernel else None
-                x_grad = (flat @ weight.to(flat.dtype) if x_grad is None else x_grad).view(ctx.shape)
+                x_grad = multiplied_back(flat, weight) if kernel else flat @ weight.to(flat.dtype)
+                x_grad = x_grad.view(ctx.shape)
             if ctx.needs_input_grad[1]:
                 rows = x.flatten(0, -2).contiguous()
                 total = there(ctx.weight) if kernel else None

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from accord.data.batches import step_batches
+from accord.models.adapters import own_adapters
 from accord.models.head import add_rows_alone
 from accord.models.load import resolve
 from accord.models.quiet import quiet
@@ -136,6 +137,7 @@ def add_lora(model: Any, rank: int, seed: int, *, base: str, keep: Sequence[str]
     for module in model.modules():
         if isinstance(module, BaseTunerLayer):  # autocast casts inputs, once; PEFT would make float32 copies before it
             module.cast_input_dtype_enabled = False
+    own_adapters(model)
     return model
 
 
