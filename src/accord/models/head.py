@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from accord.losses import kl
 from accord.models import kernels
 from accord.models.fused import fuses
-from accord.models.in_place import product, sums_exactly, there
+from accord.models.in_place import leave, product, sums_exactly, there
 from accord.models.linear import by_kernel
 from accord.models.logits import capped, kl_gradient, of_raw, over, read, to_gradient
 
@@ -84,7 +84,9 @@ def add_rows_alone(model: nn.Module) -> None:
     """Where the head is the embedding, let the gradient of the latter be added to that of the former row by row.
 
     Else a matrix of zeros as large as the vocabulary is made for the rows of a pack's tokens, and added. On a CPU, and
-    not where second derivatives are wanted. A backward pass that leaves the head out ends in a sparse gradient.
+    not where second derivatives are wanted. Autograd adds a sparse gradient in place to one that is there, but into a
+    copy of one that is on its way: so the head leaves its own (`accord.models.in_place.leave`). A backward pass without
+    the head ends in a sparse gradient.
     """
     if not hasattr(model, "get_input_embeddings"):
         return  # a head of its own
@@ -286,7 +288,7 @@ class _HeadGradients:
 
     def of(self, weight_VD: Tensor, bias_V: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """The sums, in the precision of what they are gradients of."""
-        if self.there is not None:
+        if self.there is not None or (self.weight_VD is not None and leave(weight_VD, self.weight_VD)):
             self.weight_VD = None
         elif self.need_weight and self.weight_VD is None:  # no tokens
             self.weight_VD = torch.zeros_like(weight_VD)

@@ -13,7 +13,7 @@ import functools
 import torch
 from torch import Tensor
 
-__all__ = ["backward", "product", "sums_exactly", "there"]
+__all__ = ["backward", "leave", "product", "sums_exactly", "there"]
 
 _asked_for = False
 
@@ -34,6 +34,15 @@ def there(weight: Tensor) -> Tensor | None:
         return None
     grad = weight.grad
     return grad if grad is not None and grad.dtype == torch.float32 and grad.is_contiguous() else None
+
+
+def leave(weight: Tensor, grad: Tensor) -> bool:
+    """Make this the gradient of a weight that has none yet, so that others add to it; False: it has to be returned."""
+    alone = weight.grad is None and not weight._backward_hooks
+    if not (_asked_for and weight.is_leaf and alone and grad.dtype == weight.dtype == torch.float32):
+        return False
+    weight.grad = grad
+    return True
 
 
 def sums_exactly(device: torch.device, dtype: torch.dtype) -> bool:
