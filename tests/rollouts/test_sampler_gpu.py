@@ -11,8 +11,11 @@ import torch
 from torch import nn
 
 from accord.rollouts import Rollout, Sampling, graphs
+from accord.rollouts.decoder import Decoder
 from accord.rollouts.draw import draw
 from accord.rollouts.native import NativeSampler
+from accord.rollouts.products import Apart
+from accord.train.loop import Precision
 from rollouts.test_decoder import FAMILIES, PROMPTS, adapted, lively
 from rollouts.test_graphs import assert_same, flat
 
@@ -89,6 +92,18 @@ def test_bf16_log_probabilities_are_those_of_a_forward_pass_over_the_same_tokens
     plain_gap = bf16_gap(model, sampler_of(model, half=True, plain=True))
     assert gap < max(0.02, 1.5 * plain_gap) < 0.06
     assert sampler._graphs.replayed >= sampler._graphs.captured > 0
+
+
+def test_frozen_weights_in_bfloat16_are_read_where_they_are_and_adapters_beside_them() -> None:
+    model = adapted(Precision("bf16", torch.device("cuda")).freeze(on_gpu("llama")), 0.1).cuda()
+    sampler = sampler_of(model, half=True)
+    gap = bf16_gap(model, sampler)
+    assert gap < max(0.02, 1.5 * bf16_gap(model, sampler_of(model, half=True, plain=True))) < 0.06
+    assert sampler._graphs.replayed >= sampler._graphs.captured > 0
+    layer = Decoder(model, torch.bfloat16).layers[0]
+    weight = model.get_base_model().model.layers[0].mlp.down_proj.base_layer.weight
+    assert isinstance(layer.down, Apart)
+    assert layer.down.parts[0].weight.data_ptr() == weight.data_ptr()
 
 
 def test_weights_are_read_anew_at_each_call() -> None:
