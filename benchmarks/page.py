@@ -43,14 +43,15 @@ optimiser, both sides in turn, each run in a process of its own. Seconds run fro
 optimiser step (tokenising, reference passes, sampling and reward inside); for ppo, rloo and grpo they are those of
 the second of two rollouts. In `ppo` both sides train a value model beside the policy; in `ppo-shared` Accord has its
 default, a value head on the policy's trunk, which is another algorithm than TRL's. In `sft-lora`, `dpo-lora` and
-`ppo-lora` both sides train adapters of rank 16 on every linear layer, frozen weights in bf16; in `ppo-lora` TRL's
-value model has adapters of its own, and Accord has one trunk for policy, value function and reference. *Times as
-fast* is the ratio of medians, with the smallest and largest ratio of neighbouring runs; tokens count every sequence
-as the peer sees it, prompts repeated. Accord runs with GOMP_SPINCOUNT=2000, as its command sets it. Rows were
-measured on several days and on processors of different speed, a ratio always of two runs on one of them: the list
-below names the rate of each. This page is made of `benchmarks/results/*.json` by `python -m benchmarks.page`; a row
-is made by `python -m benchmarks.compare JOB --peer PEER`. In `sampling` every row has a prompt of its own, in
-`sampling-4` four rows share one, as in PPO and GRPO. A goal that is not reached says so.
+`ppo-lora` both sides train adapters of rank 16 on every linear layer, frozen weights in bf16 (Accord keeps embedding,
+head and norms in float32); in `ppo-lora` TRL's value model has adapters of its own, and Accord has one trunk for
+policy, value function and reference. *Times as fast* is the ratio of medians, with the smallest and largest ratio of
+neighbouring runs; tokens count every sequence as the peer sees it, prompts repeated. Accord runs with
+GOMP_SPINCOUNT=2000, as its command sets it. Rows were measured on several days and on processors of different speed,
+a ratio always of two runs on one of them: the list below names the rate of each. This page is made of
+`benchmarks/results/*.json` by `python -m benchmarks.page`; a row is made by `python -m benchmarks.compare JOB --peer
+PEER`. In `sampling` every row has a prompt of its own, in `sampling-4` four rows share one, as in PPO and GRPO. A
+goal that is not reached says so.
 """
 
 SAME = """SFT: the chat template has a line break behind the end token. TRL trains it too, it costs nothing, and its

@@ -43,8 +43,8 @@ TRL_SETTINGS = {
     "ppo": "trl.experimental.ppo of 1.12; reward and value models of the policy's size, reference and"
     " reward in bf16; all prompts in one rollout",
     "ppo-shared": "as for ppo; Accord has one trunk for policy and value function, its default, which TRL has not",
-    "sft-lora": "as for sft, frozen weights in bf16 and adapters in float32, rank 16 on every linear layer",
-    "dpo-lora": "as for dpo, frozen weights in bf16 and adapters in float32, rank 16 on every linear layer",
+    "sft-lora": "as for sft, all frozen weights in bf16 and adapters in float32, rank 16 on every linear layer",
+    "dpo-lora": "as for dpo, all frozen weights in bf16 and adapters in float32, rank 16 on every linear layer",
     "ppo-lora": "as for ppo; policy and value model with adapters of rank 16 on frozen bf16 weights, the reference"
     " is the policy without them; Accord has one trunk for all three, its default, which TRL has not",
     "rloo": "transformers generate; K samples a prompt, one step a rollout, beta 0.05",

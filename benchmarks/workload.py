@@ -15,6 +15,7 @@ __all__ = ["GPU_JOBS", "JOBS", "prompt_rows", "ranking_rows", "text_rows", "writ
 
 _SMALL_PPO: dict[str, Any] = {"rows": 16, "prompt_words": 48, "new_tokens": 48}
 _SMALL_PPO |= {"samples": 1, "epochs": 2, "minibatches": 4}
+_LORA: dict[str, Any] = {"lora_rank": 16, "learning_rate": 1e-4}
 JOBS: dict[str, dict[str, Any]] = {
     "sft": {"rows": 48, "prompt_words": 64, "response_words": 64, "batch_size": 8, "learning_rate": 2e-5},
     "reward": {"rows": 32, "prompt_words": 64, "response_words": 48, "batch_size": 8, "learning_rate": 1e-5},
@@ -26,8 +27,8 @@ JOBS: dict[str, dict[str, Any]] = {
     "ppo-lora": {**_SMALL_PPO, "lora_rank": 16},
     "rloo": {"rows": 8, "prompt_words": 48, "new_tokens": 48, "samples": 4},
     "grpo": {"rows": 8, "prompt_words": 48, "new_tokens": 48, "samples": 4},
-    "sft-lora": {"rows": 48, "prompt_words": 64, "response_words": 64, "batch_size": 8, "lora_rank": 16},
-    "dpo-lora": {"rows": 32, "prompt_words": 64, "response_words": 48, "batch_size": 8, "lora_rank": 16},
+    "sft-lora": {"rows": 48, "prompt_words": 64, "response_words": 64, "batch_size": 8, **_LORA},
+    "dpo-lora": {"rows": 32, "prompt_words": 64, "response_words": 48, "batch_size": 8, **_LORA},
     "sampling": {"rows": (8, 32, 64), "prompt_words": 24, "new_tokens": 64, "samples": 1},
     "sampling-4": {"rows": (32, 64), "prompt_words": 24, "new_tokens": 64, "samples": 4},
 }

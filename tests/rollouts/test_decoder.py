@@ -271,6 +271,26 @@ def test_adapters_of_other_kinds_go_the_models_own_way(kind: dict[str, object]) 
         assert decoder_of(model, torch.float32, tried=tried) is None
 
 
+def test_a_hook_that_comes_later_is_seen() -> None:
+    model = adapted(lively(tiny_llama()))
+    sampler = NativeSampler(model, end_ids=[])
+    first = sampler.sample(PROMPTS, Sampling(max_new_tokens=8))
+    assert sampler._decodes
+    part = model.get_base_model().model.layers[0].mlp.down_proj.lora_B["default"]
+    part.register_forward_hook(lambda module, inputs, output: output * -3)
+    found = sampler.sample(PROMPTS, Sampling(max_new_tokens=8))
+    assert found == NativeSampler(model, end_ids=[], plain=True).sample(PROMPTS, Sampling(max_new_tokens=8)) != first
+
+
+def test_a_layer_that_names_its_arguments_is_widened_too() -> None:
+    x, weight, bias = torch.randn(3, 32), torch.randn(4, 32).bfloat16(), torch.randn(4).bfloat16()
+    expected = x @ weight.float().T + bias.float()
+    with products.in_float32():
+        torch.testing.assert_close(nn.functional.linear(x, weight, bias), expected)
+        torch.testing.assert_close(nn.functional.linear(input=x, weight=weight, bias=bias), expected)
+        torch.testing.assert_close(nn.functional.linear(x, weight=weight, bias=bias), expected)
+
+
 def test_several_adapters_of_several_layers_count() -> None:
     """Of one product some layers have an adapter, some have two, with scales of their own."""
     base = lively(tiny_llama(hidden=64))

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from accord.models.linear import by_library, in_bfloat16, multiplied, multiplied_back
+from accord.models.linear import by_library, in_bfloat16, is_hooked, multiplied, multiplied_back, shaped
 
 __all__ = ["own_adapters"]
 
@@ -30,12 +30,12 @@ def own_adapters(model: nn.Module) -> int:
     count = 0
     for layer in model.modules():
         if type(layer) is Linear and type(layer.base_layer) is nn.Linear and "forward" not in vars(layer):
-            layer.forward = types.MethodType(_forward, layer)
+            layer.forward = types.MethodType(forward, layer)
             count += 1
     return count
 
 
-def _forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+def forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # whose name a pickled layer looks for
     name = None if args or kwargs or by_library() else _plain(self)
     if name is None or not in_bfloat16(x, self.base_layer.weight):
         plain: Tensor = type(self).forward(self, x, *args, **kwargs)
@@ -60,12 +60,7 @@ def _plain(layer: Any) -> str | None:
     if drops or name in layer.lora_variant or layer.lora_bias[name] or layer.fan_in_fan_out:
         return None
     parts = layer.base_layer, layer.lora_A[name], layer.lora_B[name]
-    return None if any(type(part) is not nn.Linear or _is_hooked(part) for part in parts) else str(name)
-
-
-def _is_hooked(module: Any) -> bool:
-    forward = module._forward_hooks or module._forward_pre_hooks
-    return bool(forward or module._backward_hooks or module._backward_pre_hooks)
+    return None if any(type(part) is not nn.Linear or is_hooked(part) for part in parts) else str(name)
 
 
 class _Adapted(torch.autograd.Function):
@@ -79,25 +74,28 @@ class _Adapted(torch.autograd.Function):
         inner = rows @ down.to(x.dtype).T
         y = multiplied(rows, weight, bias)
         y.addmm_(inner, up.to(x.dtype).T, alpha=scaling)
-        ctx.save_for_backward(rows, weight, down, up, inner)
-        ctx.shape, ctx.scaling = x.shape, scaling
-        return y.view(*x.shape[:-1], len(weight))
+        _, of_weight, _, of_down, of_up, _ = ctx.needs_input_grad
+        # x as it came: of another tensor second derivatives would not know where it comes from.
+        ctx.save_for_backward(x if of_weight or of_down or of_up else None, weight, down, up, inner)
+        ctx.scaling = scaling
+        return shaped(y, x.shape)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        rows, weight, down, up, inner = ctx.saved_tensors
+        x, weight, down, up, inner = ctx.saved_tensors
         of_x, of_weight, of_bias, of_down, of_up, _ = ctx.needs_input_grad
         found: list[Tensor | None] = [None] * 6
         with torch.autocast(grad.device.type, enabled=False):
             flat = grad.flatten(0, -2).contiguous()
             inner_grad = flat @ up.to(flat.dtype) * ctx.scaling
             low = down.to(flat.dtype)
+            rows: Any = None if x is None else x.flatten(0, -2).contiguous()
             if of_x:
                 if torch.is_grad_enabled():  # second derivatives need operations that have derivatives
                     x_grad = flat @ weight.to(flat.dtype) + inner_grad @ low
                 else:
                     x_grad = multiplied_back(flat, weight).addmm_(inner_grad, low)
-                found[0] = x_grad.view(ctx.shape)
+                found[0] = x_grad.view(*grad.shape[:-1], weight.shape[1])
             if of_weight:
                 found[1] = (flat.T @ rows).to(weight.dtype)
             if of_bias:

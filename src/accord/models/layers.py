@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from accord.models.attention import TreeLayout
 from accord.models.flash import runs_on
 from accord.models.gates import SILU, is_kept_two
+from accord.models.linear import is_hooked
 from accord.models.norms import is_rounded_once
 from accord.models.rotation import is_rotated_once
 from accord.models.whole_layer import HALF, Sizes, Weights, whole_layer
@@ -144,18 +145,13 @@ def _takes(layer: Any, x: Tensor, kwargs: dict[str, Any]) -> bool:
         return False
     linear = _linear(layer)
     inside = (*linear, layer.self_attn, layer.mlp, layer.input_layernorm, layer.post_attention_layernorm)
-    return all(type(module) is nn.Linear for module in linear) and _is_ours(layer) and not any(map(_is_hooked, inside))
+    return all(type(module) is nn.Linear for module in linear) and _is_ours(layer) and not any(map(is_hooked, inside))
 
 
 def _window(attention: Any) -> int | None:
     """Of a layer: some families say it of each, others of all in their configuration."""
     of_all = getattr(attention.config, "sliding_window", None)
     return getattr(attention, "sliding_window", of_all)
-
-
-def _is_hooked(module: Any) -> bool:
-    forward = module._forward_hooks or module._forward_pre_hooks
-    return bool(forward or module._backward_hooks or module._backward_pre_hooks)
 
 
 def _called(

@@ -25,10 +25,12 @@ __all__ = [
     "by_library",
     "fits",
     "in_bfloat16",
+    "is_hooked",
     "library_products",
     "multiplied",
     "multiplied_back",
     "own_products",
+    "shaped",
 ]
 
 _by_library = False
@@ -39,7 +41,7 @@ def own_products(model: nn.Module) -> int:
     count = 0
     for layer in model.modules():
         if type(layer) is nn.Linear and "forward" not in vars(layer) and _computes(layer.weight):
-            layer.forward = types.MethodType(_forward, layer)  # type: ignore[method-assign]
+            layer.forward = types.MethodType(forward, layer)  # type: ignore[method-assign]
             count += 1
     return count
 
@@ -84,13 +86,25 @@ def multiplied(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return nn.functional.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype)) if y is None else y
 
 
+def shaped(y: Tensor, shape: torch.Size) -> Tensor:
+    """(..., outputs) of (T, outputs), for x (..., features); to autograd no view: who has it may write into it."""
+    found: Tensor = torch.ops.aten._unsafe_view(y, [*shape[:-1], y.shape[-1]])
+    return found
+
+
+def is_hooked(module: Any) -> bool:
+    """Whether others look at what a module computes, or change it."""
+    forward = module._forward_hooks or module._forward_pre_hooks
+    return bool(forward or module._backward_hooks or module._backward_pre_hooks)
+
+
 def multiplied_back(grad: Tensor, weight: Tensor) -> Tensor:
     """(T, features), the gradient of x, of that of its product."""
     found = kernels.linear_back(grad, weight) if grad.device.type == "cpu" else None
     return grad @ weight.to(grad.dtype) if found is None else found
 
 
-def _forward(self: Any, input: Tensor) -> Tensor:
+def forward(self: Any, input: Tensor) -> Tensor:  # whose name a pickled layer looks for
     if not _by_library and input.device.type == "cpu" and in_bfloat16(input, self.weight):
         result: Tensor = _Linear.apply(input.to(torch.bfloat16), self.weight, self.bias)  # type: ignore[no-untyped-call]
         return result
@@ -122,7 +136,7 @@ class _Linear(torch.autograd.Function):
         ctx.shape, ctx.weight = x.shape, weight if of_weight else None
         ctx.bias_dtype = None if bias is None else bias.dtype
         with torch.autocast("cpu", enabled=False):
-            return multiplied(x.flatten(0, -2).contiguous(), weight, bias).view(*x.shape[:-1], len(weight))
+            return shaped(multiplied(x.flatten(0, -2).contiguous(), weight, bias), x.shape)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:

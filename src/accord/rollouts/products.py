@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from accord.models.kernels.decoding import Linear
+from accord.models.linear import is_hooked
 
 __all__ = ["Apart", "Product", "in_float32", "product_of"]
 
@@ -119,6 +120,8 @@ def _adapter(module: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
     for name in names:
         if name in module.lora_variant or module.lora_bias[name] or getattr(module, "fan_in_fan_out", False):
             raise ValueError(f"the adapter {name!r} is of a kind that the written-out step does not know")
+        if any(map(is_hooked, (module, _base_layer(module), module.lora_A[name], module.lora_B[name]))):
+            raise ValueError(f"the adapter {name!r} has hooks, which the written-out step would not call")
     if not names:
         return None
     downs = [module.lora_A[name].weight.detach().to(dtype) for name in names]
@@ -130,6 +133,12 @@ class in_float32(TorchFunctionMode):
     """While this lasts linear layers read what is of less precision than their float32 input in that of the input."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is nn.functional.linear and args[0].dtype == torch.float32:
-            args = [x.float() if isinstance(x, Tensor) else x for x in args]
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if func is nn.functional.linear and (args[0] if args else kwargs["input"]).dtype == torch.float32:
+            args = [_wide(x) for x in args]
+            kwargs = {name: _wide(x) for name, x in kwargs.items()}
+        return func(*args, **kwargs)
+
+
+def _wide(x: Any) -> Any:
+    return x.float() if isinstance(x, Tensor) else x
